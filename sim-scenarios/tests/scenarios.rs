@@ -209,6 +209,11 @@ fn both_address_families() {
 }
 
 #[test]
+fn many_keys_of_one_pass_or_invitation_keep_nobody_out() {
+    prove_with("shares", 4);
+}
+
+#[test]
 fn an_insiders_lies_are_not_believed() {
     prove_with("insiders", 4);
 }
@@ -303,6 +308,9 @@ fn wrong_clocks_harm_their_owners_alone() {
 #[test]
 fn a_large_mesh_changes_while_it_is_apart() {
     prove_with("multitude", 1);
+}
+
+#[test]
 fn the_mesh_gets_another_secret() {
     prove_with("rotation", 1);
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::UnixSeconds;
+use super::account::Account;
 use super::credential::{self, SHOWN_BYTES};
 use super::level::Level;
 use super::pass::{Grant, Pass, PassError, PassHash};
@@ -31,6 +32,13 @@ pub struct Standing {
     pub grant: Arc<Grant>,
     /// The pass's name.
     pub pass: PassHash,
+}
+
+impl Standing {
+    /// On whose account the peer `key` of this standing has what it has.
+    pub fn account(&self, key: PublicKey) -> Account {
+        Account::new(key, self)
+    }
 }
 
 #[cfg(test)]

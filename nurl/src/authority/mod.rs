@@ -11,6 +11,7 @@
 //! | [`pass`] | a peer's standing in the mesh, signed by the authority |
 //! | [`slip`] | a short standing for a throwaway key, signed by a pass's holder |
 //! | [`credential`] | what a peer shows: its pass, and perhaps a slip |
+//! | [`account`] | who pays for what a peer has of a bounded table |
 //! | [`checker`] | the check of what is shown, at each gate |
 //! | [`issuer`] | enrols newcomers and renews passes |
 //! | [`invitation`] | a ticket's right to enrol new keys |
@@ -19,6 +20,7 @@
 //! | [`keyring`] | the secrets that a node accepts |
 //! | [`peer_signature`] | signatures by a peer's X25519 key (XEdDSA), for facts and slips |
 
+pub mod account;
 pub mod checker;
 pub mod credential;
 pub mod invitation;

@@ -7,7 +7,7 @@
 //! | [`fifo`] | queues by key under one bound |
 //! | [`rate`] | token buckets |
 //! | [`reader`] | fields off the front of received bytes |
-//! | [`shares`] | who has most of a bounded thing |
+//! | [`shares`] | who has most of a bounded thing, and pays |
 //! | [`timers`] | one deadline per name |
 //! | [`wall_clock`] | seconds since 1970, from one reading of the clock |
 //! | [`window`] | the replay window: which counters were received |

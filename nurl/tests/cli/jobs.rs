@@ -56,6 +56,24 @@ fn wordcount_counts_as_one_thread_would() {
 }
 
 #[test]
+fn eight_commands_at_once_on_one_machine_each_have_their_result_and_take_nobodys_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub(dir.path());
+    let worker = worker(&hub.ticket, &[]);
+    // The first one enrols, and the others wait for its pass.
+    let submit = |n: usize| {
+        let input = format!("job {n}");
+        let ended = run(&["submit", "--kind", "echo"], Some(&hub.ticket), input.as_bytes()).succeeded();
+        assert_eq!((ended.text(), ended.stderr.as_str()), (input.as_str(), ""));
+    };
+    std::thread::scope(|scope| (0..8).for_each(|n| drop(scope.spawn(move || submit(n)))));
+    // A key that two of them used would look restarted at the worker, and be replaced at the hub.
+    let seen = worker.process.so_far();
+    assert!(!seen.iter().any(|line| line["event"] == "restarted"), "{seen:?}");
+    assert!(!hub.process.stderr().contains("replaced"), "{}", hub.process.stderr());
+}
+
+#[test]
 fn handlers_that_fail_hang_or_are_missing_cost_their_own_task_only() {
     let dir = tempfile::tempdir().unwrap();
     let hub = hub(dir.path());

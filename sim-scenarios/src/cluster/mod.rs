@@ -28,10 +28,13 @@ use chaos::plan::Targets;
 use chaos::property::Violation;
 use chaos::world::World;
 use nurl::internals::authority::credential::Credential;
+use nurl::internals::authority::invitation::InvitationId;
 use nurl::internals::authority::key::AuthorityKey;
 use nurl::internals::authority::level::Level;
+use nurl::internals::authority::pass::Grant;
 use nurl::internals::authority::revocation::{Revocation, Subject};
 use nurl::internals::authority::rotation::Rotation;
+use nurl::internals::authority::slip::{self, Slip};
 use nurl::internals::kit::wall_clock::WallClock;
 use nurl::internals::membership::State;
 use nurl::internals::mesh::Ticket;
@@ -147,6 +150,20 @@ impl Cluster {
         };
         let begun = (time::unix_now() - self.world.elapsed() - issued_ago).as_secs();
         self.authority.mint_in_zone(*key, level, u32::try_from(begun).unwrap_or(u32::MAX), zone)
+    }
+
+    /// The standing of a key that came by this invitation.
+    pub fn enrolled(&self, key: &PublicKey, role: Role, invitation: InvitationId) -> Credential {
+        let grant =
+            Grant { invitation: Some(invitation), ..self.credential(key, role).pass().grant().clone() };
+        Credential::new(grant.sign(&self.authority).expect("the fields are within bounds"))
+    }
+
+    /// The standing of a throwaway key, which the holder of a pass has signed, as each command has one.
+    pub fn slip(&self, holder: &SecretKey, pass: &Credential, key: PublicKey) -> Credential {
+        let now = u32::try_from(time::unix_now().as_secs()).unwrap_or(u32::MAX);
+        let slip = Slip { key, level: Level::Submit, not_after: now + slip::MAX_LIFE };
+        Credential::with_slip(pass.pass().clone(), slip.sign(holder, &self.ticket.mesh))
     }
 
     /// The entry by which the authority revokes a key now.

@@ -140,6 +140,18 @@ impl Insider {
 
     /// The same with this key, which may be a node's own, and this ticket, which may lack hubs.
     pub fn with_key(world: World, cluster: &Cluster, name: &str, key: SecretKey, ticket: &Ticket) -> Insider {
+        let credential = cluster.credential(&key.public(), Role::Worker);
+        Insider::with_credential(world, cluster, name, (key, credential), ticket)
+    }
+
+    /// The same with this standing.
+    pub fn with_credential(
+        world: World,
+        cluster: &Cluster,
+        name: &str,
+        (key, credential): (SecretKey, Credential),
+        ticket: &Ticket,
+    ) -> Insider {
         // The stage assigns no address in this network, and no two hosts have one number.
         let number = world.hosts().len();
         let host = world.host(name).addr(&format!("198.51.{}.{}", 100 + number / 250, number % 250 + 1));

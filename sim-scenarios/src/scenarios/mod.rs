@@ -35,6 +35,7 @@ pub mod relay_dies;
 pub mod revocation;
 pub mod roam;
 pub mod rotation;
+pub mod shares;
 pub mod swarm;
 pub mod visitors;
 
@@ -74,6 +75,7 @@ pub const ALL: &[Scenario] = &[
     revocation::SCENARIO,
     roam::SCENARIO,
     rotation::SCENARIO,
+    shares::SCENARIO,
     swarm::SCENARIO,
     visitors::SCENARIO,
 ];

@@ -22,6 +22,7 @@ use super::replica::{Replica, TaskMeta, Waiter, add_waiter};
 use super::shared::{SharedContext, Timer};
 use super::spec::{TaskSpec, digest};
 use super::task::{Priority, TaskId};
+use crate::authority::account::Account;
 use crate::key::PublicKey;
 use crate::kit::draw;
 use crate::ring::Epoch;
@@ -44,7 +45,7 @@ enum ExecutionPhase {
 struct Execution {
     spec: TaskSpec,
     /// The first of its submitters, whose share it takes.
-    submitter: PublicKey,
+    submitter: Account,
     waiters: Vec<Waiter>,
     priority: Priority,
     deadline: Instant,
@@ -62,7 +63,7 @@ struct Started {
     task: TaskId,
     attempt: u32,
     kind: String,
-    submitter: PublicKey,
+    submitter: Account,
     at: Instant,
 }
 
@@ -130,18 +131,19 @@ impl Executor {
         shared: &mut SharedContext,
         replica: &mut Replica,
         now: Instant,
-        from: PublicKey,
+        from: Account,
         submit: Submit,
     ) {
-        if submit.hops == 0 && from != submit.submitter {
+        let own = from.key() == submit.submitter;
+        if submit.hops == 0 && !own {
             // Only a forwarder sends for another node, and it counts its hop.
             shared.stats.spoofed += 1;
             return;
         }
         let digest = digest(&submit.kind, &submit.key, &submit.payload);
         shared.stats.unclaimed += self.forwarded.expire(now);
-        if from == submit.submitter {
-            self.take_submit(shared, replica, now, from, submit, digest);
+        if own {
+            self.take_submit(shared, replica, now, (from, from.key()), submit, digest);
         } else {
             let met = self.forwarded.arrived(now, from, submit, digest);
             self.met(shared, replica, now, met);
@@ -154,11 +156,11 @@ impl Executor {
         shared: &mut SharedContext,
         replica: &mut Replica,
         now: Instant,
-        from: PublicKey,
+        from: Account,
         task: TaskId,
         claim: Claim,
     ) {
-        let waiter = Waiter { who: from, attempt: claim.attempt };
+        let waiter = Waiter { who: from.key(), attempt: claim.attempt };
         shared.stats.unclaimed += self.forwarded.expire(now);
         if !self.answer_from_memory(shared, replica, now, task, claim.digest, waiter) {
             let met = self.forwarded.claimed(now, from, task, claim);
@@ -168,8 +170,8 @@ impl Executor {
 
     fn met(&mut self, shared: &mut SharedContext, replica: &mut Replica, now: Instant, met: Met) {
         match met {
-            Met::Both(submit, digest, via) => {
-                self.take_submit(shared, replica, now, via, *submit, digest);
+            Met::Both(submit, digest, submitter, via) => {
+                self.take_submit(shared, replica, now, (submitter, via), *submit, digest);
             }
             Met::Waits(dropped) => shared.stats.unclaimed += dropped,
             Met::Differs => shared.stats.spoofed += 1,
@@ -190,13 +192,13 @@ impl Executor {
         }
     }
 
-    /// Takes a submit on its submitter's own word; `from` sent it here.
+    /// Takes a submit on its submitter's own word; `via` sent it here.
     fn take_submit(
         &mut self,
         shared: &mut SharedContext,
         replica: &mut Replica,
         now: Instant,
-        from: PublicKey,
+        (submitter, via): (Account, PublicKey),
         submit: Submit,
         digest: [u8; 32],
     ) {
@@ -212,7 +214,7 @@ impl Executor {
         let list = shared.executors(&submit.kind, &submit.key);
         let acts = list.iter().take(usize::from(submit.reach) + 1).any(|member| *member == shared.local);
         if !acts {
-            forward(shared, from, &list, submit);
+            forward(shared, via, &list, submit);
             return;
         }
         let Some(kind) = self.kinds.get(&submit.kind) else {
@@ -221,7 +223,7 @@ impl Executor {
             return;
         };
         let retry_after = kind.retry_after();
-        if !self.make_room(shared, &submit) {
+        if !self.make_room(shared, &submitter, &submit) {
             shared.stats.busy += 1;
             refuse(shared, submit.task, waiter, Reason::Busy { retry_after });
             return;
@@ -233,22 +235,28 @@ impl Executor {
             return;
         };
         shared.timers.set_if_idle(Timer::Tenures, now + TENURES_AGE);
-        self.accept(shared, now, submit, digest, waiter, token);
+        self.accept(shared, now, (submitter, waiter), submit, digest, token);
     }
 
     /// Makes room for a task, if need be at the cost of a submitter that has more; false if there is none.
-    fn make_room(&mut self, shared: &mut SharedContext, submit: &Submit) -> bool {
-        let Submit { submitter, kind, payload, .. } = submit;
+    fn make_room(&mut self, shared: &mut SharedContext, submitter: &Account, submit: &Submit) -> bool {
+        let Submit { kind, payload, .. } = submit;
         if let Some(kind) = self.kinds.get(kind).filter(|kind| kind.is_full()) {
             let Some(task) = kind.gives_way_to(submitter) else { return false };
             self.give_way(shared, task);
         }
-        while let Some(payers) = self.portions.payers_for(submitter, payload.len()) {
-            let last = |payer: &PublicKey| self.kinds.values().find_map(|kind| kind.last_of(payer));
-            let Some(task) = payers.iter().find_map(last) else { return false };
+        let last = |kinds: &BTreeMap<String, KindQueue>, payer: Account| {
+            kinds.values().find_map(|kind| kind.last_of(&payer))
+        };
+        loop {
+            let payers = self.portions.payers_for(submitter, payload.len());
+            let Some(task) = payers.map(|mut payers| payers.find_map(|payer| last(&self.kinds, payer)))
+            else {
+                return true;
+            };
+            let Some(task) = task else { return false };
             self.give_way(shared, task);
         }
-        true
     }
 
     /// Gives a queued task back, since its submitter has more here than others get.
@@ -304,9 +312,9 @@ impl Executor {
         &mut self,
         shared: &mut SharedContext,
         now: Instant,
+        (submitter, waiter): (Account, Waiter),
         submit: Submit,
         digest: [u8; 32],
-        waiter: Waiter,
         token: Epoch,
     ) {
         let task = submit.task;
@@ -314,9 +322,9 @@ impl Executor {
         shared.send(waiter.who, Message::Accepted { task, attempt: waiter.attempt, boot, token });
         let asked = if submit.ask { self.ask(shared, &submit, digest) } else { BTreeSet::new() };
         let deadline = now + submit.life;
-        self.portions.taken(submit.submitter, submit.payload.len());
+        self.portions.taken(submitter, submit.payload.len());
         let asks = !asked.is_empty();
-        let Submit { submitter, kind, key, payload, parent, .. } = submit;
+        let Submit { kind, key, payload, parent, .. } = submit;
         let execution = Execution {
             spec: TaskSpec { kind, key, payload, digest, parent },
             submitter,
@@ -434,7 +442,7 @@ impl Executor {
         }
         let next = self.kinds.values().flat_map(KindQueue::next);
         let turn =
-            |(submitter, place): &(&PublicKey, &Place)| (self.portions.turn(submitter, place.0), **place);
+            |(submitter, place): &(&Account, &Place)| (self.portions.turn(submitter, place.0), **place);
         let (submitter, place) = next.min_by_key(turn).map(|(submitter, place)| (*submitter, *place))?;
         let (_, _, task) = place;
         let execution = self.tasks.get_mut(&task).expect("queued tasks are in the table");
@@ -457,7 +465,7 @@ impl Executor {
             kind: execution.spec.kind.clone(),
             key: execution.spec.key.clone(),
             payload: execution.spec.payload.clone(),
-            submitter,
+            submitter: submitter.key(),
             parent: execution.spec.parent,
             token: execution.token,
             deadline: limit.map_or(execution.deadline, |limit| limit.min(execution.deadline)),

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::message::Submit;
 use super::task::TaskId;
+use crate::authority::account::Account;
 use crate::key::PublicKey;
 use crate::kit::shares::Shares;
 
@@ -36,17 +37,17 @@ type Name = (TaskId, PublicKey);
 struct Waiting<T> {
     item: T,
     /// Who brought it, and so who pays for its place.
-    from: PublicKey,
+    from: Account,
     bytes: usize,
     due: Instant,
 }
 
-/// Items by task and submitter, with a share for each peer that brought some.
+/// Items by task and submitter, with a share for each account that brought some.
 #[derive(Debug)]
 struct Room<T> {
     items: BTreeMap<Name, Waiting<T>>,
-    counts: Shares<PublicKey>,
-    bytes: Shares<PublicKey>,
+    counts: Shares<Account>,
+    bytes: Shares<Account>,
 }
 
 impl<T> Default for Room<T> {
@@ -57,7 +58,7 @@ impl<T> Default for Room<T> {
 
 impl<T> Room<T> {
     /// Adds an item; returns how many were dropped for it, or in place of it.
-    fn insert(&mut self, now: Instant, name: Name, from: PublicKey, item: T, bytes: usize) -> u64 {
+    fn insert(&mut self, now: Instant, name: Name, from: Account, item: T, bytes: usize) -> u64 {
         if self.items.contains_key(&name) {
             // The first one counts, so that a later one can't prolong its time or displace it.
             return 1;
@@ -108,8 +109,8 @@ pub(super) struct Forwarded {
 /// What follows from a forwarded task or from a claim.
 #[derive(Debug)]
 pub(super) enum Met {
-    /// Task and claim are together: the submitter's own task, its digest, and the peer that forwarded it.
-    Both(Box<Submit>, [u8; 32], PublicKey),
+    /// Task and claim are together: the submitter's own task, its digest, its account, and the peer that forwarded it.
+    Both(Box<Submit>, [u8; 32], Account, PublicKey),
     /// It waits; the number of others that were dropped for it, or of itself.
     Waits(u64),
     /// The forwarder brought another task than the submitter claims.
@@ -118,13 +119,18 @@ pub(super) enum Met {
 
 impl Forwarded {
     /// Takes a task that `from` forwarded in its submitter's name.
-    pub(super) fn arrived(&mut self, now: Instant, from: PublicKey, submit: Submit, digest: [u8; 32]) -> Met {
+    pub(super) fn arrived(&mut self, now: Instant, from: Account, submit: Submit, digest: [u8; 32]) -> Met {
         let name = (submit.task, submit.submitter);
-        match self.claims.items.get(&name).map(|claim| claim.item) {
-            Some(claim) if claim.digest != digest => Met::Differs,
-            Some(claim) => {
+        match self.claims.items.get(&name).map(|claim| (claim.item, claim.from)) {
+            Some((claim, _)) if claim.digest != digest => Met::Differs,
+            Some((claim, submitter)) => {
                 self.claims.remove(&name);
-                Met::Both(Box::new(Submit { attempt: claim.attempt, ..submit }), digest, from)
+                Met::Both(
+                    Box::new(Submit { attempt: claim.attempt, ..submit }),
+                    digest,
+                    submitter,
+                    from.key(),
+                )
             }
             None => {
                 let bytes = submit.payload.len();
@@ -134,14 +140,15 @@ impl Forwarded {
     }
 
     /// Takes a submitter's claim of a task.
-    pub(super) fn claimed(&mut self, now: Instant, from: PublicKey, task: TaskId, claim: Claim) -> Met {
-        let name = (task, from);
+    pub(super) fn claimed(&mut self, now: Instant, from: Account, task: TaskId, claim: Claim) -> Met {
+        let name = (task, from.key());
         let Some(waiting) = self.tasks.remove(&name) else {
             return Met::Waits(self.claims.insert(now, name, from, claim, 0));
         };
         let (submit, digest) = waiting.item;
         if digest == claim.digest {
-            return Met::Both(Box::new(Submit { attempt: claim.attempt, ..submit }), digest, waiting.from);
+            let submit = Box::new(Submit { attempt: claim.attempt, ..submit });
+            return Met::Both(submit, digest, from, waiting.from.key());
         }
         self.claims.insert(now, name, from, claim, 0);
         Met::Differs

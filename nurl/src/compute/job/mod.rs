@@ -78,6 +78,7 @@ use self::message::Message;
 use self::replica::Replica;
 use self::shared::{SharedContext, Timer};
 use self::submitter::Submitter;
+use crate::authority::account::Account;
 use crate::key::PublicKey;
 use crate::ring::TenureCounters;
 use crate::rt::Rng;
@@ -204,8 +205,8 @@ impl Jobs {
         Ok(id)
     }
 
-    /// Takes a reliable message of kind *job* from `from`.
-    pub fn handle_message(&mut self, now: Instant, from: PublicKey, body: Bytes) {
+    /// Takes a reliable message of kind *job*. What it takes of this node's tables is booked on the account of its sender.
+    pub fn handle_message(&mut self, now: Instant, from: Account, body: Bytes) {
         match Message::decode(&body) {
             Ok(message) => self.dispatch(now, from, message),
             Err(MessageError::UnknownType(_)) => self.shared.stats.unknown_type += 1,
@@ -379,18 +380,19 @@ impl Jobs {
     /// Handles the messages of this node to itself. The loop ends because each message answers an earlier one.
     fn settle(&mut self, now: Instant) {
         while let Some(message) = self.shared.queues.next_to_self() {
-            let local = self.shared.local;
+            let local = Account::alone(self.shared.local);
             self.dispatch(now, local, message);
         }
         self.executor.report_drain(&mut self.shared, &self.replica, now);
     }
 
-    fn dispatch(&mut self, now: Instant, from: PublicKey, message: Message) {
+    fn dispatch(&mut self, now: Instant, account: Account, message: Message) {
         let Jobs { shared, submitter, executor, replica } = self;
+        let from = account.key();
         executor.heard(now, from);
         shared.peers.heard(&from);
         match message {
-            Message::Submit(submit) => executor.handle_submit(shared, replica, now, from, submit),
+            Message::Submit(submit) => executor.handle_submit(shared, replica, now, account, submit),
             Message::Accepted { task, attempt, boot, token } => {
                 submitter.handle_accepted(shared, now, from, (task, attempt, boot), token);
             }
@@ -409,7 +411,7 @@ impl Jobs {
             }
             Message::Replica(copy) => {
                 let task = copy.task;
-                replica.handle_copy(shared, now, from, copy);
+                replica.handle_copy(shared, now, account, copy);
                 executor.on_record(shared, replica, now, task);
             }
             Message::Ack { task, .. } => {
@@ -425,7 +427,7 @@ impl Jobs {
             }
             Message::Ask { task, digest } => executor.handle_ask(shared, replica, from, task, digest),
             Message::Claim { task, attempt, digest } => {
-                executor.handle_claim(shared, replica, now, from, task, Claim { attempt, digest });
+                executor.handle_claim(shared, replica, now, account, task, Claim { attempt, digest });
             }
             Message::Known(known) => executor.handle_known(shared, replica, now, from, known),
             // Its arrival is its only content.

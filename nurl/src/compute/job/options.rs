@@ -85,8 +85,8 @@ pub const MAX_FENCED_RESTARTS: u8 = 3;
 /// durable.
 pub const TENURES_AGE: Duration = Duration::from_secs(300);
 
-/// Replica: limit on the outcomes. A full table drops the oldest of the peer that has most, for one of a peer that has
-/// fewer, and refuses any other, at the risk of a second run.
+/// Replica: limit on the outcomes. A full table drops the oldest of the pass that pays, for one of a pass or an
+/// invitation that has fewer, and refuses any other, at the risk of a second run.
 pub const MAX_RECORDS: usize = 65_536;
 /// Replica: limit on the bytes of unacknowledged outcomes, shared likewise.
 pub const MAX_RECORD_BYTES: usize = 256 * 1024 * 1024;
@@ -107,7 +107,7 @@ pub const REDELIVER_AFTER: Duration = Duration::from_secs(5);
 pub const MAX_OUTBOX: usize = 65_536;
 /// Limit on the events that wait for `poll_event`. Over it only notices are dropped and counted, never a `Done`.
 pub const MAX_EVENTS: usize = 65_536;
-/// Executor: the payload bytes that only a submitter without a task here may use: one payload.
+/// Executor: the payload bytes that only an invitation without a task here may use: one payload.
 pub const NEWCOMER_BYTES: usize = MAX_PAYLOAD_LEN;
 /// How often a submit may be forwarded. Nodes with different views can forward it in circles; four hops are more than
 /// two changes of view within one round trip need.
@@ -188,7 +188,7 @@ impl Default for Config {
 pub struct SubmitOptions {
     /// The longest time until the handle resolves; at most [`MAX_LIFE`].
     pub life: Duration,
-    /// The task's place in the executor's queue.
+    /// The task's place among those of the same pass in the executor's queue.
     pub priority: Priority,
     /// Retriably failed attempts after which the task is a dead letter. Silence doesn't count.
     pub max_failures: u32,

@@ -1,8 +1,8 @@
-//! A kind's queue: shared fairly by the submitters whose tasks wait in it.
+//! A kind's queue: shared fairly by the [accounts](crate::authority::account) whose tasks wait in it.
 //!
-//! A submitter's own tasks start by priority, then by arrival. Between submitters the one with the fewest running tasks
-//! starts first, then the one whose next task has the higher priority, then the one whose last start is longer ago: a
-//! priority is a wish of its submitter, so it can't displace others for ever.
+//! A submitter's own tasks start by priority, then by arrival. Between invitations, and between the passes of one, the one
+//! with the fewest running tasks starts first, then the one whose last start is longer ago. A priority is a wish of a
+//! pass's holder, so it orders that one's tasks alone and displaces nobody's.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use super::options::KindLimits;
 use super::task::{Priority, TaskId};
-use crate::key::PublicKey;
+use crate::authority::account::Account;
+use crate::kit::shares::Shares;
 
 /// The limits of a `Busy` hint, whatever the mean run time is.
 pub(super) const MIN_RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -26,23 +27,33 @@ pub(super) type Place = (Reverse<Priority>, u64, TaskId);
 pub(super) struct KindQueue {
     pub(super) limits: KindLimits,
     pub(super) running: usize,
-    waiting: BTreeMap<PublicKey, BTreeSet<Place>>,
-    len: usize,
+    waiting: BTreeMap<Account, BTreeSet<Place>>,
+    shares: Shares<Account>,
     mean: Duration,
 }
 
 impl KindQueue {
     pub(super) fn new(limits: KindLimits) -> KindQueue {
-        KindQueue { limits, running: 0, waiting: BTreeMap::new(), len: 0, mean: FIRST_MEAN }
+        KindQueue {
+            limits,
+            running: 0,
+            waiting: BTreeMap::new(),
+            shares: Shares::default(),
+            mean: FIRST_MEAN,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.shares.total() as usize
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.len >= self.limits.queue
+        self.len() >= self.limits.queue
     }
 
     /// When to ask again.
     pub(super) fn retry_after(&self) -> Duration {
-        let ahead = u32::try_from(self.len + 1).unwrap_or(u32::MAX);
+        let ahead = u32::try_from(self.len() + 1).unwrap_or(u32::MAX);
         let lanes = u32::try_from(self.limits.concurrency.max(1)).unwrap_or(u32::MAX);
         (self.mean.saturating_mul(ahead) / lanes).clamp(MIN_RETRY_AFTER, MAX_RETRY_AFTER)
     }
@@ -54,45 +65,48 @@ impl KindQueue {
         self.mean = (self.mean * 7 + took) / 8;
     }
 
-    pub(super) fn insert(&mut self, submitter: PublicKey, place: Place) {
-        self.len += usize::from(self.waiting.entry(submitter).or_default().insert(place));
+    pub(super) fn insert(&mut self, submitter: Account, place: Place) {
+        if self.waiting.entry(submitter).or_default().insert(place) {
+            self.shares.add(submitter, 1);
+        }
     }
 
-    pub(super) fn remove(&mut self, submitter: &PublicKey, place: &Place) {
+    pub(super) fn remove(&mut self, submitter: &Account, place: &Place) {
         let Some(places) = self.waiting.get_mut(submitter) else { return };
-        self.len -= usize::from(places.remove(place));
+        if places.remove(place) {
+            self.shares.sub(*submitter, 1);
+        }
         if places.is_empty() {
             self.waiting.remove(submitter);
         }
     }
 
     /// Each submitter's next task, if another one may run.
-    pub(super) fn next(&self) -> impl Iterator<Item = (&PublicKey, &Place)> {
+    pub(super) fn next(&self) -> impl Iterator<Item = (&Account, &Place)> {
         let free = self.running < self.limits.concurrency;
         let waiting = free.then_some(&self.waiting).into_iter().flatten();
         waiting.filter_map(|(submitter, places)| Some((submitter, places.first()?)))
     }
 
     /// The last of a submitter's tasks.
-    pub(super) fn last_of(&self, submitter: &PublicKey) -> Option<TaskId> {
+    pub(super) fn last_of(&self, submitter: &Account) -> Option<TaskId> {
         self.waiting.get(submitter).and_then(BTreeSet::last).map(|(_, _, task)| *task)
     }
 
-    /// The task that gives way when the queue is full and `newcomer` brings one more: the last one of the submitter with
-    /// most, if that has more than the newcomer would have.
-    pub(super) fn gives_way_to(&self, newcomer: &PublicKey) -> Option<TaskId> {
-        let (largest, places) = self.waiting.iter().max_by_key(|(_, places)| places.len())?;
-        let has = self.waiting.get(newcomer).map_or(0, BTreeSet::len);
-        (places.len() > has + 1).then(|| self.last_of(largest)).flatten()
+    /// The task that gives way when the queue is full and `newcomer` brings one more: the last one of the submitter that
+    /// pays.
+    pub(super) fn gives_way_to(&self, newcomer: &Account) -> Option<TaskId> {
+        self.last_of(&self.shares.payer(newcomer, 1)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::PublicKey;
 
-    fn key(n: u8) -> PublicKey {
-        PublicKey::from_bytes([n; 32])
+    fn key(n: u8) -> Account {
+        Account::alone(PublicKey::from_bytes([n; 32]))
     }
 
     fn place(priority: Priority, n: u8) -> Place {

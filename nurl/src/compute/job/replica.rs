@@ -20,6 +20,7 @@ use super::options::{
 use super::record::Record;
 use super::shared::{SharedContext, Timer};
 use super::task::TaskId;
+use crate::authority::account::Account;
 use crate::key::PublicKey;
 
 /// Records that end within this time are dropped together, at most this much late: shared times cost less than single
@@ -45,7 +46,8 @@ pub(super) struct KeptRecord {
     pub(super) record: Record,
     /// The replicas to which this record was sent in its present form.
     sent_to: FewPeers,
-    held_for: Holding,
+    /// None until it is in the table.
+    held_for: Option<Holding>,
 }
 
 /// The nodes to which an outcome is owed.
@@ -90,7 +92,7 @@ impl KeptRecord {
             until: task.until,
             record,
             sent_to: FewPeers::default(),
-            held_for: Holding::default(),
+            held_for: None,
         }
     }
 }
@@ -174,15 +176,15 @@ impl Replica {
         self.holdings.bytes()
     }
 
-    /// Keeps an outcome in the share of `holder`, or merges it into the kept one. The holder is the peer that told it, or
-    /// the submitter of a task that ran here.
+    /// Keeps an outcome on the account of `holder`, or merges it into the kept one. The holder is the peer that told it,
+    /// or the submitter of a task that ran here.
     #[expect(clippy::too_many_arguments, reason = "the one entrance of all outcomes")]
     pub(super) fn keep(
         &mut self,
         shared: &mut SharedContext,
         now: Instant,
         task: TaskId,
-        holder: PublicKey,
+        holder: Account,
         meta: &TaskMeta,
         record: Record,
         waiting: Vec<Waiter>,
@@ -202,7 +204,7 @@ impl Replica {
             shared.stats.records_refused += 1;
             return;
         } else {
-            kept.held_for = self.holdings.insert(holder, task, kept.record.held_bytes());
+            kept.held_for = Some(self.holdings.insert(holder, task, kept.record.held_bytes()));
             self.end_at(kept.until, task);
             kept.kind = self.intern(kept.kind);
             self.table.insert(task, Box::new(kept));
@@ -216,7 +218,7 @@ impl Replica {
     fn make_room(
         &mut self,
         shared: &mut SharedContext,
-        holder: &PublicKey,
+        holder: &Account,
         records: usize,
         bytes: usize,
     ) -> bool {
@@ -238,8 +240,10 @@ impl Replica {
     }
 
     fn remove(&mut self, task: TaskId) {
-        if let Some(kept) = self.table.remove(&task) {
-            self.holdings.remove(&kept.held_for, task, kept.record.held_bytes());
+        if let Some(kept) = self.table.remove(&task)
+            && let Some(held_for) = &kept.held_for
+        {
+            self.holdings.remove(held_for, task, kept.record.held_bytes());
         }
         self.dirty.remove(&task);
         self.undelivered.remove(&task);
@@ -292,7 +296,9 @@ impl Replica {
         if kept.record.is_settled() {
             kept.settle();
         }
-        self.holdings.resize(&kept.held_for, before, kept.record.held_bytes());
+        if let Some(held_for) = &kept.held_for {
+            self.holdings.resize(held_for, before, kept.record.held_bytes());
+        }
         if changed {
             kept.sent_to = FewPeers::default();
             self.touch(shared, now, task);
@@ -327,7 +333,9 @@ impl Replica {
         kept.stop_waiting(&from);
         if kept.waiting().is_empty() {
             self.awaited.remove(&task);
-            self.holdings.resize(&kept.held_for, kept.record.held_bytes(), 0);
+            if let Some(held_for) = &kept.held_for {
+                self.holdings.resize(held_for, kept.record.held_bytes(), 0);
+            }
             kept.settle();
         }
     }
@@ -363,9 +371,10 @@ impl Replica {
         &mut self,
         shared: &mut SharedContext,
         now: Instant,
-        from: PublicKey,
+        teller: Account,
         copy: RecordCopy,
     ) {
+        let from = teller.key();
         let may = shared.may_tell(now, &from, &copy.kind, &copy.key)
             || (copy.record.class.is_submitters() && copy.submitters.contains(&from));
         if !may || !shared.believe(copy.record.token) {
@@ -381,7 +390,7 @@ impl Replica {
         };
         let theirs = (copy.record.class, copy.record.token, copy.record.hash);
         let is_new = !self.table.contains_key(&copy.task);
-        self.keep(shared, now, copy.task, from, &meta, copy.record, Vec::new());
+        self.keep(shared, now, copy.task, teller, &meta, copy.record, Vec::new());
         let Some(kept) = self.table.get_mut(&copy.task) else { return };
         if kept.digest != meta.digest {
             return;

@@ -26,6 +26,7 @@ use super::shared::{SharedContext, Timer};
 use super::spec::{TaskSpec, digest};
 use super::submission::{AwaitedResult, Submission, SubmissionPhase, Tries};
 use super::task::TaskId;
+use crate::authority::account::Account;
 use crate::key::PublicKey;
 use crate::kit::backoff::full_jitter;
 use crate::kit::draw;
@@ -745,7 +746,7 @@ impl Submitter {
                 until: task.deadline + HORIZON,
             };
             let record = Record::new(Err(error.clone()), token, local);
-            replica.keep(shared, now, id, local, &meta, record, Vec::new());
+            replica.keep(shared, now, id, Account::alone(local), &meta, record, Vec::new());
             replica.replicate(shared, now, id);
         }
         self.resolve(shared, now, id, Err(error), None);

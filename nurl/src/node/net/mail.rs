@@ -110,7 +110,7 @@ impl Mail {
             }
             ReliableEvent::Message { peer, kind, body } => {
                 if ends.transport.level(&peer).may_submit() {
-                    ends.outlets.work_message(peer, kind, body);
+                    ends.outlets.work_message(ends.transport.account(&peer), kind, body);
                 } else {
                     self.beyond_level += 1;
                 }

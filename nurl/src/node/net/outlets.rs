@@ -9,6 +9,7 @@ use bytes::Bytes;
 use zeroize::Zeroizing;
 
 use super::levels::Levels;
+use crate::authority::account::Account;
 use crate::authority::credential::Credential;
 use crate::authority::revocation::Revocation;
 use crate::compute::job::MemberChange;
@@ -95,7 +96,7 @@ impl Outlets {
     }
 
     /// Passes a message of jobs or of replicated state to the plane above.
-    pub(super) fn work_message(&mut self, from: PublicKey, kind: u8, body: Bytes) {
+    pub(super) fn work_message(&mut self, from: Account, kind: u8, body: Bytes) {
         self.tell_work(WorkInput::Message { from, kind, body });
     }
 
@@ -173,9 +174,9 @@ mod tests {
             outlets.datagrams(Vec::new());
         }
         assert_eq!(outlets.application_dropped, 2 * (1 + 1 + 2));
-        outlets.work_message(key(1), kind::JOB, body.clone());
+        outlets.work_message(Account::alone(key(1)), kind::JOB, body.clone());
         outlets.send_failed(key(2));
-        outlets.work_message(key(3), kind::JOB, body);
+        outlets.work_message(Account::alone(key(3)), kind::JOB, body);
         outlets.verdict(key(4), MemberChange::Dead);
         assert_eq!((outlets.work_dropped, outlets.has_untold()), (1, true));
         outlets.tell_again();

@@ -134,7 +134,7 @@ impl WorkPlane {
         match input {
             WorkInput::Message { from, kind: kind::JOB, body } => self.jobs.handle_message(now, from, body),
             WorkInput::Message { from, body, .. } => {
-                self.replicator.handle_message(now, time::unix_now(), from, &body);
+                self.replicator.handle_message(now, time::unix_now(), from.key(), &body);
             }
             WorkInput::Issued(pass) => self.durable.take_pass(pass),
             WorkInput::Revoked(news) => self.durable.take_revocations(news),

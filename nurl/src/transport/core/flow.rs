@@ -234,6 +234,7 @@ impl Transport {
                     return;
                 }
                 if let Some(standing) = self.endpoint.standing(&peer) {
+                    self.reliable.set_account(standing.account(peer));
                     self.peers.set_standing(&peer, standing);
                 }
                 self.reliable.on_established(now, peer, boot);

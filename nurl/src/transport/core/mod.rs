@@ -48,7 +48,7 @@ use self::candidates::Gatherer;
 use self::exits::Exits;
 use self::hubs::Hubs;
 use self::inbox::Inbox;
-use self::peers::{PeerTable, QUIET, Traffic};
+use self::peers::{Newcomer, PeerTable, QUIET, Traffic};
 use self::records::Records;
 use super::group::{self, Groups};
 use super::outbox::Outbox;
@@ -59,6 +59,7 @@ use super::{
     channel,
 };
 use crate::authority::UnixSeconds;
+use crate::authority::account::Account;
 use crate::authority::level::Level;
 use crate::authority::revocation::{NotTaken, Revocation, Revocations, Subject};
 use crate::key::{AllowList, PublicKey};
@@ -188,7 +189,7 @@ impl Transport {
         }
         self.peers.set_live(peer, true);
         if !self.peers.contains(&peer) && self.peers.is_crowded() {
-            self.make_room(now, Duration::ZERO);
+            self.make_room(now, Duration::ZERO, &peer);
         }
         if self.meet(now, peer) {
             self.peers.set_member(&peer, true);
@@ -198,6 +199,11 @@ impl Transport {
     /// What a peer's pass permits, as far as its latest session showed.
     pub fn level(&self, peer: &PublicKey) -> Level {
         self.peers.level(peer)
+    }
+
+    /// On whose account a peer has what it has here, as far as its latest session showed.
+    pub fn account(&self, peer: &PublicKey) -> Account {
+        self.peers.account(peer)
     }
 
     // ---- Revocations.
@@ -322,7 +328,7 @@ impl Transport {
     /// Adds a peer, if there is room, and sets the hubs through which its session can reach it.
     fn meet(&mut self, now: Instant, peer: PublicKey) -> bool {
         let new = !self.peers.contains(&peer);
-        if new && self.peers.is_crowded() && !self.make_room(now, QUIET) {
+        if new && self.peers.is_crowded() && !self.make_room(now, QUIET, &peer) {
             self.peers.refused += 1;
             tracing::debug!(target: "nurl::transport", peer = %peer.short(), reason = "full", "a peer is refused");
             return false;
@@ -343,10 +349,15 @@ impl Transport {
         }
     }
 
-    /// Evicts peers of the lowest rank among those silent for `quiet`. Returns whether there were any.
-    fn make_room(&mut self, now: Instant, quiet: Duration) -> bool {
+    /// Evicts peers for a newcomer: of the pass that has most, or of the lowest rank among those silent for `quiet`. Returns
+    /// whether there were any.
+    fn make_room(&mut self, now: Instant, quiet: Duration, newcomer: &PublicKey) -> bool {
+        let standing = self.endpoint.standing(newcomer);
+        let account = standing.map_or(Account::alone(*newcomer), |standing| standing.account(*newcomer));
+        let newcomer = Newcomer { account, shown: standing.is_some() };
         let (endpoint, waiting, reliable) = (&self.endpoint, &self.waiting, &self.reliable);
-        let evicted = self.peers.evictable(now, quiet, |peer| traffic(endpoint, waiting, reliable, peer));
+        let traffic = |peer: &PublicKey| traffic(endpoint, waiting, reliable, peer);
+        let evicted = self.peers.evictable(now, quiet, &newcomer, traffic);
         for peer in &evicted {
             self.peers.evicted += 1;
             self.forget(now, peer);

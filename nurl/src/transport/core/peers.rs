@@ -4,15 +4,18 @@
 //! that makes a request and leaves. A stranger is dropped from all tables when its session has ended and nothing
 //! waits for it, or when it hasn't answered a whole handshake attempt. So a node serves any number of clients over
 //! its life, and the table only bounds their number at one time. In a full table, the peer with the lowest eviction
-//! rank is evicted; a peer with recent or pending traffic never is.
+//! rank is evicted, and a peer with recent or pending traffic isn't. Only if all have such traffic, those pay whose pass or
+//! invitation has most of the table, so that others always get in.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use crate::authority::account::Account;
 use crate::authority::checker::Standing;
 use crate::authority::level::Level;
 use crate::authority::revocation::Revocation;
 use crate::key::PublicKey;
+use crate::kit::shares::{Holder as _, Shares};
 use crate::transport::Gauge;
 
 /// A peer that was added or heard more recently than this isn't idle: an exchange over a slow path, with a lost
@@ -39,6 +42,20 @@ struct Known {
     met: Instant,
     /// What its latest session permits, and by which pass.
     standing: Option<Standing>,
+    /// On whose account it is here, by that session.
+    account: Account,
+}
+
+impl Known {
+    /// What decides whether the peer may be evicted, and when it was last seen.
+    fn case(&self, now: Instant, quiet: Duration, traffic: Traffic) -> (Case, Instant) {
+        let Traffic { heard, open, awaited } = traffic;
+        let seen = heard.map_or(self.met, |heard| heard.max(self.met));
+        let silent = now.saturating_duration_since(seen);
+        let heard = heard.is_some() || open;
+        let fresh = silent < if heard { quiet } else { quiet.min(CALLED) };
+        (Case { member: self.member, heard, open, awaited, fresh, lost: silent >= LOST }, seen)
+    }
 }
 
 /// The rank of an evictable peer; the lowest is evicted first.
@@ -84,6 +101,14 @@ impl Case {
     }
 }
 
+/// A peer for which there has to be room.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Newcomer {
+    pub(super) account: Account,
+    /// Whether it has shown its pass. Members make room only for such a one.
+    pub(super) shown: bool,
+}
+
 /// A peer's traffic, as far as eviction depends on it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Traffic {
@@ -99,6 +124,8 @@ pub(super) struct Traffic {
 #[derive(Debug)]
 pub(super) struct PeerTable {
     known: BTreeMap<PublicKey, Known>,
+    /// Who has how many places.
+    shares: Shares<Account>,
     /// The members that are held alive, also those without an entry at present. Membership bounds them.
     live: BTreeSet<PublicKey>,
     /// The most peers.
@@ -112,7 +139,14 @@ pub(super) struct PeerTable {
 impl PeerTable {
     /// An empty table for `limit` peers.
     pub(super) fn new(limit: usize) -> PeerTable {
-        PeerTable { known: BTreeMap::new(), live: BTreeSet::new(), limit, refused: 0, evicted: 0 }
+        PeerTable {
+            known: BTreeMap::new(),
+            shares: Shares::default(),
+            live: BTreeSet::new(),
+            limit,
+            refused: 0,
+            evicted: 0,
+        }
     }
 
     /// The peers, in the order of their keys.
@@ -156,12 +190,19 @@ impl PeerTable {
 
     /// Adds a stranger, unless the peer is known.
     pub(super) fn insert(&mut self, now: Instant, peer: PublicKey) {
-        self.known.entry(peer).or_insert(Known { member: false, met: now, standing: None });
+        if !self.known.contains_key(&peer) {
+            let account = Account::alone(peer);
+            self.shares.add(account, 1);
+            self.known.insert(peer, Known { member: false, met: now, standing: None, account });
+        }
     }
 
     /// A known peer has a session that permits this.
     pub(super) fn set_standing(&mut self, peer: &PublicKey, standing: &Standing) {
         if let Some(known) = self.known.get_mut(peer) {
+            self.shares.sub(known.account, 1);
+            known.account = standing.account(*peer);
+            self.shares.add(known.account, 1);
             known.standing = Some(standing.clone());
         }
     }
@@ -179,6 +220,11 @@ impl PeerTable {
         standing.map_or(Level::Look, |standing| standing.level)
     }
 
+    /// On whose account a peer is here; its own alone, for a peer that has had no session.
+    pub(super) fn account(&self, peer: &PublicKey) -> Account {
+        self.known.get(peer).map_or(Account::alone(*peer), |known| known.account)
+    }
+
     /// Makes a known peer a member or a stranger. Returns whether it is known.
     pub(super) fn set_member(&mut self, peer: &PublicKey, member: bool) -> bool {
         let known = self.known.get_mut(peer);
@@ -187,31 +233,72 @@ impl PeerTable {
 
     /// Removes a peer. Returns whether it was known.
     pub(super) fn remove(&mut self, peer: &PublicKey) -> bool {
-        self.known.remove(peer).is_some()
+        let known = self.known.remove(peer);
+        known.iter().for_each(|known| self.shares.sub(known.account, 1));
+        known.is_some()
     }
 
-    /// The peers to evict so that there is room: some of the lowest rank among those silent for `quiet`.
+    /// The peers to evict so that there is room for `newcomer`: some of the pass that has most, if that is more than the
+    /// newcomer's, also with recent or pending traffic; else some of the lowest rank among those silent for `quiet`. Nobody
+    /// makes room for one whose pass or invitation has more than its own.
     pub(super) fn evictable(
         &self,
         now: Instant,
         quiet: Duration,
+        newcomer: &Newcomer,
         traffic: impl Fn(&PublicKey) -> Traffic,
     ) -> Vec<PublicKey> {
+        let many = (self.limit / EVICTED_SHARE).max(1);
+        if let Some((payer, surplus)) = self.payer(&newcomer.account) {
+            let theirs =
+                |account: &Account| (account.group(), account.pass()) == (payer.group(), payer.pass());
+            let crowd = self.known.iter().filter(|(_, known)| theirs(&known.account));
+            let crowd = crowd.filter(|(_, known)| newcomer.shown || !known.member);
+            let mut crowd: Vec<_> = crowd
+                .map(|(peer, known)| {
+                    let (case, seen) = known.case(now, quiet, traffic(peer));
+                    // No rank is below none, and those without one come last.
+                    (
+                        case.judge().map_or((true, None), |missed| (false, Some(missed))),
+                        known.member,
+                        seen,
+                        *peer,
+                    )
+                })
+                .collect();
+            crowd.sort_unstable();
+            crowd.truncate(many.min(surplus));
+            if !crowd.is_empty() {
+                return crowd.into_iter().map(|(.., peer)| peer).collect();
+            }
+        }
         let mut found: Vec<(Missed, Instant, PublicKey)> = Vec::new();
         for (peer, known) in &self.known {
-            let Traffic { heard, open, awaited } = traffic(peer);
-            let seen = heard.map_or(known.met, |heard| heard.max(known.met));
-            let silent = now.saturating_duration_since(seen);
-            let heard = heard.is_some() || open;
-            let fresh = silent < if heard { quiet } else { quiet.min(CALLED) };
-            let case = Case { member: known.member, heard, open, awaited, fresh, lost: silent >= LOST };
+            let (case, seen) = known.case(now, quiet, traffic(peer));
             found.extend(case.judge().map(|missed| (missed, seen, *peer)));
         }
+        found.retain(|(.., peer)| self.may_make_room(&self.account(peer), &newcomer.account));
         found.sort_unstable();
         let idle = found.iter().take_while(|(missed, ..)| *missed == Missed::Idle).count();
-        let share = (self.limit / EVICTED_SHARE).max(1);
-        found.truncate(idle.min(share).max(1));
+        found.truncate(idle.min(many).max(1));
         found.into_iter().map(|(.., peer)| peer).collect()
+    }
+
+    /// One of the pass that pays for a newcomer, and how many places that can give until neither has more.
+    fn payer(&self, newcomer: &Account) -> Option<(Account, usize)> {
+        let payer = self.shares.payer(newcomer, 1)?;
+        let tiers = self.shares.amounts(&payer).zip(self.shares.amounts(newcomer));
+        // They differ first where the payer has more.
+        let (has, own) = tiers.take(2).find(|(has, own)| *has > own + 1)?;
+        Some((payer, ((has - own) as usize / 2).max(1)))
+    }
+
+    /// Whether `other` has as much as the newcomer would have, by the first party that isn't also the newcomer's.
+    fn may_make_room(&self, other: &Account, newcomer: &Account) -> bool {
+        let parties = other.path().into_iter().zip(newcomer.path());
+        let amounts = self.shares.amounts(other).zip(self.shares.amounts(newcomer));
+        let mut differ = parties.zip(amounts).filter(|((theirs, own), _)| theirs != own);
+        differ.next().is_none_or(|(_, (has, own))| has > own)
     }
 }
 
@@ -254,13 +341,78 @@ mod tests {
             let answered = *peer == heard;
             Traffic { heard: answered.then_some(now), open: answered, awaited: true }
         };
-        let after = |age: Duration| table.evictable(now + age, QUIET, traffic);
+        let after = |age: Duration| table.evictable(now + age, QUIET, &newcomer(), traffic);
         assert!(after(CALLED - Duration::from_millis(1)).is_empty());
         assert_eq!(after(CALLED), [called]);
         assert_eq!(after(LOST), [called]);
         table.remove(&called);
-        assert!(table.evictable(now + LOST - Duration::from_millis(1), QUIET, traffic).is_empty());
-        assert_eq!(table.evictable(now + LOST, QUIET, traffic), [heard]);
+        assert!(
+            table.evictable(now + LOST - Duration::from_millis(1), QUIET, &newcomer(), traffic).is_empty()
+        );
+        assert_eq!(table.evictable(now + LOST, QUIET, &newcomer(), traffic), [heard]);
+    }
+
+    fn newcomer() -> Newcomer {
+        Newcomer { account: Account::alone(PublicKey::from_bytes([0xff; 32])), shown: true }
+    }
+
+    /// A full table: 128 places, most of which have slips of one pass.
+    fn crowded(others: &[Account]) -> (PeerTable, Vec<Account>, Instant) {
+        let now = crate::rt::test_now();
+        let mut table = PeerTable::new(2 * EVICTED_SHARE);
+        let slips: Vec<Account> = (others.len() as u32..128).map(|n| Account::for_tests(1, 1, n)).collect();
+        for (n, account) in slips.iter().chain(others).enumerate() {
+            let known = Known {
+                member: n == 0,
+                met: now + Duration::from_millis(n as u64),
+                standing: None,
+                account: *account,
+            };
+            table.shares.add(*account, 1);
+            table.known.insert(account.key(), known);
+        }
+        (table, slips, now + QUIET)
+    }
+
+    #[test]
+    fn slips_of_one_pass_that_all_have_traffic_make_room_for_another_passes() {
+        let (mut table, slips, now) = crowded(&[]);
+        let evicted = |table: &PeerTable, account, shown| {
+            let busy = |_: &PublicKey| Traffic { heard: Some(now), open: true, awaited: true };
+            table.evictable(now, QUIET, &Newcomer { account, shown }, busy)
+        };
+        let other = Account::for_tests(2, 2, 999);
+        assert_eq!(
+            evicted(&table, other, true),
+            [slips[1].key(), slips[2].key()],
+            "two of 128; the member stays"
+        );
+        assert!(evicted(&table, Account::for_tests(1, 1, 999), true).is_empty(), "they pay for themselves");
+        slips[2..].iter().for_each(|slip| assert!(table.remove(&slip.key())));
+        assert_eq!(evicted(&table, other, true), [slips[1].key()]);
+        table.known.values_mut().for_each(|known| known.member = true);
+        assert!(evicted(&table, other, false).is_empty(), "no member makes room for one that is only called");
+        assert_eq!(evicted(&table, other, true).len(), 1);
+    }
+
+    #[test]
+    fn an_idle_peer_makes_room_for_one_that_has_as_little_and_not_for_a_slip_of_the_largest_pass() {
+        let idle = Account::for_tests(3, 3, 900);
+        let (mut table, slips, now) = crowded(&[idle]);
+        let evicted = |table: &PeerTable, account| {
+            let traffic = |peer: &PublicKey| {
+                let heard = if *peer == idle.key() { None } else { Some(now) };
+                Traffic { heard, open: true, awaited: false }
+            };
+            table.evictable(now + QUIET / 2, QUIET, &Newcomer { account, shown: true }, traffic)
+        };
+        assert!(evicted(&table, Account::for_tests(1, 1, 999)).is_empty());
+        assert!(
+            !evicted(&table, Account::for_tests(1, 2, 999)).contains(&idle.key()),
+            "another pass of the same"
+        );
+        slips[1..].iter().for_each(|slip| assert!(table.remove(&slip.key())));
+        assert_eq!(evicted(&table, Account::for_tests(2, 2, 999)), [idle.key()]);
     }
 
     #[test]
@@ -274,8 +426,8 @@ mod tests {
         table.set_member(&peer(9), true);
         let silent = |_: &PublicKey| Traffic { heard: None, open: false, awaited: false };
         let later = now + Duration::from_secs(60);
-        assert_eq!(table.evictable(later, QUIET, silent), [peer(8), peer(7)], "two of 128");
+        assert_eq!(table.evictable(later, QUIET, &newcomer(), silent), [peer(8), peer(7)], "two of 128");
         let awaited = |_: &PublicKey| Traffic { heard: Some(later), open: true, awaited: true };
-        assert!(table.evictable(later, Duration::ZERO, awaited).is_empty());
+        assert!(table.evictable(later, Duration::ZERO, &newcomer(), awaited).is_empty());
     }
 }

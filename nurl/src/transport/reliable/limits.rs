@@ -24,7 +24,8 @@ pub const CLASS_BUDGET_BYTES: usize = 4 << 20;
 /// Messages that may wait, unacknowledged, per peer and priority: bounds the table when bodies are tiny.
 pub const CLASS_MESSAGES: usize = 1_024;
 
-/// Bytes that may wait, unacknowledged, to all peers together.
+/// Bytes that may wait, unacknowledged, to all peers together. The last eighth is for invitations for whose keys less waits
+/// than a fair share (`engine::sending`).
 pub const SEND_BUDGET_BYTES: usize = 256 << 20;
 
 /// Bytes of received messages that are incomplete, or complete and not yet taken by `poll_event`, for all peers. The

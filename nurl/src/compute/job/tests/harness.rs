@@ -203,7 +203,7 @@ impl World {
 
     pub(super) fn inject(&mut self, from: u8, to: u8, message: &message::Message) {
         let now = self.now;
-        self.jobs(to).handle_message(now, key(from), message.encode());
+        self.jobs(to).handle_message(now, Account::alone(key(from)), message.encode());
         self.drain();
     }
 
@@ -276,7 +276,7 @@ impl World {
         match what {
             Happening::Arrives { from, to, body } => {
                 if let Some(node) = self.nodes.get_mut(&to).filter(|node| node.up) {
-                    node.jobs.handle_message(now, from, body);
+                    node.jobs.handle_message(now, Account::alone(from), body);
                 }
             }
             Happening::NotDelivered { at, to } => {

@@ -148,7 +148,7 @@ fn a_worker_that_tells_many_outcomes_does_not_make_others_tasks_run_twice() {
     for node in 1..=3 {
         let now = world.now;
         for n in 0..options::MAX_RECORDS as u32 + 500 {
-            world.jobs(node).dispatch(now, key(5), replica(n, 5));
+            world.jobs(node).dispatch(now, Account::alone(key(5)), replica(n, 5));
         }
         while world.jobs(node).poll_transmit().is_some() {}
     }
@@ -207,6 +207,86 @@ fn a_task_starts_within_one_run_beside_3000_sleepers_of_one_submitter() {
     }
     assert!(world.jobs(1).stats().gave_way > 0);
     assert_eq!(world.jobs(1).gauges().running, 4, "alone, the sleepers use everything");
+}
+
+/// A slip's task, by its own word.
+fn submit_as(world: &mut World, account: Account, number: u32, priority: Priority, payload: &'static [u8]) {
+    let base = submit(forwarded(task(number), 1));
+    let submitted = Submit {
+        hops: 0,
+        reach: 0,
+        submitter: account.key(),
+        life: secs(36_000),
+        priority,
+        payload: Bytes::from_static(payload),
+        ..base
+    };
+    let now = world.now;
+    world.jobs(1).handle_message(now, account, Message::Submit(submitted).encode());
+    world.drain();
+}
+
+#[test]
+fn a_task_starts_within_one_run_beside_3000_sleepers_of_many_slips_of_one_pass() {
+    // One handler at a time, and four; another pass of the same invitation, and one of another.
+    for (concurrency, honest) in [1, 4].into_iter().flat_map(|n| [(n, (1, 2)), (n, (2, 2))]) {
+        let mut world = World::new(1, 2);
+        world.set_view(1, View::of(&[1]));
+        world.jobs(1).register("work", KindLimits { concurrency, ..KindLimits::default() });
+        world.behaviour =
+            Box::new(|_, payload, _| (secs(if payload == b"honest" { 1 } else { 60 }), Ok(Bytes::new())));
+        for n in 0..3_000 {
+            submit_as(&mut world, Account::for_tests(1, 1, n), n, Priority::High, b"sleep");
+        }
+        world.run(secs(130));
+        for round in 0..3u32 {
+            // Sleepers go on to come.
+            for n in 0..200 {
+                let number = 10_000 * (round + 1) + n;
+                submit_as(&mut world, Account::for_tests(1, 1, number), number, Priority::High, b"sleep");
+            }
+            let (number, begun) = (90_000 + round, world.now);
+            let account = Account::for_tests(honest.0, honest.1, number);
+            submit_as(&mut world, account, number, Priority::Low, b"honest");
+            world.run(secs(80));
+            let started =
+                world.started.iter().find(|(id, ..)| *id == task(number)).map(|(.., at)| *at - begun);
+            assert!(started.is_some_and(|after| after <= secs(80)), "{concurrency} {honest:?}: {started:?}");
+        }
+    }
+}
+
+#[test]
+fn outcomes_told_by_all_keys_of_one_invitation_push_nobody_elses_out() {
+    let mut world = World::new(1, 5);
+    let now = world.now;
+    let teller = Account::for_tests(2, 9, 9);
+    // The honest one is an owner, as those of the first invitation are.
+    let dispatch = |world: &mut World, account: Account, n: u32, by: u8| {
+        let mut message = replica(n, by);
+        if let Message::Replica(copy) = &mut message {
+            // A submitter may tell its own task's end.
+            copy.record = Record::new(Err(JobError::Deadline), copy.record.token, copy.record.by);
+            copy.submitters = vec![account.key()];
+        }
+        world.jobs(1).dispatch(now, account, message);
+        while world.jobs(1).poll_transmit().is_some() {}
+    };
+    for n in 0..100 {
+        dispatch(&mut world, teller, n, 5);
+    }
+    for n in 100..66_100 {
+        dispatch(&mut world, Account::for_tests(1, n as u16 % 64, n), n, 5);
+    }
+    assert_eq!(world.jobs(1).gauges().records, options::MAX_RECORDS);
+    for n in 0..100 {
+        assert!(world.jobs(1).record(task(n)).is_some(), "{n}");
+    }
+    // A newcomer of a third finds room, and so does the second again.
+    for (n, account) in [(70_000, Account::for_tests(3, 3, 3)), (70_001, teller)] {
+        dispatch(&mut world, account, n, 5);
+        assert!(world.jobs(1).record(task(n)).is_some());
+    }
 }
 
 #[test]

@@ -9,13 +9,13 @@ use bytes::Bytes;
 use super::half_open::HalfOpen;
 use super::limits::{HubLimits, prefix};
 use super::meshes::{Meshes, ServedMesh};
+use crate::authority::account::{self, ClientAccount};
 use crate::authority::checker::Standing;
 use crate::authority::credential::SHOWN_BYTES;
 use crate::authority::pass::{Pass, PassError};
 use crate::authority::revocation::{PAGE_BYTES, Revocation, Revocations, Subject};
 use crate::authority::rotation::SignedSecret;
 use crate::key::PublicKey;
-use crate::kit::rate::TokenBucket;
 use crate::kit::wall_clock::WallClock;
 use crate::mesh::{MeshId, Namespace};
 use crate::net::reach::control::MAX_PLAINTEXT_BYTES;
@@ -65,6 +65,8 @@ pub struct ConnectionStats {
     pub noise_failures: u64,
     /// Registrations beyond [`HubLimits::clients`] or [`HubLimits::clients_per_address`].
     pub registrations_full: u64,
+    /// Clients evicted because their pass had most of the places, for one of another pass.
+    pub evicted_clients: u64,
     /// Registrations for a namespace that isn't served.
     pub unknown_namespace: u64,
     /// Registrations without a pass that counts.
@@ -87,7 +89,7 @@ pub struct ConnectionStats {
     pub unknown_frames: u64,
     /// Frames of a role that is off, skipped.
     pub role_off: u64,
-    /// Rendezvous requests beyond a client's rate.
+    /// Rendezvous requests beyond the rate of a client's pass.
     pub dropped_requests: u64,
     /// Clients closed because they sent nothing for too long.
     pub idle: u64,
@@ -147,7 +149,6 @@ enum Phase {
     Registered {
         namespace: Namespace,
         key: PublicKey,
-        requests: TokenBucket,
         standing: Standing,
         /// What the client hasn't been told yet of the mesh's revocations.
         behind: Option<Behind>,
@@ -397,20 +398,21 @@ impl Hub {
                 return Err(reason);
             }
         };
-        if !self.relay.is_registered(namespace, key) && self.is_full(id) {
+        let client = ClientAccount { mesh: namespace, account: standing.account(key) };
+        if !self.relay.is_registered(namespace, key) && !self.make_room(now, id, &client) {
             self.counters.registrations_full += 1;
             return Err(CloseReason::Full);
         }
         self.no_longer_half_open(id);
         let mut caught_up = true;
         if let Some(connection) = self.connections.get_mut(&id) {
-            let requests = TokenBucket::new(self.limits.requests_per_second, self.limits.requests_burst, now);
             let known = self.meshes.revocations(&namespace).is_some_and(|known| !known.is_empty());
             let behind = (known && !self.withholds).then_some(Behind { after: None, registered: false });
             caught_up = behind.is_none();
-            connection.phase = Phase::Registered { namespace, key, requests, standing, behind };
+            connection.phase = Phase::Registered { namespace, key, standing, behind };
         }
-        if let Some(older) = self.relay.register(now, id, namespace, key) {
+        let requests = (self.limits.requests_per_second, self.limits.requests_burst);
+        if let Some(older) = self.relay.register(now, id, client, requests) {
             self.close(now, older, CloseReason::Replaced);
         }
         self.counters.registered += 1;
@@ -490,13 +492,35 @@ impl Hub {
         self.relay.push_control(id, &relay::Frame::Close(CloseReason::Revoked));
     }
 
-    /// Whether one more key from this connection's address would exceed a limit.
-    fn is_full(&self, id: ClientId) -> bool {
-        let here = self.connections.get(&id).map_or(0, |connection| {
-            let all = self.addresses.get(&connection.prefix).copied().unwrap_or_default();
-            all - self.half_open.from(connection.prefix)
-        });
-        self.relay.registered() >= self.limits.clients || here >= self.limits.clients_per_address
+    /// Makes room for one more key, of its address and in all, if need be at the cost of a client of the pass that has most.
+    fn make_room(&mut self, now: Instant, id: ClientId, newcomer: &ClientAccount) -> bool {
+        let Some(prefix) = self.connections.get(&id).map(|connection| connection.prefix) else {
+            return false;
+        };
+        let all = self.addresses.get(&prefix).copied().unwrap_or_default();
+        if all - self.half_open.from(prefix) >= self.limits.clients_per_address {
+            let crowd = self.connections.iter().filter(|(_, connection)| connection.prefix == prefix);
+            let crowd = crowd.filter_map(|(other, connection)| match &connection.phase {
+                Phase::Registered { key, standing, .. } => {
+                    Some((standing.account(*key), connection.heard, *other))
+                }
+                _ => None,
+            });
+            // One that is being closed still has its place for a moment.
+            let Some(payer) = account::make_room(crowd, &newcomer.account, 1).pop() else { return false };
+            self.evict(now, payer);
+        }
+        if self.relay.registered() < self.limits.clients {
+            return true;
+        }
+        let payer = self.relay.payer(newcomer);
+        payer.into_iter().for_each(|payer| self.evict(now, payer));
+        payer.is_some()
+    }
+
+    fn evict(&mut self, now: Instant, payer: ClientId) {
+        self.counters.evicted_clients += 1;
+        self.close(now, payer, CloseReason::Full);
     }
 
     /// Handles a frame of a registered client.
@@ -552,8 +576,8 @@ impl Hub {
         id: ClientId,
         frame: rendezvous::Frame<'_>,
     ) -> Result<(), CloseReason> {
-        let Some(Connection { phase: Phase::Registered { namespace, key, requests, standing, .. }, .. }) =
-            self.connections.get_mut(&id)
+        let Some(Connection { phase: Phase::Registered { namespace, key, standing, .. }, .. }) =
+            self.connections.get(&id)
         else {
             return Ok(());
         };
@@ -565,13 +589,12 @@ impl Hub {
             self.counters.beyond_level += 1;
             return Ok(());
         }
-        if !requests.take(now, 1) {
+        let client = ClientAccount { mesh: *namespace, account: standing.account(*key) };
+        if !self.relay.take_request(now, id) {
             self.counters.dropped_requests += 1;
             return Ok(());
         }
-        let (namespace, key) = (*namespace, *key);
-        let answer =
-            self.records.handle_frame(now, id, namespace, key, frame).ok_or(CloseReason::Protocol)?;
+        let answer = self.records.handle_frame(now, id, client, frame).ok_or(CloseReason::Protocol)?;
         if !answer.is_empty() {
             self.relay.push_control_bytes(id, answer);
         }

@@ -33,9 +33,12 @@ use crate::store::StoreError;
 /// With port 0 the system chooses a TCP port whose number may be taken in UDP. So many ports are tried.
 const BIND_ATTEMPTS: usize = 16;
 
-/// The initial size of a connection's read buffer. It doubles while reads fill it, so thousands of quiet clients cost
-/// little.
+/// The initial size of a connection's read buffer. It doubles while reads fill it, and shrinks when they don't, so
+/// thousands of quiet clients cost little.
 const READ_MIN_BYTES: usize = 4 * 1024;
+
+/// What a connection's buffers keep while nothing is in them.
+const KEPT_BYTES: usize = READ_MIN_BYTES;
 
 /// The most bytes taken by one read: about the size of one Noise message.
 const READ_MAX_BYTES: usize = 64 * 1024;
@@ -508,6 +511,11 @@ async fn serve_connection(
                 }
                 _ => {}
             }
+            // Thousands of connections have nothing to say, or to one that doesn't read.
+            plaintext.shrink_to(KEPT_BYTES);
+            if out.is_empty() {
+                out.shrink_to(KEPT_BYTES);
+            }
         }
         if std::mem::take(&mut read_first)
             && let Some(read) = read_now(&mut reader, &mut buffer).await
@@ -557,6 +565,9 @@ fn handle_read(
             let open = served.handle_bytes(&buffer[..n], plaintext);
             if n == buffer.len() && n < READ_MAX_BYTES {
                 buffer.resize(2 * n, 0);
+            } else if n < READ_MIN_BYTES && buffer.len() > READ_MIN_BYTES {
+                buffer.truncate(READ_MIN_BYTES);
+                buffer.shrink_to_fit();
             }
             open
         }

@@ -14,12 +14,14 @@ pub const MAX_NAMESPACES: usize = 1024;
 /// The limits of a hub; the defaults suit a small machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HubLimits {
-    /// The relay's limits for each client.
+    /// The relay's limits for each client, and for all.
     pub relay: RelayLimits,
-    /// Registered clients in all. Each costs at most its two queues, 512 KiB, and usually a few KiB.
+    /// Registered clients in all. One that doesn't read costs at most 0.5 MiB, all together a budget
+    /// ([`RelayLimits::all_bytes`]), and each usually a few KiB: a full hub fits 2 GiB. When all places are taken, the pass
+    /// that has most of them pays for a newcomer.
     pub clients: usize,
     /// Registered clients from one address (v4) or /64 (v6). A carrier-grade NAT puts many phones behind one
-    /// address.
+    /// address. They are shared likewise.
     pub clients_per_address: usize,
     /// Half-open connections from one address. Each may cost one handshake, 0.2 ms. After a restart, a whole lab
     /// behind one NAT comes back at once. One connection more evicts a random one of them.
@@ -30,13 +32,13 @@ pub struct HubLimits {
     pub handshake: Duration,
     /// A client that sends no bytes for so long is closed. Clients ping every 15 s.
     pub idle: Duration,
-    /// The most records, of all namespaces together.
+    /// The most records, of all namespaces together; shared likewise.
     pub records: usize,
     /// The longest lifetime of a record that isn't refreshed.
     pub record_ttl: Duration,
-    /// Rendezvous requests allowed per client and second, on average.
+    /// Rendezvous requests allowed per pass and second, on average.
     pub requests_per_second: u64,
-    /// Rendezvous requests allowed per client at once: a node may read all records of a mesh again.
+    /// Rendezvous requests allowed per pass at once: a node may read all records of a mesh again.
     pub requests_burst: u64,
 }
 

@@ -7,16 +7,18 @@ use bytes::Bytes;
 
 use super::Frame;
 use super::frame::{GroupTag, MAX_DATAGRAM_BYTES};
-use super::queue::{FairQueue, Pushed};
+use super::queue::{FairQueue, ITEM_OVERHEAD_BYTES, Pushed};
+use crate::authority::account::{Account, ClientAccount};
 use crate::key::PublicKey;
 use crate::kit::rate::TokenBucket;
+use crate::kit::shares::Shares;
 use crate::mesh::Namespace;
 
 /// A connection's number at this hub; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClientId(pub u64);
 
-/// The relay's limits for one client. The hub announces them; these are the defaults.
+/// The relay's limits for one client, and for all. The hub announces those for one; these are the defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RelayLimits {
     /// The size of a client's datagram queue. At 20 Mbit/s 256 KiB are 100 ms: a larger queue only adds delay,
@@ -25,9 +27,13 @@ pub struct RelayLimits {
     /// Bytes of control frames (answers, pushes, notices) that may wait for a client: two of the largest answers.
     /// A client that doesn't read loses answers and asks again.
     pub control_bytes: usize,
+    /// Bytes that may wait for all clients together, however many there are. When they are used up, the client pays for
+    /// which most waits: of the mesh, the invitation and the pass for which most waits. A queue's first 8 KiB don't count,
+    /// which are 128 MiB for all clients of a full hub.
+    pub all_bytes: usize,
     /// Groups that a client may join. A node joins its mesh's group and one for each topic it follows.
     pub groups: usize,
-    /// Payload bytes that a client may send per second. The limit is far above a node's link rate: it stops
+    /// Payload bytes that the clients of one pass may send per second. The limit is far above a node's link rate: it stops
     /// runaway clients, not ordinary users.
     pub bytes_per_second: u64,
 }
@@ -36,7 +42,8 @@ impl Default for RelayLimits {
     fn default() -> RelayLimits {
         RelayLimits {
             queue_bytes: 256 * 1024,
-            control_bytes: 256 * 1024,
+            control_bytes: 160 * 1024,
+            all_bytes: 384 << 20,
             groups: 64,
             bytes_per_second: 256 << 20,
         }
@@ -47,6 +54,10 @@ impl Default for RelayLimits {
 fn burst(bytes_per_second: u64) -> u64 {
     (bytes_per_second / 4).max(MAX_DATAGRAM_BYTES as u64)
 }
+
+/// The bytes waiting for a client are counted for all in steps of this many, so that a queue that is drained at once counts
+/// nothing.
+pub(super) const COUNTED_BYTES: usize = 8 * 1024;
 
 /// The most senders notified when a client disconnects. Further senders learn it from their next FORWARD.
 pub const MAX_CORRESPONDENTS: usize = 256;
@@ -66,9 +77,11 @@ pub struct RelayStats {
     pub replaced: u64,
     /// Datagrams dropped because the destination's queue was full.
     pub dropped_queue_full: u64,
+    /// Datagrams and control frames dropped because all queues together were full.
+    pub dropped_all_full: u64,
     /// Datagrams over the limit of bytes.
     pub dropped_too_large: u64,
-    /// Datagrams beyond the sender's rate.
+    /// Datagrams beyond the rate of the sender's pass.
     pub dropped_rate: u64,
     /// Datagrams to a key that isn't registered in the sender's namespace.
     pub dropped_no_peer: u64,
@@ -86,7 +99,6 @@ struct Registration {
     namespace: Namespace,
     key: PublicKey,
     groups: BTreeSet<GroupTag>,
-    rate: TokenBucket,
     /// The senders of datagrams to this client; they are notified when it disconnects.
     correspondents: BTreeSet<PublicKey>,
 }
@@ -97,7 +109,24 @@ struct Client {
     /// The notices already queued, by kind and peer; a duplicate would add nothing.
     notices: BTreeSet<(Notice, PublicKey)>,
     queue: FairQueue,
+    /// What of its queues is counted for all.
+    counted: usize,
+    /// On whose account its queues are; nobody's until it registers.
+    account: ClientAccount,
     registration: Option<Registration>,
+}
+
+impl Client {
+    fn bytes(&self) -> usize {
+        self.queue.bytes() + self.control_bytes
+    }
+}
+
+/// What the clients of one pass share: how much they may send, and how often they may ask.
+struct Budget {
+    clients: usize,
+    bytes: TokenBucket,
+    requests: TokenBucket,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -112,6 +141,11 @@ pub struct Relay {
     clients: BTreeMap<ClientId, Client>,
     registry: BTreeMap<(Namespace, PublicKey), ClientId>,
     groups: BTreeMap<(Namespace, GroupTag), BTreeSet<ClientId>>,
+    /// The registrations, each of which is one.
+    accounts: Shares<ClientAccount>,
+    budgets: BTreeMap<(Namespace, PublicKey), Budget>,
+    /// What waits for whom.
+    waiting: Shares<ClientAccount>,
     wake: BTreeSet<ClientId>,
     counters: RelayStats,
 }
@@ -124,6 +158,9 @@ impl Relay {
             clients: BTreeMap::new(),
             registry: BTreeMap::new(),
             groups: BTreeMap::new(),
+            accounts: Shares::default(),
+            budgets: BTreeMap::new(),
+            waiting: Shares::default(),
             wake: BTreeSet::new(),
             counters: RelayStats::default(),
         }
@@ -164,21 +201,29 @@ impl Relay {
             control_bytes: 0,
             notices: BTreeSet::new(),
             queue: FairQueue::new(self.limits.queue_bytes),
+            counted: 0,
+            account: ClientAccount::NOBODY,
             registration: None,
         };
         self.clients.insert(id, client);
     }
 
-    /// Registers the connection under the key that it has proved. Returns the connection that held the key
-    /// before; it is to be closed with `replaced`.
+    /// The client that pays with its registration for one of `newcomer`. None: the newcomer pays itself.
+    pub fn payer(&self, newcomer: &ClientAccount) -> Option<ClientId> {
+        let payer = self.accounts.payer(newcomer, 1)?;
+        self.registry.get(&(payer.mesh, payer.account.key())).copied()
+    }
+
+    /// Registers the connection under the key that it has proved. `requests` is how often the clients of its pass may ask,
+    /// per second and at once. Returns the connection that held the key before; it is to be closed with `replaced`.
     pub fn register(
         &mut self,
         now: Instant,
         id: ClientId,
-        namespace: Namespace,
-        key: PublicKey,
+        account: ClientAccount,
+        requests: (u64, u64),
     ) -> Option<ClientId> {
-        let rate = TokenBucket::new(self.limits.bytes_per_second, burst(self.limits.bytes_per_second), now);
+        let (namespace, key) = (account.mesh, account.account.key());
         let older = self.registry.get(&(namespace, key)).copied().filter(|older| *older != id);
         let correspondents = match older {
             // The key stays registered, so the new connection inherits its correspondents.
@@ -188,10 +233,18 @@ impl Relay {
             }
             None => BTreeSet::new(),
         };
+        self.recount(id, |client| client.account = account);
         let client = self.clients.get_mut(&id)?;
-        client.registration =
-            Some(Registration { namespace, key, groups: BTreeSet::new(), rate, correspondents });
+        client.registration = Some(Registration { namespace, key, groups: BTreeSet::new(), correspondents });
         self.registry.insert((namespace, key), id);
+        self.accounts.add(account, 1);
+        let rate = self.limits.bytes_per_second;
+        let budget = self.budgets.entry((namespace, account.account.pass())).or_insert_with(|| Budget {
+            clients: 0,
+            bytes: TokenBucket::new(rate, burst(rate), now),
+            requests: TokenBucket::new(requests.0, requests.1, now),
+        });
+        budget.clients += 1;
         older
     }
 
@@ -210,14 +263,25 @@ impl Relay {
     /// Ends a connection and its outbox.
     pub fn close(&mut self, id: ClientId) {
         self.unregister(id);
+        self.clear_control(id);
         self.clients.remove(&id);
         self.wake.remove(&id);
     }
 
     fn take_registration(&mut self, id: ClientId) -> Option<Registration> {
+        let mut dropped = 0;
+        self.recount(id, |client| dropped = client.queue.clear());
+        self.counters.dropped_closed += dropped;
         let client = self.clients.get_mut(&id)?;
-        self.counters.dropped_closed += client.queue.clear();
-        let registration = client.registration.take()?;
+        let (registration, account) = (client.registration.take()?, client.account);
+        self.accounts.sub(account, 1);
+        let pass = (registration.namespace, account.account.pass());
+        if let Some(budget) = self.budgets.get_mut(&pass) {
+            budget.clients -= 1;
+            if budget.clients == 0 {
+                self.budgets.remove(&pass);
+            }
+        }
         for tag in &registration.groups {
             leave(&mut self.groups, registration.namespace, *tag, id);
         }
@@ -238,22 +302,35 @@ impl Relay {
         true
     }
 
-    /// The sender's namespace and key, if its datagram is within the size and rate limits.
-    fn admit(&mut self, now: Instant, id: ClientId, payload: &[u8]) -> Option<(Namespace, PublicKey)> {
-        let registration = self.clients.get_mut(&id)?.registration.as_mut()?;
+    /// Takes one of the requests that the clients of a client's pass may make; false if none is left.
+    pub fn take_request(&mut self, now: Instant, id: ClientId) -> bool {
+        let Some(ClientAccount { mesh, account }) = self.registered_account(id) else { return false };
+        self.budgets.get_mut(&(mesh, account.pass())).is_some_and(|budget| budget.requests.take(now, 1))
+    }
+
+    fn registered_account(&self, id: ClientId) -> Option<ClientAccount> {
+        let client = self.clients.get(&id)?;
+        client.registration.is_some().then_some(client.account)
+    }
+
+    /// The sender's namespace and account, if its datagram is within the size and rate limits.
+    fn admit(&mut self, now: Instant, id: ClientId, payload: &[u8]) -> Option<(Namespace, Account)> {
+        let ClientAccount { mesh, account } = self.registered_account(id)?;
         if payload.len() > MAX_DATAGRAM_BYTES {
             self.counters.dropped_too_large += 1;
             return None;
         }
-        if !registration.rate.take(now, payload.len() as u64) {
+        let budget = self.budgets.get_mut(&(mesh, account.pass()))?;
+        if !budget.bytes.take(now, payload.len() as u64) {
             self.counters.dropped_rate += 1;
             return None;
         }
-        Some((registration.namespace, registration.key))
+        Some((mesh, account))
     }
 
     fn forward(&mut self, now: Instant, id: ClientId, dst: PublicKey, payload: &[u8]) {
-        let Some((namespace, src)) = self.admit(now, id, payload) else { return };
+        let Some((namespace, account)) = self.admit(now, id, payload) else { return };
+        let src = account.key();
         let Some(&to) = self.registry.get(&(namespace, dst)) else {
             self.counters.dropped_no_peer += 1;
             self.notify(id, Notice::Gone, dst);
@@ -262,14 +339,15 @@ impl Relay {
         self.counters.forwarded += 1;
         self.counters.forwarded_bytes += payload.len() as u64;
         let frame = Bytes::from(Frame::Deliver { src, payload }.to_vec());
-        self.note_correspondent(to, src);
-        self.enqueue(namespace, to, src, frame);
+        self.note_correspondent(to, &account);
+        self.enqueue(namespace, to, account, frame);
     }
 
-    fn note_correspondent(&mut self, to: ClientId, src: PublicKey) {
+    fn note_correspondent(&mut self, to: ClientId, account: &Account) {
+        let src = account.key();
         let Some(client) = self.clients.get_mut(&to) else { return };
         // Most datagrams find their source's row already there, and skip the look-up.
-        if !client.queue.is_new(&src) {
+        if !client.queue.is_new(account) {
             return;
         }
         let Some(registration) = client.registration.as_mut() else { return };
@@ -284,7 +362,8 @@ impl Relay {
     }
 
     fn group_send(&mut self, now: Instant, id: ClientId, tag: GroupTag, payload: &[u8]) {
-        let Some((namespace, src)) = self.admit(now, id, payload) else { return };
+        let Some((namespace, account)) = self.admit(now, id, payload) else { return };
+        let src = account.key();
         self.counters.group_sends += 1;
         let Some(members) = self.groups.get(&(namespace, tag)) else { return };
         let members: Vec<ClientId> = members.iter().copied().filter(|member| *member != id).collect();
@@ -292,22 +371,78 @@ impl Relay {
         let frame = Bytes::from(Frame::GroupDeliver { src, tag, payload }.to_vec());
         for member in members {
             self.counters.group_deliveries += 1;
-            self.enqueue(namespace, member, src, frame.clone());
+            self.enqueue(namespace, member, account, frame.clone());
         }
     }
 
-    fn enqueue(&mut self, namespace: Namespace, to: ClientId, src: PublicKey, frame: Bytes) {
-        let Some(client) = self.clients.get_mut(&to) else { return };
-        let Some(dst) = client.registration.as_ref().map(|registration| registration.key) else { return };
-        let pushed = client.queue.push(src, frame);
+    fn enqueue(&mut self, namespace: Namespace, to: ClientId, src: Account, frame: Bytes) {
+        let Some(dst) = self.registered_account(to) else { return };
+        if !self.make_room(&dst, frame.len() + ITEM_OVERHEAD_BYTES) && !self.drop_one(to) {
+            // All queues are full, and in its own there is nothing that could go.
+            self.counters.dropped_all_full += 1;
+            return;
+        }
+        let mut pushed = Pushed::Queued;
+        self.recount(to, |client| pushed = client.queue.push(src, frame));
         self.wake.insert(to);
         if let Pushed::Dropped { count, tell } = pushed {
             self.counters.dropped_queue_full += count;
             for source in tell {
-                if let Some(&sender) = self.registry.get(&(namespace, source)) {
-                    self.notify(sender, Notice::Full, dst);
-                }
+                self.tell_full(namespace, source, dst.account.key());
             }
+        }
+    }
+
+    fn tell_full(&mut self, namespace: Namespace, source: PublicKey, dst: PublicKey) {
+        if let Some(&sender) = self.registry.get(&(namespace, source)) {
+            self.notify(sender, Notice::Full, dst);
+        }
+    }
+
+    /// Makes room for so many bytes more of `newcomer` in all queues, at the cost of the client that pays; false if that is
+    /// the newcomer.
+    fn make_room(&mut self, newcomer: &ClientAccount, bytes: usize) -> bool {
+        while self.waiting.total() as usize + bytes > self.limits.all_bytes {
+            let payer = self.waiting.payer(newcomer, bytes as u64);
+            let paid = payer.and_then(|payer| self.registry.get(&(payer.mesh, payer.account.key())).copied());
+            if !paid.is_some_and(|paid| self.drop_one(paid)) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Drops the oldest datagram of a client's largest source, or its oldest control frame if there is none: it reads
+    /// neither. False if nothing waits.
+    fn drop_one(&mut self, id: ClientId) -> bool {
+        let (mut dropped, mut is_control) = (None, false);
+        self.recount(id, |client| {
+            dropped = client.queue.drop_one();
+            if dropped.is_none()
+                && let Some(frame) = client.control.pop_front()
+            {
+                client.control_bytes -= frame.len() + ITEM_OVERHEAD_BYTES;
+                is_control = true;
+            }
+        });
+        let some = dropped.is_some() || is_control;
+        self.counters.dropped_all_full += u64::from(some);
+        if let (Some(Some(source)), Some(dst)) = (dropped, self.registered_account(id)) {
+            self.tell_full(dst.mesh, source, dst.account.key());
+        }
+        some
+    }
+
+    /// Changes what waits for a client, and counts it for all.
+    fn recount(&mut self, id: ClientId, change: impl FnOnce(&mut Client)) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        let (before, of) = (client.counted, client.account);
+        change(client);
+        let after = client.bytes() / COUNTED_BYTES * COUNTED_BYTES;
+        if (after, client.account) != (before, of) {
+            client.counted = after;
+            self.waiting.sub(of, before as u64);
+            self.waiting.add(client.account, after as u64);
         }
     }
 
@@ -358,14 +493,18 @@ impl Relay {
 
     /// Queues an encoded control frame; `false` when the client doesn't read and its control queue is full.
     pub fn push_control_bytes(&mut self, id: ClientId, frame: Bytes) -> bool {
-        let Some(client) = self.clients.get_mut(&id) else { return false };
-        let cost = frame.len() + super::queue::ITEM_OVERHEAD_BYTES;
-        if client.control_bytes + cost > self.limits.control_bytes {
+        let Some(client) = self.clients.get(&id) else { return false };
+        let (cost, account) = (frame.len() + ITEM_OVERHEAD_BYTES, client.account);
+        if client.control_bytes + cost > self.limits.control_bytes
+            || !(self.make_room(&account, cost) || self.drop_one(id))
+        {
             self.counters.dropped_control += 1;
             return false;
         }
-        client.control_bytes += cost;
-        client.control.push_back(frame);
+        self.recount(id, |client| {
+            client.control_bytes += cost;
+            client.control.push_back(frame);
+        });
         self.wake.insert(id);
         true
     }
@@ -377,31 +516,32 @@ impl Relay {
 
     /// Drops the waiting control frames, so that a last CLOSE fits.
     pub fn clear_control(&mut self, id: ClientId) {
-        if let Some(client) = self.clients.get_mut(&id) {
+        self.recount(id, |client| {
             client.control.clear();
             client.control_bytes = 0;
             client.notices.clear();
-        }
+        });
     }
 
     /// Appends frames for one connection to `out`, at most `max` bytes in all; control frames first. `false`: the
     /// outbox is empty.
     pub fn poll_plaintext(&mut self, id: ClientId, max: usize, out: &mut Vec<u8>) -> bool {
-        let Some(client) = self.clients.get_mut(&id) else { return false };
         let begun = out.len();
         let limit = begun + max;
-        while let Some(frame) = client.control.front() {
-            if out.len() + frame.len() > limit {
-                return out.len() > begun;
+        self.recount(id, |client| {
+            while let Some(frame) = client.control.front() {
+                if out.len() + frame.len() > limit {
+                    return;
+                }
+                out.extend_from_slice(frame);
+                client.control_bytes -= frame.len() + ITEM_OVERHEAD_BYTES;
+                client.control.pop_front();
             }
-            out.extend_from_slice(frame);
-            client.control_bytes -= frame.len() + super::queue::ITEM_OVERHEAD_BYTES;
-            client.control.pop_front();
-        }
-        client.notices.clear();
-        while let Some(frame) = client.queue.pop(limit - out.len()) {
-            out.extend_from_slice(&frame);
-        }
+            client.notices.clear();
+            while let Some(frame) = client.queue.pop(limit - out.len()) {
+                out.extend_from_slice(&frame);
+            }
+        });
         out.len() > begun
     }
 
@@ -411,8 +551,13 @@ impl Relay {
     }
 
     #[cfg(test)]
+    pub(super) fn waiting_bytes(&self) -> u64 {
+        self.waiting.total()
+    }
+
+    #[cfg(test)]
     pub(super) fn queued_bytes(&self, id: ClientId) -> usize {
-        self.clients.get(&id).map_or(0, |client| client.queue.bytes() + client.control_bytes)
+        self.clients.get(&id).map_or(0, |client| client.bytes())
     }
 }
 

@@ -1,5 +1,7 @@
+use super::core::COUNTED_BYTES;
 use super::frame::MAX_DATAGRAM_BYTES;
 use super::*;
+use crate::authority::account::{Account, ClientAccount};
 use crate::key::PublicKey;
 use crate::mesh::Namespace;
 use crate::net::reach::control::MAX_PLAINTEXT_BYTES;
@@ -27,7 +29,11 @@ impl Bench {
 
     fn register(&mut self, id: u64, namespace: Namespace, n: u64) -> Option<ClientId> {
         self.relay.open(ClientId(id));
-        self.relay.register(self.now, ClientId(id), namespace, key(n))
+        self.register_as(id, namespace, Account::alone(key(n)))
+    }
+
+    fn register_as(&mut self, id: u64, mesh: Namespace, account: Account) -> Option<ClientId> {
+        self.relay.register(self.now, ClientId(id), ClientAccount { mesh, account }, (64, 1_024))
     }
 
     fn send(&mut self, id: u64, frame: Frame<'_>) {
@@ -165,7 +171,7 @@ fn groups_per_client_are_bounded_and_joining_twice_costs_nothing() {
 
 #[test]
 fn a_full_queue_drops_the_oldest_and_tells_the_sender_once() {
-    let mut bench = Bench::new(RelayLimits { queue_bytes: 10_000, ..RelayLimits::default() });
+    let mut bench = Bench::new(RelayLimits { queue_bytes: 10_640, ..RelayLimits::default() });
     bench.register(1, HOME, 10);
     bench.register(2, HOME, 20);
     for n in 0..20u8 {
@@ -195,6 +201,63 @@ fn the_memory_of_a_client_that_never_reads_is_bounded() {
     }
     assert!(bench.relay.queued_bytes(ClientId(2)) <= limits.queue_bytes + limits.control_bytes);
     assert!(bench.relay.counters().dropped_control > 0);
+}
+
+#[test]
+fn a_client_that_reads_nothing_fits_half_a_mebibyte_and_all_clients_of_a_hub_fit_two_gibibytes() {
+    let limits = RelayLimits::default();
+    // Beside its queues one message is on its way out, and 16 KiB are for its task and the read buffer.
+    let connection = MAX_PLAINTEXT_BYTES + (16 << 10);
+    assert!(limits.queue_bytes + limits.control_bytes + connection <= 512 << 10);
+    let clients = crate::net::reach::hub::HubLimits::default().clients;
+    assert!(limits.all_bytes + clients * (COUNTED_BYTES + connection) <= 2 << 30);
+}
+
+#[test]
+fn clients_that_read_nothing_pay_out_of_one_budget_and_others_get_their_datagrams() {
+    let limits = RelayLimits { all_bytes: 1 << 20, ..RelayLimits::default() };
+    let mut bench = Bench::new(limits);
+    let [sender, honest] = [(1, Account::for_tests(2, 1, 1)), (2, Account::for_tests(3, 2, 2))];
+    for (id, account) in [sender, honest] {
+        bench.relay.open(ClientId(id));
+        bench.register_as(id, HOME, account);
+    }
+    for slip in 100..164u32 {
+        let account = Account::for_tests(1, slip as u16 % 8, slip);
+        bench.relay.open(ClientId(slip.into()));
+        bench.register_as(slip.into(), HOME, account);
+        for n in 0..250 {
+            bench.send(1, Frame::Forward { dst: account.key(), payload: &[0; 1000] });
+            bench.send(slip.into(), Frame::Ping { nonce: n });
+        }
+    }
+    let all: usize = (100..164).map(|slip| bench.relay.queued_bytes(ClientId(slip))).sum();
+    assert!(all <= limits.all_bytes + 64 * COUNTED_BYTES, "{all}");
+    for _ in 0..100 {
+        bench.send(1, Frame::Forward { dst: honest.1.key(), payload: &[1; 1000] });
+        bench.send(2, Frame::Ping { nonce: 1 });
+    }
+    assert_eq!(bench.drain(2).len(), 200, "each datagram and each answer");
+    assert!(bench.relay.counters().dropped_all_full > 0);
+    // What is drained isn't counted any more.
+    (100..164).for_each(|slip| drop(bench.drain(slip)));
+    bench.drain(1);
+    assert_eq!(bench.relay.waiting_bytes(), 0);
+}
+
+#[test]
+fn the_slips_of_one_pass_share_its_rate() {
+    let mut bench = Bench::new(RelayLimits { bytes_per_second: 65_536, ..RelayLimits::default() });
+    bench.register(1, HOME, 10);
+    for slip in 100..110u32 {
+        bench.relay.open(ClientId(slip.into()));
+        bench.register_as(slip.into(), HOME, Account::for_tests(1, 1, slip));
+        bench.send(slip.into(), Frame::Forward { dst: key(10), payload: &[0; 10_000] });
+    }
+    assert_eq!((bench.drain(1).len(), bench.relay.counters().dropped_rate), (1, 9));
+    let asked = (100..110)
+        .map(|slip| (0..200).filter(|_| bench.relay.take_request(bench.now, ClientId(slip))).count());
+    assert_eq!(asked.sum::<usize>(), 1_024);
 }
 
 #[test]

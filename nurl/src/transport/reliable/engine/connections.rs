@@ -116,7 +116,7 @@ impl Reliable {
     pub(super) fn fail(&mut self, peer: PublicKey, messages: Vec<Gone>, reason: FailReason) {
         let any = !messages.is_empty();
         for Gone { id, length } in messages {
-            self.sending.remove(length);
+            self.sending.remove(&peer, length);
             self.stats.failed += 1;
             self.events.push_back(ReliableEvent::Failed { peer, id, reason });
         }
@@ -205,7 +205,7 @@ impl Reliable {
                 }
                 QuicEvent::Stream(StreamEvent::Finished { id }) => {
                     if let Some(Gone { id, length }) = entry.outbox.remove(id) {
-                        self.sending.remove(length);
+                        self.sending.remove(&peer, length);
                         self.stats.acked += 1;
                         self.events.push_back(ReliableEvent::Acked { peer, id });
                         self.announce_room(peer);

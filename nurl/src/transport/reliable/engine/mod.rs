@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use self::receiving::Receiving;
 use self::sending::Sending;
+use crate::authority::account::Account;
 use crate::key::PublicKey;
 use crate::kit::timers::Timers;
 use crate::rt::Rng;
@@ -125,7 +126,7 @@ impl Reliable {
             return Err(SendError::TooManyPeers);
         }
         let entry = self.peers.entry(peer).or_default();
-        let over = !self.sending.fits(body.len());
+        let over = !self.sending.fits(&peer, body.len());
         if over || !entry.outbox.fits(priority, body.len(), &self.config) {
             self.stats.refused_full += 1;
             self.sending.refuse(peer, (!over).then_some(priority));
@@ -134,7 +135,7 @@ impl Reliable {
         let id = MessageId(self.local.next_message);
         self.local.next_message += 1;
         self.stats.accepted += 1;
-        self.sending.add(body.len());
+        self.sending.add(&peer, body.len());
         if entry.outbox.is_empty()
             && let Some(link) = &mut entry.link
         {
@@ -144,6 +145,12 @@ impl Reliable {
         entry.outbox.push(id, priority, kind, body);
         self.service(now, peer);
         Ok(id)
+    }
+
+    /// What a peer holds here, and what waits for it, counts on this account. Comes before [`Reliable::on_established`].
+    pub fn set_account(&mut self, account: Account) {
+        self.receiving.meet(account);
+        self.sending.meet(account);
     }
 
     /// A session with `peer`, in its process `peer_boot`, is up. A changed boot id ends the connection and fails the
@@ -257,6 +264,7 @@ impl Reliable {
     /// Drops a peer's entry; its unacknowledged messages fail with [`FailReason::Forgotten`].
     pub fn forget(&mut self, _now: Instant, peer: PublicKey) {
         self.drop_link(peer);
+        self.receiving.part(&peer);
         self.sending.forget(&peer);
         if let Some(mut entry) = self.peers.remove(&peer) {
             self.timers.clear(peer);
@@ -266,6 +274,8 @@ impl Reliable {
             let gone = entry.outbox.take_all();
             self.fail(peer, gone, FailReason::Forgotten);
         }
+        // Only now is what waited for it off its account.
+        self.sending.part(&peer);
         self.resume();
     }
 

@@ -2,21 +2,26 @@
 //!
 //! Bytes count when they have arrived, also those beyond a gap; nothing is reserved for what is announced. While all
 //! incomplete messages together are below half of the budget, everybody is read from. Above it the half is divided
-//! fairly: the *level* is the greatest amount that every peer may hold so that all fit, and a peer that holds less than
-//! the others doesn't lower theirs. So a newcomer's message fits, whatever others hold.
+//! fairly among the [accounts](crate::authority::account): each invitation may hold the same, and those within one share
+//! what it may hold; one that holds less than the others doesn't lower theirs. So a newcomer's message fits, whatever
+//! others hold.
 //!
-//! A peer above the level is paused: QUIC's windows stop it. One of them at a time leads: it is read from, so that its
-//! messages complete, and another one gets its turn after [`STALL`]. A peer above the level that was read from and sent
-//! less than [`MIN_PROGRESS_BYTES`] within [`STALL`] only holds memory, and loses its connection. So does the largest
-//! holder when seven eighths of the budget are used up.
+//! A peer without room is paused: QUIC's windows stop it. One of them at a time leads: it is read from, so that its
+//! messages complete, and another one gets its turn after [`STALL`]; invitations take turns, and passes within one. A peer
+//! without room that was read from and sent less than [`MIN_PROGRESS_BYTES`] within [`STALL`] only holds memory, and loses
+//! its connection. So does the largest holder when seven eighths of the budget are used up.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use crate::authority::account::{Account, Party};
 use crate::key::PublicKey;
-use crate::kit::shares::Shares;
+use crate::kit::shares::{Holder as _, Shares};
 use crate::transport::Gauge;
 use crate::transport::reliable::limits::{MIN_PROGRESS_BYTES, STALL};
+
+/// Parties whose turn to lead is remembered. Memory is short for hours before there are so many.
+const MAX_LED: usize = 4_096;
 
 /// How fast a peer sends that holds bytes here.
 #[derive(Debug, Clone, Copy)]
@@ -42,17 +47,19 @@ pub(super) struct Receiving {
     bytes: usize,
     budget: usize,
     /// The bytes of incomplete messages.
-    held: Shares<PublicKey>,
+    held: Shares<Account>,
+    /// The accounts of the peers that hold some, or will.
+    accounts: BTreeMap<PublicKey, Account>,
     /// None of a peer that just began, or was paused: it may have been unable to send.
     paces: BTreeMap<PublicKey, Pace>,
     /// Peers with reading paused because of the budget, and since when.
     paused: BTreeMap<PublicKey, Instant>,
     /// The latest time that was told.
     now: Instant,
-    /// The only peer above the level that is read from, and since when.
+    /// The only peer without room that is read from, and since when.
     leader: Option<(PublicKey, Instant)>,
-    /// The number of each peer's latest lead.
-    led: BTreeMap<PublicKey, u64>,
+    /// The number of each party's latest lead, while it holds something.
+    led: BTreeMap<(usize, Party), u64>,
     leads: u64,
 }
 
@@ -62,6 +69,7 @@ impl Receiving {
             bytes: 0,
             budget,
             held: Shares::default(),
+            accounts: BTreeMap::new(),
             paces: BTreeMap::new(),
             paused: BTreeMap::new(),
             now,
@@ -85,33 +93,44 @@ impl Receiving {
         self.bytes -= bytes;
     }
 
-    /// Notes the bytes of a peer's incomplete messages.
-    pub(super) fn holds(&mut self, peer: PublicKey, held: usize) {
-        let before = self.held.of(&peer);
-        self.bytes = self.bytes - before as usize + held;
-        self.held.sub(peer, before);
-        self.held.add(peer, held as u64);
+    /// Notes on whose account a peer holds what it holds, from now on.
+    pub(super) fn meet(&mut self, account: Account) {
+        let (peer, held) = (account.key(), self.held_by(&account.key()));
+        self.holds(peer, 0);
+        self.accounts.insert(peer, account);
+        self.holds(peer, held as usize);
     }
 
-    /// The greatest amount that a peer may hold while others hold theirs; none while there is room for all.
-    fn level(&self) -> Option<u64> {
+    /// A peer is known no more; its connection has ended.
+    pub(super) fn part(&mut self, peer: &PublicKey) {
+        self.accounts.remove(peer);
+    }
+
+    fn account(&self, peer: &PublicKey) -> Account {
+        self.accounts.get(peer).copied().unwrap_or(Account::alone(*peer))
+    }
+
+    fn held_by(&self, peer: &PublicKey) -> u64 {
+        self.held.of(&self.account(peer))
+    }
+
+    /// Notes the bytes of a peer's incomplete messages.
+    pub(super) fn holds(&mut self, peer: PublicKey, held: usize) {
+        let (account, before) = (self.account(&peer), self.held_by(&peer));
+        self.bytes = self.bytes - before as usize + held;
+        self.held.sub(account, before);
+        self.held.add(account, held as u64);
+    }
+
+    /// The bytes that are divided; none while there is room for all.
+    fn divided(&self) -> Option<u64> {
         let shared = (self.budget / 2) as u64;
-        let mut rest = self.held.total();
-        if rest < shared {
-            return None;
-        }
-        // The largest hold as much as remains beside all that hold less than that.
-        let mut larger = 0;
-        let mut level = 0;
-        for (_, held) in self.held.ranking() {
-            if larger > 0 && held <= level {
-                break;
-            }
-            larger += 1;
-            rest -= held;
-            level = shared.saturating_sub(rest) / larger;
-        }
-        Some(level)
+        (self.held.total() >= shared).then_some(shared)
+    }
+
+    /// Whether an account holds as much as it may, or more, of so many bytes.
+    fn is_above(&self, account: &Account, divided: u64) -> bool {
+        self.held.room(account, divided) == 0
     }
 
     fn leads(&self, peer: &PublicKey) -> bool {
@@ -120,12 +139,11 @@ impl Receiving {
 
     /// How many bytes of a peer may be read now; none while it has to wait.
     pub(super) fn room(&self, peer: &PublicKey) -> Option<usize> {
-        let held = self.held.of(peer);
-        let room = match self.level() {
+        let room = match self.divided() {
             _ if self.leads(peer) => usize::MAX,
             _ if self.bytes >= self.budget => 0,
             None => self.budget / 2 - self.held.total() as usize,
-            Some(level) => level.saturating_sub(held) as usize,
+            Some(divided) => self.held.room(&self.account(peer), divided) as usize,
         };
         (room > 0).then_some(room)
     }
@@ -161,14 +179,13 @@ impl Receiving {
     pub(super) fn forget(&mut self, peer: &PublicKey) {
         self.holds(*peer, 0);
         self.paces.remove(peer);
-        self.led.remove(peer);
         self.paused.remove(peer);
         self.leader.take_if(|(leader, _)| leader == peer);
     }
 
     /// A datagram was handled that brought so many bytes of a peer's messages.
     pub(super) fn progressed(&mut self, now: Instant, peer: &PublicKey, bytes: u64) {
-        if self.held.of(peer) == 0 {
+        if self.held_by(peer) == 0 {
             self.paces.remove(peer);
             return;
         }
@@ -179,29 +196,42 @@ impl Receiving {
         }
     }
 
-    /// Ends a lead that is over, and lets the next peer lead: of those above the level the one whose last lead is longest
-    /// ago, then the one that holds most.
+    /// Ends a lead that is over, and lets the next peer lead: of those without room the one whose invitation, pass and own
+    /// last lead are longest ago, then the largest.
     pub(super) fn choose_leader(&mut self, now: Instant) {
         let full = (self.bytes >= self.budget).then_some(0);
-        let level = self.level().or(full);
-        self.leader.take_if(|(leader, since)| {
-            let held = self.held.of(leader);
-            held == 0 || level.is_none_or(|level| held < level) || now >= *since + STALL
+        let divided = self.divided().or(full);
+        let over = self.leader.is_some_and(|(leader, since)| {
+            let account = self.account(&leader);
+            let goes_on = divided.is_some_and(|divided| self.is_above(&account, divided));
+            !goes_on || self.held.of(&account) == 0 || now >= since + STALL
         });
-        let Some(level) = level.filter(|_| self.leader.is_none()) else { return };
-        let above = self.held.ranking().take_while(|(_, held)| *held >= level);
-        let led = |peer: &PublicKey| self.led.get(peer).copied().unwrap_or(0);
-        let Some((next, _)) = above.min_by_key(|(peer, _)| led(peer)) else { return };
-        self.leads += 1;
-        self.leader = Some((next, now));
-        self.led.insert(next, self.leads);
-        let fresh = Pace { since: now, bytes: 0 };
-        if self.paused.contains_key(&next) {
-            // It couldn't send while it was paused.
-            self.paces.insert(next, fresh);
-        } else {
-            self.paces.entry(next).or_insert(fresh);
+        self.leader.take_if(|_| over);
+        if divided.is_none() || self.led.len() > MAX_LED {
+            self.led.clear();
         }
+        let Some(divided) = divided.filter(|_| self.leader.is_none()) else { return };
+        let above = self.held.ranking().map(|(account, _)| account);
+        let above = above.filter(|account| self.is_above(account, divided));
+        let Some(next) = above.min_by_key(|account| self.last_leads(account)) else { return };
+        self.leads += 1;
+        self.leader = Some((next.key(), now));
+        for (tier, party) in next.path().into_iter().enumerate() {
+            self.led.insert((tier, party), self.leads);
+        }
+        let fresh = Pace { since: now, bytes: 0 };
+        if self.paused.contains_key(&next.key()) {
+            // It couldn't send while it was paused.
+            self.paces.insert(next.key(), fresh);
+        } else {
+            self.paces.entry(next.key()).or_insert(fresh);
+        }
+    }
+
+    /// The numbers of the latest leads of an account's parties, outermost first.
+    fn last_leads(&self, account: &Account) -> [u64; 3] {
+        let path = account.path();
+        std::array::from_fn(|tier| self.led.get(&(tier, path[tier])).copied().unwrap_or(0))
     }
 
     /// When [`verdict`](Receiving::verdict) and [`choose_leader`](Receiving::choose_leader) are due.
@@ -211,21 +241,23 @@ impl Receiving {
 
     /// A peer whose connection has to end.
     pub(super) fn verdict(&self, now: Instant) -> Option<(PublicKey, Verdict)> {
-        let level = self.level()?;
+        let divided = self.divided()?;
+        let above = |account: &Account| self.is_above(account, divided);
         // The leader is never the one that pays, since it alone goes on.
-        let others = |(peer, _): &(PublicKey, u64)| !self.leads(peer);
-        let (largest, held) = self.held.ranking().find(others).unzip();
-        let leader = self.leader.map_or(0, |(leader, _)| self.held.of(&leader));
-        if self.held.total() - leader >= (self.budget * 7 / 8) as u64 && held >= Some(level) {
-            return largest.map(|peer| (peer, Verdict::Largest));
+        let mut others = self.held.ranking().map(|(account, _)| account).filter(|it| !self.leads(&it.key()));
+        let leader = self.leader.map_or(0, |(leader, _)| self.held_by(&leader));
+        if self.held.total() - leader >= (self.budget * 7 / 8) as u64
+            && let Some(largest) = others.next().filter(above)
+        {
+            return Some((largest.key(), Verdict::Largest));
         }
         // A paused peer is judged by what it did before.
         let until =
             |peer: &PublicKey| self.paused.get(peer).copied().filter(|_| !self.leads(peer)).unwrap_or(now);
         let slow =
             |peer: &PublicKey| self.paces.get(peer).is_some_and(|pace| until(peer) >= pace.since + STALL);
-        let above = self.held.ranking().take_while(|(_, held)| *held >= level);
-        above.map(|(peer, _)| peer).find(slow).map(|peer| (peer, Verdict::Stalled))
+        let slow = self.held.ranking().map(|(account, _)| account).filter(|account| slow(&account.key()));
+        slow.into_iter().find(above).map(|account| (account.key(), Verdict::Stalled))
     }
 }
 
@@ -249,17 +281,63 @@ mod tests {
 
     #[test]
     fn the_half_is_divided_and_small_holders_take_nothing_from_large_ones() {
-        for (held, level) in [
-            (&[799][..], None),
-            (&[900], Some(800)),
-            (&[500, 400], Some(400)),
-            (&[700, 100], Some(700)),
-            (&[600, 500, 10, 10], Some(390)),
-            (&[900, 900, 0], Some(400)),
-            (&[100; 9], Some(88)),
+        // The room of key 4, and that of another one.
+        for (held, own, new) in [
+            (&[799][..], 1, 1),
+            (&[900], 800, 800),
+            (&[500, 400], 400, 400),
+            (&[600, 500, 10, 10], 380, 390),
+            (&[500, 500, 0, 300], 0, 266),
+            (&[100; 9], 0, 88),
         ] {
-            assert_eq!(holding(held).level(), level, "{held:?}");
+            let room = [4, 99].map(|n| holding(held).room(&key(n)).unwrap_or(0));
+            assert_eq!(room, [own, new], "{held:?}");
         }
+    }
+
+    /// 64 keys of one invitation, each of which holds this much.
+    fn hoarders(held: usize) -> Receiving {
+        let mut receiving = Receiving::new(crate::rt::time::now(), 1600);
+        for n in 0..64 {
+            let hoarder = Account::for_tests(1, n, n.into());
+            receiving.meet(hoarder);
+            receiving.holds(hoarder.key(), held);
+        }
+        receiving
+    }
+
+    #[test]
+    fn a_newcomer_of_another_invitation_has_as_much_room_as_all_keys_of_the_first_together() {
+        let mut receiving = hoarders(16);
+        let [same, other] = [Account::for_tests(1, 99, 99), Account::for_tests(2, 100, 100)];
+        [same, other].into_iter().for_each(|account| receiving.meet(account));
+        let room = |receiving: &Receiving| [same, other].map(|account| receiving.room(&account.key()));
+        // Together they have 1,024, more than the 800 that are divided.
+        assert_eq!(room(&receiving), [Some(12), Some(800)]);
+        receiving.holds(other.key(), 399);
+        assert_eq!(room(&receiving)[1], Some(2));
+        assert_eq!(receiving.verdict(receiving.now).map(|(_, verdict)| verdict), Some(Verdict::Largest));
+    }
+
+    #[test]
+    fn invitations_take_turns_to_lead_however_many_keys_one_has() {
+        let now = crate::rt::time::now();
+        let mut receiving = hoarders(16);
+        let other = Account::for_tests(2, 100, 100);
+        receiving.meet(other);
+        receiving.holds(other.key(), 500);
+        let mut led = Vec::new();
+        for turn in 0..6 {
+            receiving.choose_leader(now + STALL * turn);
+            let (leader, _) = receiving.leader.unwrap();
+            led.push(leader == other.key());
+            if leader != other.key() {
+                // A key that has led comes again with nothing.
+                receiving.forget(&leader);
+                receiving.holds(leader, 16);
+            }
+        }
+        assert_eq!(led.iter().filter(|other| **other).count(), 3, "{led:?}");
     }
 
     #[test]

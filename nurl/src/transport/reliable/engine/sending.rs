@@ -1,14 +1,21 @@
 //! The send budget: how much is accepted for all peers, and who is told when there is room again.
+//!
+//! What waits for a peer is booked on its [account](crate::authority::account). The last eighth of the budget is for
+//! invitations that have less than a fair share of the rest, so that for those who take what they are sent there is room
+//! beside any number of keys that don't.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::authority::account::Account;
 use crate::key::PublicKey;
+use crate::kit::shares::Shares;
 use crate::transport::Gauge;
 use crate::transport::reliable::{Priority, ReliableConfig};
 
 /// The bytes accepted for all peers and unacknowledged, against their budget.
 pub(super) struct Sending {
-    bytes: usize,
+    bytes: Shares<Account>,
+    accounts: BTreeMap<PublicKey, Account>,
     budget: usize,
     /// A refused sender may try again once half of its class's budget is free.
     half_class: usize,
@@ -21,7 +28,8 @@ pub(super) struct Sending {
 impl Sending {
     pub(super) fn new(config: &ReliableConfig) -> Sending {
         Sending {
-            bytes: 0,
+            bytes: Shares::default(),
+            accounts: BTreeMap::new(),
             budget: config.send_budget_bytes,
             half_class: config.class_budget_bytes / 2,
             refused: BTreeSet::new(),
@@ -30,20 +38,38 @@ impl Sending {
     }
 
     pub(super) fn gauge(&self) -> Gauge {
-        Gauge { now: self.bytes, bound: self.budget }
+        Gauge { now: self.bytes.total() as usize, bound: self.budget }
     }
 
-    /// Whether a message fits. A single one always does, so that the budget may be below the longest message.
-    pub(super) fn fits(&self, bytes: usize) -> bool {
-        self.bytes == 0 || self.bytes.saturating_add(bytes) <= self.budget
+    /// Notes on whose account is what waits for a peer, from now on.
+    pub(super) fn meet(&mut self, account: Account) {
+        let (peer, before) = (account.key(), self.account(&account.key()));
+        let waits = self.bytes.of(&before);
+        self.bytes.sub(before, waits);
+        self.bytes.add(account, waits);
+        self.accounts.insert(peer, account);
     }
 
-    pub(super) fn add(&mut self, bytes: usize) {
-        self.bytes += bytes;
+    fn account(&self, peer: &PublicKey) -> Account {
+        self.accounts.get(peer).copied().unwrap_or(Account::alone(*peer))
     }
 
-    pub(super) fn remove(&mut self, bytes: usize) {
-        self.bytes -= bytes;
+    /// Whether a message to a peer fits. A single one always does, so that the budget may be below the longest message.
+    pub(super) fn fits(&self, peer: &PublicKey, bytes: usize) -> bool {
+        let all = self.bytes.total() as usize;
+        let divided = (self.budget - self.budget / 8) as u64;
+        all == 0
+            || all.saturating_add(bytes) as u64 <= divided
+            || (all.saturating_add(bytes) <= self.budget
+                && self.bytes.outermost_room(&self.account(peer), divided) >= bytes as u64)
+    }
+
+    pub(super) fn add(&mut self, peer: &PublicKey, bytes: usize) {
+        self.bytes.add(self.account(peer), bytes as u64);
+    }
+
+    pub(super) fn remove(&mut self, peer: &PublicKey, bytes: usize) {
+        self.bytes.sub(self.account(peer), bytes as u64);
     }
 
     /// Remembers a refused sender: of one priority, or because of the budget of all peers.
@@ -52,6 +78,11 @@ impl Sending {
             Some(priority) => self.refused.insert((peer, priority)),
             None => self.refused_by_all.insert(peer),
         };
+    }
+
+    /// A peer is known no more, and nothing waits for it.
+    pub(super) fn part(&mut self, peer: &PublicKey) {
+        self.accounts.remove(peer);
     }
 
     pub(super) fn forget(&mut self, peer: &PublicKey) {
@@ -73,8 +104,11 @@ impl Sending {
             }
         }
         let mut writable: Vec<PublicKey> = room.then_some(peer).into_iter().collect();
-        if self.bytes <= self.budget / 2 {
+        if self.bytes.total() as usize <= self.budget / 2 {
             writable.extend(std::mem::take(&mut self.refused_by_all));
+        } else if self.refused_by_all.contains(&peer) && self.fits(&peer, self.half_class) {
+            self.refused_by_all.remove(&peer);
+            writable.push(peer);
         }
         writable
     }
@@ -90,16 +124,41 @@ mod tests {
         let config =
             ReliableConfig { send_budget_bytes: 100, class_budget_bytes: 40, ..ReliableConfig::default() };
         let mut sending = Sending::new(&config);
-        assert!(sending.fits(1_000), "one message always fits");
-        sending.add(80);
-        assert!(sending.fits(20) && !sending.fits(21));
+        assert!(sending.fits(&key(4), 1_000), "one message always fits");
+        sending.add(&key(4), 80);
+        assert!(sending.fits(&key(1), 20) && !sending.fits(&key(1), 21));
         let priority = Priority::ALL[0];
         sending.refuse(key(1), Some(priority));
         sending.refuse(key(2), None);
         assert_eq!(sending.take_writable(key(1), |_, _| false), []);
         assert_eq!(sending.take_writable(key(1), |class, bytes| class == priority && bytes == 20), [key(1)]);
         assert_eq!(sending.take_writable(key(1), |_, _| true), [], "it is told once");
-        sending.remove(30);
+        sending.remove(&key(4), 30);
         assert_eq!(sending.take_writable(key(3), |_, _| true), [key(2)]);
+    }
+
+    #[test]
+    fn keys_of_one_invitation_that_take_nothing_leave_room_for_what_others_are_sent() {
+        let config = ReliableConfig { send_budget_bytes: 6_400, ..ReliableConfig::default() };
+        let mut sending = Sending::new(&config);
+        let mut kept = 0;
+        for n in 0..64 {
+            let deaf = Account::for_tests(1, n, n.into());
+            sending.meet(deaf);
+            while sending.fits(&deaf.key(), 100) {
+                sending.add(&deaf.key(), 100);
+                kept += 100;
+            }
+        }
+        assert_eq!(kept, 5_600, "seven eighths");
+        let other = Account::for_tests(2, 99, 99);
+        sending.meet(other);
+        for _ in 0..100 {
+            assert!(sending.fits(&other.key(), 800));
+            sending.add(&other.key(), 800);
+            assert!(!sending.fits(&other.key(), 1));
+            sending.refuse(other.key(), None);
+            sending.remove(&other.key(), 800);
+        }
     }
 }

@@ -1,4 +1,7 @@
 use super::*;
+use crate::authority::account::{Account, Party};
+use crate::authority::invitation::InvitationId;
+use crate::kit::shares::Holder as _;
 use crate::rt::Rng;
 use proptest::prelude::*;
 
@@ -178,8 +181,12 @@ fn announcing_more_than_the_bound_ends_the_connection_and_announcing_costs_nothi
 /// Hosts of which all but the last two hoard: they begin messages to the last one, as many as fit, and then send a byte
 /// each 3 s.
 fn hoarded(hoarders: u8, config: &ReliableConfig, each: usize) -> Net {
-    let mut net = Net::new(hoarders + 2, 7, config);
-    let victim = usize::from(hoarders) + 1;
+    hoarded_in(Net::new(hoarders + 2, 7, config), each)
+}
+
+fn hoarded_in(mut net: Net, each: usize) -> Net {
+    let victim = net.hosts.len() - 1;
+    let hoarders = victim as u8 - 1;
     for sender in 0..victim {
         net.send(sender, victim, Priority::Job, 1, b"hello".to_vec());
     }
@@ -231,6 +238,24 @@ fn eighteen_hoarders_keep_nobody_out_and_lose_what_is_above_their_share() {
         trickle(&mut net, 18, 3);
     }
     assert_eq!(net.messages(victim).len(), 1);
+}
+
+#[test]
+fn a_newcomer_of_another_invitation_is_heard_at_once_while_64_keys_of_one_hold_all_they_can() {
+    const MIB: usize = 1 << 20;
+    let config = ReliableConfig { receive_budget_bytes: 16 * MIB, ..ReliableConfig::default() };
+    let mut net = Net::new(66, 7, &config);
+    let (honest, victim) = (64, 65);
+    for n in 0..=64 {
+        let key = net.hosts[n].key;
+        let invitation = Party::Invitation(InvitationId([if n == 64 { 2 } else { 1 }; 8]));
+        let account = Account::of(&[invitation, Party::Key(key), Party::Key(key)]);
+        net.hosts[victim].reliable.set_account(account);
+    }
+    let mut net = hoarded_in(net, MIB / 2);
+    // 8 MiB are divided: half of them are its invitation's, and not a 65th part.
+    net.send(honest, victim, Priority::Job, 2, body(4 * MIB - (64 << 10), 1));
+    net.run_until(Duration::from_secs(5), |net| net.messages(victim).len() == 1);
 }
 
 #[test]

@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 
 use rand_core::SeedableRng;
 
-use crate::authority::credential::SHOWN_BYTES;
-use crate::authority::invitation::Invitation;
+use crate::authority::credential::{Credential, SHOWN_BYTES};
+use crate::authority::invitation::{Invitation, InvitationId};
 use crate::authority::issuer::EnrolRequest;
 use crate::authority::key::AuthorityKey;
 use crate::authority::level::Level;
+use crate::authority::pass::Grant;
 use crate::authority::revocation::Subject;
-use crate::key::PublicKey;
+use crate::authority::slip::Slip;
+use crate::key::{PublicKey, SecretKey};
 use crate::kit::wall_clock::WallClock;
 use crate::net::reach::control::frames::{frame, split};
 use crate::net::reach::hub::ServedMesh;
@@ -55,7 +57,29 @@ fn register_as(n: u8, mesh: u8, level: Level) -> Vec<u8> {
         .to_vec()
 }
 
+/// The REGISTER of slip `n` of the pass of holder `pass`, which came by an invitation.
+fn register_slip(n: u8, pass: u8, invitation: u8) -> Vec<u8> {
+    let (authority, now) = (authority(HOME), UNIX.as_secs() as u32);
+    let holder = SecretKey::generate(&mut Rng::from_seed([pass; 32]));
+    let grant = Grant::new(holder.public(), Level::Worker, now, now + 86_400);
+    let grant = Grant { invitation: Some(InvitationId([invitation; 8])), ..grant };
+    let slip = Slip { key: key(n), level: Level::Submit, not_after: now + 600 };
+    let slip = slip.sign(&holder, &authority.mesh());
+    let shown = Credential::with_slip(grant.sign(&authority).unwrap(), slip).show();
+    Frame::Register { version: VERSION, namespace: authority.mesh().namespace(), boot: 0, shown: &shown }
+        .to_vec()
+}
+
 impl Bench {
+    /// Registers a slip from a host; returns the answers.
+    fn slip(&mut self, host: u8, n: u8, pass: u8, invitation: u8) -> (ClientId, Vec<Heard>) {
+        let id = self.accept(host).unwrap();
+        self.hub.handle_handshake(id, key(n));
+        self.say(id, &register_slip(n, pass, invitation));
+        let heard = self.heard(id);
+        (id, heard)
+    }
+
     fn new(limits: HubLimits) -> Bench {
         Bench::with_roles(limits, Roles::ALL)
     }
@@ -643,4 +667,44 @@ proptest::proptest! {
         bench.hub.handle_disconnect(id);
         proptest::prop_assert_eq!(bench.hub.stats().connections, 0);
     }
+}
+
+#[test]
+fn the_slips_of_one_pass_make_room_for_others_and_not_for_themselves() {
+    // All places of the hub, and all of one address.
+    for (limits, host) in [
+        (HubLimits { clients: 8, ..HubLimits::default() }, 99),
+        (HubLimits { clients_per_address: 8, ..HubLimits::default() }, 1),
+    ] {
+        let mut bench = Bench::new(limits);
+        let slips: Vec<ClientId> = (1..=8).map(|n| bench.slip(1, n, 1, 1).0).collect();
+        assert_eq!(bench.hub.stats().clients, 8);
+        assert_eq!(bench.slip(1, 9, 1, 1).1, closed(CloseReason::Full), "they are their pass's own");
+        let lost = |bench: &mut Bench| {
+            let ended =
+                slips.iter().filter(|id| bench.heard(**id).contains(&Heard::Close(CloseReason::Full)));
+            ended.count()
+        };
+        // Another pass of the same invitation, one of another, and one by hand.
+        assert!(matches!(bench.slip(host, 20, 2, 1).1[..], [Heard::Frame(_)]));
+        assert_eq!(lost(&mut bench), 1);
+        assert!(matches!(bench.slip(host, 21, 3, 2).1[..], [Heard::Frame(_)]));
+        bench.now += CLOSE_LINGER;
+        bench.hub.handle_timeout(bench.now);
+        let by_hand = bench.accept(host).unwrap();
+        bench.hub.handle_handshake(by_hand, key(22));
+        bench.say(by_hand, &register(22, HOME));
+        assert!(matches!(bench.heard(by_hand)[..], [Heard::Frame(_)]));
+        let stats = bench.hub.stats();
+        assert_eq!((stats.clients, stats.hub.evicted_clients), (8, 3));
+    }
+}
+
+#[test]
+fn a_slip_leaves_no_record() {
+    let mut bench = Bench::new(HubLimits::default());
+    let (id, _) = bench.slip(1, 1, 1, 1);
+    let ttl = Duration::from_secs(120);
+    bench.say(id, &rendezvous::Frame::Publish { seq: 1, ttl, sealed: b"a" }.to_vec());
+    assert_eq!((bench.hub.stats().records, bench.hub.stats().hub.beyond_level), (0, 1));
 }

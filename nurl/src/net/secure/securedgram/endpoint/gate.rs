@@ -239,8 +239,9 @@ impl Endpoint {
             return Ok(());
         }
 
-        // `slot_or_insert` counts a full table.
-        let Ok(slot) = self.slot_or_insert(now, &initiator) else { return Ok(()) };
+        // A full table is counted.
+        let account = standing.account(initiator);
+        let Ok(slot) = self.slot_or_insert_for(now, &account) else { return Ok(()) };
         let Some((peer, mut cx, gate)) = self.split_with_gate(now, slot) else { return Ok(()) };
         let admitted = AdmittedInit {
             source: init.source,

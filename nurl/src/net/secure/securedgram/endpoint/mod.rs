@@ -28,6 +28,7 @@ use super::table::{PeerTable, Slot};
 use super::{
     CloseReason, EndpointConfig, EndpointStats, Outgoing, Received, SealError, SessionEvent, channel,
 };
+use crate::authority::account::{self, Account};
 use crate::authority::checker::{Checker, Standing};
 use crate::authority::credential::Credential;
 use crate::authority::revocation::{Revocation, Revocations};
@@ -41,6 +42,9 @@ pub(super) use identity::LocalIdentity;
 pub(super) use outbox::EndpointOutbox;
 pub use outbox::{MAX_EVENTS, MAX_TRANSMITS};
 pub(super) use schedule::PeerSchedule;
+
+/// Peers that are removed at once when newcomers that confirm nothing fill the table: one search for many of them.
+const EVICTED_UNCONFIRMED: usize = 16;
 
 /// The sessions of one key with all its peers.
 pub struct Endpoint {
@@ -509,13 +513,19 @@ impl Endpoint {
     }
 
     fn slot_or_insert(&mut self, now: Instant, key: &PublicKey) -> Result<Slot, SealError> {
+        self.slot_or_insert_for(now, &Account::alone(*key))
+    }
+
+    /// The slot of a peer, which a new one gets on its account.
+    fn slot_or_insert_for(&mut self, now: Instant, account: &Account) -> Result<Slot, SealError> {
+        let key = &account.key();
         if let Some(slot) = self.peers.slot_of(key) {
             return Ok(slot);
         }
         if key == self.identity.local() || !self.allow.allows(key) {
             return Err(SealError::NotAllowed);
         }
-        if !self.make_room(now) {
+        if !self.make_room(now, account) {
             self.stats.peers_full += 1;
             tracing::debug!(target: "nurl::session", peer = %key.short(), reason = "full", "a peer is refused");
             return Err(SealError::PeersFull);
@@ -528,16 +538,22 @@ impl Endpoint {
         Ok(self.peers.insert(Peer::new(*key, paths, floor)))
     }
 
-    /// Whether one more peer fits; removes an idle peer if needed.
-    fn make_room(&mut self, now: Instant) -> bool {
+    /// Whether one more peer fits; removes an idle peer if needed. If there is none, those make room that have answered
+    /// nothing yet, of the pass that has most of them.
+    fn make_room(&mut self, now: Instant, newcomer: &Account) -> bool {
         if !self.peers.is_full() {
             return true;
         }
         let idle = self.peers.iter().find(|(_, peer)| peer.is_idle(now)).map(|(slot, _)| slot);
-        if let Some(slot) = idle {
-            self.remove_slot(slot);
-        }
-        idle.is_some()
+        let unconfirmed = self.peers.iter().filter(|(_, peer)| !peer.sessions.is_open() && !peer.is_trying());
+        let crowd = unconfirmed.filter_map(|(slot, peer)| {
+            let account = peer.sessions.standings().next()?.account(peer.key);
+            Some((account, peer.sessions.answered_at(), slot))
+        });
+        let out =
+            idle.map_or_else(|| account::make_room(crowd, newcomer, EVICTED_UNCONFIRMED), |slot| vec![slot]);
+        out.iter().for_each(|slot| self.remove_slot(*slot));
+        !out.is_empty()
     }
 
     fn remove_slot(&mut self, slot: Slot) {

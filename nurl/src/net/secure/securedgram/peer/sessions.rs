@@ -116,7 +116,7 @@ impl PeerSessions {
     }
 
     /// When the last session began that still awaits its confirm.
-    pub(super) fn answered_at(&self) -> Option<Instant> {
+    pub(in super::super) fn answered_at(&self) -> Option<Instant> {
         self.next.iter().map(|live| live.session.created()).max()
     }
 

@@ -7,7 +7,9 @@ use rand_core::{Rng as _, SeedableRng};
 
 use super::super::*;
 use super::world::{HUB, Packet, UNIX, World, addr, authority, config, instant, ticket};
+use crate::authority::credential::Credential;
 use crate::authority::level::Level;
+use crate::authority::slip::Slip;
 use crate::key::{PublicKey, SecretKey};
 use crate::mesh::MeshSecret;
 use crate::net::secure::noise::{Initiator, Responder, StaticKey};
@@ -28,7 +30,19 @@ pub(super) fn init_by(
     timestamp: u8,
     challenge: [u8; 16],
 ) -> (Initiator, Vec<u8>) {
-    let shown = authority().mint(key.public(), Level::Worker, UNIX.as_secs() as u32).show();
+    let shown = authority().mint(key.public(), Level::Worker, UNIX.as_secs() as u32);
+    init_showing(world, key, timestamp, challenge, &shown)
+}
+
+/// The same with this standing.
+fn init_showing(
+    world: &World,
+    key: &SecretKey,
+    timestamp: u8,
+    challenge: [u8; 16],
+    shown: &Credential,
+) -> (Initiator, Vec<u8>) {
+    let shown = shown.show();
     let key = StaticKey::new(Backend::DEFAULT, key).unwrap();
     let to = world.nodes[1].key;
     let payload =
@@ -434,6 +448,34 @@ fn the_table_of_peers_is_bounded_and_an_idle_one_makes_room() {
     assert_eq!(endpoint.peers().count(), MAX_PEERS);
     let own = *endpoint.local();
     assert_eq!(endpoint.connect(now, &own), Err(SealError::NotAllowed));
+}
+
+#[test]
+fn slips_of_one_pass_that_confirm_nothing_make_room_for_another_passes_handshake() {
+    let (a, mut b) = (config(48, 0), config(48, 1));
+    b.max_peers = 40;
+    let unlimited = budget::Rate { per_second: 0, burst: u32::MAX };
+    b.open_rates = budget::Rates { narrow: unlimited, wide: unlimited, hub: unlimited, global: unlimited };
+    let mut world = World::of(vec![a, b], 48);
+    world.connect(0, 1);
+    world.run(SECOND);
+    let (holder, now) = (secret(900), UNIX.as_secs() as u32);
+    let pass = authority().mint(holder.public(), Level::Worker, now);
+    let answers = |world: &mut World, key: &SecretKey, shown: &Credential| {
+        let (_, init) = init_showing(world, key, 0xff, [0; 16], shown);
+        world.inject(1, direct("203.0.113.1:1"), &init).len()
+    };
+    let slip = |key: &SecretKey| {
+        let slip = Slip { key: key.public(), level: Level::Submit, not_after: now + 600 };
+        Credential::with_slip(pass.pass().clone(), slip.sign(&holder, &ticket().mesh))
+    };
+    let answered: usize =
+        (0..60).map(|n| secret(1_000 + n)).map(|key| answers(&mut world, &key, &slip(&key))).sum();
+    assert_eq!(answered, 39, "they are refused when they have all places");
+    let other = secret(5);
+    let shown = authority().mint(other.public(), Level::Worker, now);
+    assert_eq!(answers(&mut world, &other, &shown), 1);
+    assert!(world.open(1, 0), "a session is no unconfirmed one");
 }
 
 #[test]
