@@ -32,6 +32,11 @@ impl<'a> Draw<'a> {
         self.u8() & 1 == 1
     }
 
+    /// True once in so many draws; `n` divides 256.
+    pub(crate) fn one_in(&mut self, n: u8) -> bool {
+        self.u8().is_multiple_of(n)
+    }
+
     /// A number below `bound`, which is positive.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         usize::from(self.u16()) % bound

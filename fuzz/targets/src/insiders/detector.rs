@@ -25,7 +25,7 @@ struct Mesh {
     now: Instant,
     started: Instant,
     nodes: BTreeMap<PublicKey, Detector>,
-    wire: BTreeMap<(Instant, u64), (PublicKey, PublicKey, Via, Vec<u8>)>,
+    wire: BTreeMap<(Instant, u64), (PublicKey, Transmit)>,
     sequence: u64,
     /// What the insider received: from whom, and what.
     told: Vec<(PublicKey, MembershipMessage)>,
@@ -76,14 +76,15 @@ impl Mesh {
     fn drain(&mut self) {
         let mut announcing = Vec::new();
         for (from, node) in &mut self.nodes {
-            while let Some(Transmit { to, via, body }) = node.poll_transmit() {
-                let limit = if via == Via::Datagram { MAX_DATAGRAM_BYTES } else { MAX_CHUNK_BYTES };
+            while let Some(sent) = node.poll_transmit() {
+                let Transmit { to, via, body } = &sent;
+                let limit = if *via == Via::Datagram { MAX_DATAGRAM_BYTES } else { MAX_CHUNK_BYTES };
                 assert!(body.len() <= limit, "{} bytes via {via:?}", body.len());
-                if to == key(INSIDER) {
-                    self.told.extend(MembershipMessage::decode(&body).ok().map(|message| (*from, message)));
+                if *to == key(INSIDER) {
+                    self.told.extend(MembershipMessage::decode(body).ok().map(|message| (*from, message)));
                 }
                 self.sequence += 1;
-                self.wire.insert((self.now + millis(10), self.sequence), (*from, to, via, body));
+                self.wire.insert((self.now + millis(10), self.sequence), (*from, sent));
             }
             while let Some(event) = node.poll_event() {
                 if event == MembershipEvent::AnnounceDue {
@@ -116,7 +117,7 @@ impl Mesh {
             while let Some(entry) = self.wire.first_entry()
                 && entry.key().0 <= now
             {
-                let (from, to, via, body) = entry.remove();
+                let (from, Transmit { to, via, body }) = entry.remove();
                 if let Some(node) = self.nodes.get_mut(&to) {
                     node.handle_message(now, from, via, &body);
                 }
@@ -231,7 +232,7 @@ fn message(draw: &mut Draw<'_>) -> MembershipMessage {
         body: draw.bytes(20).to_vec(),
     };
     let events = (0..draw.below(3)).map(|_| event(draw)).collect();
-    MembershipMessage { epoch: draw.u64(), observer: draw.u8() % 8 == 0, body, facts: facts(draw), events }
+    MembershipMessage { epoch: draw.u64(), observer: draw.one_in(8), body, facts: facts(draw), events }
 }
 
 fn facts(draw: &mut Draw<'_>) -> Vec<Fact> {
@@ -247,7 +248,7 @@ fn facts(draw: &mut Draw<'_>) -> Vec<Fact> {
             profile.incarnation = if draw.flag() { incarnation } else { draw.u64() };
         }
         // One unsound fact has its whole message refused, so there are few.
-        if draw.u8() % 16 != 0 {
+        if !draw.one_in(16) {
             make_sound(&mut fact);
         }
         fact

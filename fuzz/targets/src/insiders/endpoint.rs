@@ -328,7 +328,7 @@ fn begin(
 ) {
     dealings.stamp += u64::from(draw.u8() % 4);
     let mut timestamp = [0; 12];
-    let stamp = if draw.u8() % 8 == 0 { draw.u64() } else { dealings.stamp };
+    let stamp = if draw.one_in(8) { draw.u64() } else { dealings.stamp };
     timestamp[..8].copy_from_slice(&stamp.to_be_bytes());
     let mut payload = InitPayload {
         timestamp,
@@ -337,7 +337,7 @@ fn begin(
         challenge: [0; 16],
         shown: *shown,
     };
-    if draw.u8() % 8 == 0 {
+    if draw.one_in(8) {
         payload.shown[draw.below(SHOWN_BYTES)] ^= 1 << (draw.u8() % 8);
     }
     let (frame, noise) = init(&world.keys[to], index, draw.u8(), &payload);

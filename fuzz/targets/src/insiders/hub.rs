@@ -123,10 +123,10 @@ pub(super) fn run(bytes: &[u8]) -> bool {
                 let remote = ([198, 51, 100, draw.u8() % 4], draw.u16()).into();
                 let Ok(id) = bench.hub.handle_accept(bench.now, remote) else { continue };
                 hostile.push((id, n));
-                if draw.u8() % 8 != 0 {
+                if !draw.one_in(8) {
                     bench.hub.handle_handshake(id, key(n));
                 }
-                if draw.u8() % 4 != 0 {
+                if !draw.one_in(4) {
                     let level = draw.of(&Level::ALL);
                     bench.hub.handle_message(bench.now, id, &register(n, level));
                 }

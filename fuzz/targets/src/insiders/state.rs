@@ -350,6 +350,8 @@ fn fields(draw: &mut Draw<'_>, mesh: &Mesh, e: &mut Writer<'_>) -> Step {
             if draw.flag() { e.bytes(&state(draw, mesh, of))?.ok() } else { e.null()?.ok() }
         }
         9 => {
+            // A member may add to the counter by a write like anybody's, which isn't what is looked for.
+            let of: &[u8] = if of == COUNTER { b"own 1" } else { of };
             e.array(3)?.bytes(&[draw.u8() % 4; 16])?.bytes(of)?;
             let (variant, element) = (draw.u8() % 4, draw.bytes(20));
             e.array(2)?.u8(variant)?.array(1)?;

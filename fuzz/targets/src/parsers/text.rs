@@ -90,7 +90,7 @@ fn ticket(bytes: &[u8]) -> bool {
 }
 
 fn ticket_seeds() -> Vec<Vec<u8>> {
-    let mut tickets = vec![full_ticket(), full_ticket(), full_ticket()];
+    let mut tickets = [full_ticket(), full_ticket(), full_ticket()];
     tickets[0].previous = None;
     tickets[1].invitation = Some(Invitation::standard(&authority(), UNIX, &mut rng(2)));
     tickets[1].hubs.clear();
