@@ -132,13 +132,15 @@ impl OrSet {
             return Err(CrdtError::TooManyActors);
         }
         // 1. A dot that only the other state has is new, unless this state saw and dropped it.
+        // 2. A dot that both states have stays. An honest writer uses a dot once; if one said two things under it, the
+        //    greater element stays, so that the owners agree whatever each was told first.
         let fresh: Vec<(Dot, &[u8])> = other
             .supports
             .iter()
-            .filter(|(dot, _)| !self.supports.contains_key(dot) && !self.context.contains(dot))
+            .filter(|(dot, element)| self.would_take(dot, element))
             .map(|(dot, element)| (*dot, element.as_slice()))
             .collect();
-        // 2. A dot that only this state has is dropped, if the other state has seen it.
+        // 3. A dot that only this state has is dropped, if the other state has seen it.
         let mut gone = Vec::new();
         for (actor, seen) in other.context.prefixes() {
             let range = Dot { actor: *actor, counter: 0 }..=Dot { actor: *actor, counter: *seen };
@@ -146,7 +148,6 @@ impl OrSet {
         }
         gone.extend(other.context.singles().filter(|dot| self.supports.contains_key(dot)));
         gone.retain(|dot| !other.supports.contains_key(dot));
-        // 3. A dot that both states have stays.
         let added: usize =
             fresh.iter().map(|(_, element)| element.len() + ELEMENT_OVERHEAD_BYTES + DOT_BYTES).sum();
         let size = self.weight() + added + other.context.weight();
@@ -156,6 +157,7 @@ impl OrSet {
         let changed = !fresh.is_empty() || !gone.is_empty();
         self.drop_dots(&gone);
         for (dot, element) in fresh {
+            self.drop_dots(&[dot]);
             self.support(dot, element);
         }
         Ok(self.context.join(&other.context) | changed)
@@ -163,7 +165,16 @@ impl OrSet {
 
     /// The writers of `other`'s elements that would appear here.
     pub(super) fn news<'a>(&'a self, other: &'a OrSet) -> impl Iterator<Item = ReplicaId> + 'a {
-        other.supports.keys().filter(|dot| !self.context.contains(dot)).map(|dot| dot.actor)
+        let news = other.supports.iter().filter(|(dot, element)| self.would_take(dot, element));
+        news.map(|(dot, _)| dot.actor)
+    }
+
+    /// Whether a merge would give this element to this dot.
+    fn would_take(&self, dot: &Dot, element: &[u8]) -> bool {
+        match self.supports.get(dot) {
+            Some(held) => held.as_slice() < element,
+            None => !self.context.contains(dot),
+        }
     }
 
     /// An upper bound of the encoded size.

@@ -98,6 +98,26 @@ fn kind() -> impl Strategy<Value = Kind> {
     prop_oneof![Just(Kind::Counter), Just(Kind::Register), Just(Kind::Set)]
 }
 
+/// Found by the fuzzer `crdt_value`: the owners that were told one of the two each never agreed.
+#[test]
+fn a_writer_that_says_two_things_under_one_dot_leaves_equal_copies() {
+    let said = |element: &[u8]| Value::Set(OrSet::default().adding(replica(1), element, 4).unwrap());
+    let (one, other) = (said(b"one"), said(b"other"));
+    assert_eq!(one.news(&other), [(replica(1), News::Written)], "it is its writer's to change");
+    assert_eq!(other.news(&one), []);
+    let both = merged(&one, &other);
+    assert_eq!(both, merged(&other, &one));
+    assert_eq!(Value::decode(&both.encode()), Ok(both.clone()));
+    let Value::Set(set) = &both else { unreachable!() };
+    assert_eq!(set.iter().collect::<Vec<_>>(), [b"other"], "the greater element stays");
+    let removal = Value::Set(set.removing(b"other"));
+    for copy in [&one, &other, &both] {
+        let removed = merged(copy, &removal);
+        assert_eq!(removed, merged(&removal, copy));
+        assert_eq!(merged(&removed, &other), removed, "what was removed stays away");
+    }
+}
+
 proptest! {
     #[test]
     fn merge_is_commutative_associative_and_idempotent(

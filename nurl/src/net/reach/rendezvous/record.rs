@@ -113,7 +113,8 @@ impl Record {
         Ok(record)
     }
 
-    fn to_bytes(&self) -> Vec<u8> {
+    /// The content, as it is sealed.
+    pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = vec![VERSION];
         out.extend_from_slice(&self.expires.as_secs().to_le_bytes());
         out.extend_from_slice(&self.capabilities.to_le_bytes());
@@ -141,7 +142,8 @@ impl Record {
         out
     }
 
-    fn from_bytes(bytes: &[u8]) -> Option<Record> {
+    /// Reads the content. `None`: it is malformed.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Record> {
         let mut rest = Reader(bytes);
         if rest.u8()? != VERSION {
             return None;

@@ -1,0 +1,420 @@
+//! Replicated state: three owners of every key, an honest member that owns none, and an insider that owns none either.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use minicbor::Encoder;
+use nurl::PublicKey;
+use nurl::internals::replication::crdt::{Clock, Kind, LwwRegister, OrSet, PnCounter, Stamp, Value};
+use nurl::internals::replication::identity::ReplicaId;
+use nurl::internals::replication::replicator::{
+    Config, MAX_MESSAGE_BYTES, Op, Replicator, ReplicatorEvent, UpdateFailure,
+};
+
+use super::MAX_STEPS;
+use crate::draw::Draw;
+use crate::ground::{UNIX, key, millis, now, rng, secs};
+use crate::parsers::cores::ring;
+
+const OWNERS: [u8; 3] = [1, 2, 3];
+const MEMBER: u8 = 4;
+const INSIDER: u8 = 5;
+
+/// The keys that honest nodes write.
+const COUNTER: &[u8] = b"counter";
+const SET: &[u8] = b"set";
+
+/// The nodes; messages arrive at once, in order.
+pub(crate) struct Mesh {
+    now: Instant,
+    wall: Duration,
+    nodes: BTreeMap<PublicKey, Replicator>,
+    updated: BTreeMap<u64, Result<(), UpdateFailure>>,
+    read: BTreeMap<u64, Option<Value>>,
+    calls: u64,
+    /// What the insider received.
+    told: Vec<Vec<u8>>,
+    log: Vec<Vec<u8>>,
+    durable: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+fn replica(n: u8) -> ReplicaId {
+    ReplicaId { key: key(n), incarnation: 1 }
+}
+
+impl Mesh {
+    fn new() -> Mesh {
+        let now = now();
+        let node = |n: u8| {
+            let mut node = Replicator::new(Config::default(), replica(n), now, rng(n.into()));
+            node.set_ring(now, ring(OWNERS.map(key)));
+            (key(n), node)
+        };
+        Mesh {
+            now,
+            wall: UNIX,
+            nodes: (1..=MEMBER).map(node).collect(),
+            updated: BTreeMap::new(),
+            read: BTreeMap::new(),
+            calls: 0,
+            told: Vec::new(),
+            log: Vec::new(),
+            durable: BTreeMap::new(),
+        }
+    }
+
+    fn node(&mut self, n: u8) -> &mut Replicator {
+        self.nodes.get_mut(&key(n)).expect("it is a node")
+    }
+
+    fn deliver(&mut self) {
+        let mut turns = 0;
+        loop {
+            turns += 1;
+            assert!(turns < 10_000, "the nodes send without an end");
+            let mut batch = Vec::new();
+            for (from, node) in &mut self.nodes {
+                while let Some(keys) = node.poll_changed() {
+                    for key in keys {
+                        if let Some(record) = node.record(&key) {
+                            self.durable.insert(key, record);
+                        }
+                    }
+                }
+                while let Some(event) = node.poll_event() {
+                    match event {
+                        ReplicatorEvent::Updated { id, outcome } => drop(self.updated.insert(id, outcome)),
+                        ReplicatorEvent::ReadDone { id, value } => drop(self.read.insert(id, value)),
+                        ReplicatorEvent::ReadFailed { .. } | ReplicatorEvent::ViewDiffers { .. } => {}
+                    }
+                }
+                while let Some((to, bytes)) = node.poll_transmit() {
+                    assert!(bytes.len() <= MAX_MESSAGE_BYTES);
+                    batch.push((*from, to, bytes));
+                }
+            }
+            if batch.is_empty() {
+                return;
+            }
+            for (from, to, bytes) in batch {
+                let (now, wall) = (self.now, self.wall);
+                if to == key(INSIDER) {
+                    self.told.push(bytes);
+                } else if let Some(node) = self.nodes.get_mut(&to) {
+                    node.handle_message(now, wall, from, &bytes);
+                    if self.log.len() < 1_000 {
+                        self.log.push(bytes);
+                    }
+                }
+            }
+        }
+    }
+
+    fn run(&mut self, time: Duration) {
+        for _ in 0..time.as_millis() / 500 {
+            self.now += millis(500);
+            self.wall += millis(500);
+            let (now, wall) = (self.now, self.wall);
+            self.nodes.values_mut().for_each(|node| node.handle_timeout(now, wall));
+            self.deliver();
+        }
+    }
+
+    /// Writes at an honest node, and waits for the answer.
+    fn write(&mut self, n: u8, to: &[u8], op: Op) -> Result<(), UpdateFailure> {
+        self.calls += 1;
+        let (now, wall, id) = (self.now, self.wall, self.calls);
+        self.node(n).update(now, wall, id, to, op);
+        self.deliver();
+        for _ in 0..20 {
+            if let Some(outcome) = self.updated.remove(&id) {
+                return outcome;
+            }
+            self.run(secs(1));
+        }
+        panic!("an honest write has no end");
+    }
+
+    /// Reads at an honest node.
+    fn read(&mut self, n: u8, of: &[u8]) -> Option<Value> {
+        self.calls += 1;
+        let (now, id) = (self.now, self.calls);
+        self.node(n).read(now, id, of);
+        self.deliver();
+        for _ in 0..20 {
+            if let Some(value) = self.read.remove(&id) {
+                return value;
+            }
+            self.run(secs(1));
+        }
+        panic!("an honest read has no answer");
+    }
+
+    /// A message of the insider.
+    fn say(&mut self, to: u8, bytes: &[u8]) {
+        let (now, wall) = (self.now, self.wall);
+        self.node(to).handle_message(now, wall, key(INSIDER), bytes);
+        self.deliver();
+    }
+
+    fn busy() -> Mesh {
+        let mut mesh = Mesh::new();
+        for n in 1..=MEMBER {
+            mesh.write(n, COUNTER, Op::Add { by: 3 }).expect("it is the first write");
+            mesh.write(n, SET, Op::Insert { element: vec![n] }).expect("it is the first write");
+            mesh.write(n, b"register", Op::Set { value: vec![n; 5] }).expect("it is the first write");
+        }
+        mesh.write(MEMBER, SET, Op::Remove { element: vec![1] }).expect("an honest write");
+        mesh
+    }
+
+    /// The messages of writes, reads and comparisons.
+    pub(crate) fn recorded() -> Vec<Vec<u8>> {
+        let mut mesh = Mesh::busy();
+        mesh.read(MEMBER, SET);
+        mesh.node(1).set_ring(now(), ring([2, 3, 4].map(key)));
+        mesh.run(secs(30));
+        mesh.log
+    }
+
+    /// Durable records of all three types.
+    pub(crate) fn records() -> Vec<Vec<u8>> {
+        Mesh::busy().durable.into_values().collect()
+    }
+}
+
+/// One message of each type, as the insider writes them.
+pub(crate) fn hostile_samples() -> Vec<Vec<u8>> {
+    let mesh = Mesh::new();
+    (0..14).map(|kind| message(&mut Draw::new(&[kind, 0, 0, 0, 0, 0]), &mesh)).collect()
+}
+
+pub(super) fn programs() -> Vec<Vec<u8>> {
+    super::plain_programs()
+}
+
+pub(super) fn run(bytes: &[u8]) -> bool {
+    let mut draw = Draw::new(bytes);
+    let mut mesh = Mesh::busy();
+    // What each honest node has added to the counter.
+    let mut added: BTreeMap<u8, u64> = (1..=MEMBER).map(|n| (n, 3)).collect();
+    for _ in 0..MAX_STEPS {
+        if !draw.more() {
+            break;
+        }
+        let to = draw.u8() % MEMBER + 1;
+        match draw.u8() % 8 {
+            0 => mesh.run(millis(500 * draw.below(60) as u64)),
+            1 => {
+                let done = mesh.write(to, COUNTER, Op::Add { by: 2 });
+                assert_eq!(done, Ok(()), "an honest write is made");
+                *added.entry(to).or_default() += 2;
+            }
+            2 if !mesh.told.is_empty() => {
+                let bytes = draw.of(&mesh.told);
+                mesh.say(to, &bytes);
+            }
+            _ => {
+                let bytes = message(&mut draw, &mesh);
+                mesh.say(to, &bytes);
+            }
+        }
+        for node in mesh.nodes.values() {
+            assert!(node.keys().count() <= 3 + MAX_STEPS && node.pending() <= 3);
+        }
+    }
+    for n in 1..=MEMBER {
+        let element = [b"final ", &[n][..]].concat();
+        let done = mesh.write(n, SET, Op::Insert { element: element.clone() });
+        assert_eq!(done, Ok(()), "an honest write is made at {n}");
+        for reader in [MEMBER, 1] {
+            let value = mesh.read(reader, SET);
+            let found = matches!(value.as_ref().and_then(|v| v.part(Kind::Set)), Some(Value::Set(set)) if set.contains(&element));
+            assert!(found, "an honest write of {n} is read at {reader}: {value:?}");
+        }
+    }
+    mesh.run(secs(40));
+    for reader in 1..=MEMBER {
+        let value = mesh.read(reader, COUNTER);
+        let Some(Value::Counter(counter)) = value.as_ref().and_then(|value| value.part(Kind::Counter)) else {
+            panic!("the counter is lost: {value:?}");
+        };
+        for (n, sum) in &added {
+            assert_eq!(counter.slot(&replica(*n)), (*sum, 0), "what {n} added, at {reader}");
+        }
+    }
+    true
+}
+
+type Writer<'a> = Encoder<&'a mut Vec<u8>>;
+type Step = Result<(), minicbor::encode::Error<std::convert::Infallible>>;
+
+/// A message of any type. The layouts are in `docs/protocol.md`.
+fn message(draw: &mut Draw<'_>, mesh: &Mesh) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    fields(draw, mesh, &mut Encoder::new(&mut bytes)).expect("memory takes every byte");
+    bytes
+}
+
+fn key_of(draw: &mut Draw<'_>) -> &'static [u8] {
+    draw.of(&[COUNTER, SET, b"register", b"own 1", b"own 2", b""])
+}
+
+fn id(draw: &mut Draw<'_>, e: &mut Writer<'_>) -> Step {
+    if draw.flag() { e.u64(draw.u64())?.ok() } else { e.null()?.ok() }
+}
+
+/// An id of a pending call: they are small, so that some are hit.
+fn small(draw: &mut Draw<'_>) -> u64 {
+    if draw.flag() { u64::from(draw.u8()) } else { draw.u64() }
+}
+
+fn range(draw: &mut Draw<'_>, e: &mut Writer<'_>) -> Step {
+    e.array(2)?;
+    for _ in 0..2 {
+        if draw.flag() {
+            e.bytes(key_of(draw))?
+        } else {
+            e.null()?
+        };
+    }
+    e.ok()
+}
+
+fn digest(draw: &mut Draw<'_>, mesh: &Mesh, of: &[u8]) -> [u8; 16] {
+    let held = mesh.nodes[&key(1)].get(of).map(Value::digest);
+    held.filter(|_| draw.flag()).unwrap_or([draw.u8(); 16])
+}
+
+fn items(draw: &mut Draw<'_>, mesh: &Mesh, digests: bool, e: &mut Writer<'_>) -> Step {
+    let count = draw.below(4) as u64;
+    e.array(count)?;
+    for _ in 0..count {
+        let of = key_of(draw);
+        e.array(2)?.bytes(of)?;
+        if digests {
+            e.bytes(&digest(draw, mesh, of))?;
+        } else {
+            e.bytes(&state(draw, mesh, of))?;
+        }
+    }
+    e.ok()
+}
+
+fn fields(draw: &mut Draw<'_>, mesh: &Mesh, e: &mut Writer<'_>) -> Step {
+    let kind = draw.u8() % 14;
+    e.array(2)?.u8(kind)?;
+    let of = key_of(draw);
+    match kind {
+        0 => {
+            e.array(3)?.bytes(of)?;
+            id(draw, e)?;
+            e.bytes(&state(draw, mesh, of))?.ok()
+        }
+        1 => e.array(3)?.bytes(of)?.u64(small(draw))?.bytes(&digest(draw, mesh, of))?.ok(),
+        2 => {
+            e.array(3)?.bytes(of)?;
+            id(draw, e)?;
+            let count = draw.below(4) as u64;
+            e.array(count)?;
+            for _ in 0..count {
+                e.bytes(key(draw.u8() % 8).as_bytes())?;
+            }
+            e.ok()
+        }
+        3 => {
+            e.array(2)?;
+            range(draw, e)?;
+            e.bytes(&[draw.u8(); 16])?.ok()
+        }
+        4 => {
+            e.array(2)?;
+            range(draw, e)?;
+            items(draw, mesh, true, e)
+        }
+        5 => {
+            let count = draw.below(4) as u64;
+            e.array(1)?.array(count)?;
+            for _ in 0..count {
+                e.bytes(key_of(draw))?;
+            }
+            e.ok()
+        }
+        6 => {
+            e.array(1)?;
+            items(draw, mesh, false, e)
+        }
+        7 => e.array(2)?.bytes(of)?.u64(draw.u64())?.ok(),
+        8 => {
+            e.array(3)?.bytes(of)?.u64(small(draw))?;
+            if draw.flag() { e.bytes(&state(draw, mesh, of))?.ok() } else { e.null()?.ok() }
+        }
+        9 => {
+            // A member may add to the counter by a write like anybody's, which isn't what is looked for.
+            let of: &[u8] = if of == COUNTER { b"own 1" } else { of };
+            e.array(3)?.bytes(&[draw.u8() % 4; 16])?.bytes(of)?;
+            let (variant, element) = (draw.u8() % 4, draw.bytes(20));
+            e.array(2)?.u8(variant)?.array(1)?;
+            if variant == 0 { e.i64(draw.u64() as i64)?.ok() } else { e.bytes(&element)?.ok() }
+        }
+        10 => e.array(2)?.bytes(&[draw.u8() % 4; 16])?.u8(draw.u8() % 8)?.ok(),
+        11 => e.array(3)?.bytes(of)?.u64(small(draw))?.u8(draw.u8() % 5)?.ok(),
+        12 => e.array(3)?.bytes(of)?.u64(draw.u64())?.bytes(&state(draw, mesh, of))?.ok(),
+        _ => e.array(1)?.bytes(of)?.ok(),
+    }
+}
+
+/// The author of a part of a state: anybody.
+fn author(draw: &mut Draw<'_>) -> ReplicaId {
+    ReplicaId { key: key(draw.u8() % 6), incarnation: if draw.flag() { 1 } else { draw.u64() } }
+}
+
+/// A state of any type: made up, or what an owner holds, with changes.
+fn state(draw: &mut Draw<'_>, mesh: &Mesh, of: &[u8]) -> Vec<u8> {
+    let held = mesh.nodes[&key(1)].get(of);
+    let mut value = match (draw.u8() % 4, held) {
+        (0, Some(held)) => held.clone(),
+        (1, _) => Value::new(draw.of(&[Kind::Counter, Kind::Register, Kind::Set])),
+        (2, _) => {
+            // Of the key's own type.
+            Value::new(held.map_or(Kind::Set, Value::kind))
+        }
+        _ => Value::new(Kind::Counter),
+    };
+    for _ in 0..draw.below(4) {
+        let part = match value.kind() {
+            Kind::Counter => Value::Counter(PnCounter::of(author(draw), draw.u64(), draw.u64())),
+            Kind::Set => {
+                let mut set = match &value {
+                    Value::Set(set) => set.clone(),
+                    _ => OrSet::default(),
+                };
+                let element = [draw.u8() % 5];
+                let delta = if draw.flag() {
+                    let floor = draw.u64() >> 1;
+                    set.adding(author(draw), &element, floor).unwrap_or_default()
+                } else {
+                    set.remove(&element)
+                };
+                Value::Set(delta)
+            }
+            Kind::Register => {
+                let mut clock = Clock::new(Stamp::default());
+                let wall = Duration::from_millis(draw.u64() >> 8);
+                let mut register = LwwRegister::default();
+                let _ = register.set(author(draw), &mut clock, wall, b"hostile");
+                Value::Register(register)
+            }
+        };
+        let _ = value.merge(&part, mesh.wall);
+    }
+    if draw.flag() {
+        let mut bytes = value.encode();
+        let at = draw.below(bytes.len().max(1));
+        if let Some(byte) = bytes.get_mut(at) {
+            *byte ^= 1 << (draw.u8() % 8);
+        }
+        return bytes;
+    }
+    value.encode()
+}
