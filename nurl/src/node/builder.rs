@@ -240,7 +240,7 @@ impl Builder {
         let pass = credential.as_ref().map(|credential| credential.pass().clone());
         let mut detector = Detector::new(
             self.detector,
-            Notary::new(self.ticket.mesh, key.clone(), pass.clone()),
+            Notary::new(ticket.mesh, key.clone(), pass.clone()),
             boot,
             meta,
             self.role == Role::Observer,

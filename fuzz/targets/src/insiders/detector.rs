@@ -1,24 +1,45 @@
 //! Membership: three honest members, and a fourth that lies about everybody.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use nurl::PublicKey;
+use nurl::internals::authority::level::Level;
+use nurl::internals::authority::pass::Pass;
 use nurl::internals::membership::message::{MAX_CHUNK_BYTES, MAX_DATAGRAM_BYTES};
 use nurl::internals::membership::message::{MembershipMessage, MessageBody, TableChunk, UserEvent};
+use nurl::internals::membership::profile::MemberProfile;
 use nurl::internals::membership::suspicion::MAX_ACCUSERS;
-use nurl::internals::membership::table::{Fact, MAX_INCARNATION, MemberProfile, MemberRecord};
+use nurl::internals::membership::table::{Fact, MAX_INCARNATION, MemberRecord};
 use nurl::internals::membership::{
-    Detector, DetectorConfig, MembershipEvent, Meta, Roles, State, Transmit, Via,
+    Detector, DetectorConfig, MembershipEvent, Meta, Notary, Roles, State, Transmit, Via,
 };
 use nurl::internals::net::reach::rendezvous::Contact;
 
 use super::MAX_STEPS;
 use crate::draw::Draw;
-use crate::ground::{UNIX, key, millis, now, rng, secs};
+use crate::ground::{UNIX, UNIX_S, authority, millis, now, rng, secret, secs};
 
 const HONEST: [u8; 3] = [1, 2, 3];
 const INSIDER: u8 = 4;
+
+/// Peers that are spoken of; those after the insider are nobody, and have passes all the same.
+const NAMED: u8 = 10;
+
+/// Their passes.
+static PASSES: LazyLock<Vec<Pass>> = LazyLock::new(|| {
+    let mint = |n| authority().mint(secret(n).public(), Level::Worker, UNIX_S);
+    (0..NAMED).map(|n| mint(n).pass().clone()).collect()
+});
+
+fn pass(n: u8) -> &'static Pass {
+    &PASSES[usize::from(n)]
+}
+
+fn key(n: u8) -> PublicKey {
+    pass(n).grant().key
+}
 
 /// The members; a message takes 10 ms.
 struct Mesh {
@@ -32,7 +53,7 @@ struct Mesh {
 }
 
 fn meta() -> Meta {
-    Meta::new(Roles::WORKER, vec!["work".into()], 1, String::new(), "1".into()).expect("short names")
+    Meta::new(Roles::WORKER, vec!["work".into()], 1, "1".into()).expect("short names")
 }
 
 impl Mesh {
@@ -40,7 +61,8 @@ impl Mesh {
         let now = now();
         let node = |n: u8| {
             let config = DetectorConfig::default();
-            let mut detector = Detector::new(config, key(n), n.into(), meta(), false, now, rng(n.into()));
+            let notary = Notary::new(authority().mesh(), secret(n), Some(pass(n).clone()));
+            let mut detector = Detector::new(config, notary, n.into(), meta(), false, now, rng(n.into()));
             detector.set_unix_now(UNIX);
             (key(n), detector)
         };
@@ -54,7 +76,7 @@ impl Mesh {
             node.on_contacts(now, None, &contacts);
         }
         mesh.run(secs(5));
-        mesh.say(HONEST[0], Via::Datagram, &gossip(vec![fact(INSIDER, State::Alive, 1, true)]));
+        mesh.say(HONEST[0], Via::Datagram, &gossip(vec![fact(INSIDER, State::Alive, 1, Some((1, 4)))]));
         mesh.run(secs(1));
         assert!(mesh.all_alive(), "the mesh forms");
         mesh
@@ -147,8 +169,18 @@ fn gossip(facts: Vec<Fact>) -> MembershipMessage {
     MembershipMessage { epoch: 0, observer: false, body: MessageBody::Gossip, facts, events: Vec::new() }
 }
 
-fn fact(n: u8, state: State, incarnation: u64, profiled: bool) -> Fact {
-    let profile = profiled.then(|| MemberProfile { incarnation, boot: n.into(), meta: meta() });
+/// A fact of the insider, with a profile that it has signed, if so: its own, or one in another's name.
+fn fact(n: u8, state: State, incarnation: u64, said: Option<(u64, u64)>) -> Fact {
+    let profile = said.map(|(at, boot)| {
+        let said = MemberProfile {
+            incarnation: at,
+            left: state == State::Left,
+            boot,
+            meta: meta(),
+            pass: pass(n).hash(),
+        };
+        said.sign(&secret(INSIDER), &authority().mesh(), pass(n))
+    });
     Fact { key: key(n), record: MemberRecord { incarnation, state, profile }, age_s: 0, accusers: Vec::new() }
 }
 
@@ -173,7 +205,9 @@ pub(super) fn run(bytes: &[u8]) -> bool {
                     if let MessageBody::Ping { seq } = message.body {
                         let facts = facts(&mut draw);
                         let answer = MembershipMessage { body: MessageBody::Ack { seq }, ..gossip(facts) };
-                        mesh.say(asker.as_bytes()[0], Via::Datagram, &answer);
+                        if let Some(to) = HONEST.into_iter().find(|n| key(*n) == asker) {
+                            mesh.say(to, Via::Datagram, &answer);
+                        }
                     }
                 }
             }
@@ -237,35 +271,25 @@ fn message(draw: &mut Draw<'_>) -> MembershipMessage {
 
 fn facts(draw: &mut Draw<'_>) -> Vec<Fact> {
     let one = |draw: &mut Draw<'_>| {
-        let n = draw.u8() % 10;
+        let n = draw.u8() % NAMED;
         let state = draw.of(&[State::Alive, State::Suspect, State::Dead, State::Left]);
-        let incarnation = if draw.flag() { u64::from(draw.u8() % 8) } else { draw.u64() };
-        let mut fact = fact(n, state, incarnation, draw.flag());
-        fact.age_s = if draw.flag() { 0 } else { draw.u32() };
-        fact.accusers = (0..draw.below(4)).map(|_| key(draw.u8() % 10)).collect();
-        if let Some(profile) = &mut fact.record.profile {
-            profile.boot = draw.u64();
-            profile.incarnation = if draw.flag() { incarnation } else { draw.u64() };
-        }
+        let mut incarnation = if draw.flag() { u64::from(draw.u8() % 8) } else { draw.u64() };
+        let mut said = draw.flag().then(|| (if draw.flag() { incarnation } else { draw.u64() }, draw.u64()));
+        let mut accusers: Vec<PublicKey> = (0..draw.below(4)).map(|_| key(draw.u8() % NAMED)).collect();
+        let age_s = if draw.flag() { 0 } else { draw.u32() };
         // One unsound fact has its whole message refused, so there are few.
         if !draw.one_in(16) {
-            make_sound(&mut fact);
+            incarnation = incarnation.min(MAX_INCARNATION);
+            accusers.truncate(MAX_ACCUSERS);
+            said = match (state, said) {
+                (State::Alive | State::Left, said) => Some((incarnation, said.map_or(1, |said| said.1))),
+                (_, said) => said.map(|(at, boot)| (at.min(incarnation), boot)),
+            };
+            if state == State::Alive {
+                accusers.clear();
+            }
         }
-        fact
+        Fact { age_s, accusers, ..fact(n, state, incarnation, said) }
     };
     (0..draw.below(8)).map(|_| one(draw)).collect()
-}
-
-/// Changes a fact so that it can be read: an alive fact is its subject's own, and no profile is newer than its fact.
-fn make_sound(fact: &mut Fact) {
-    let MemberRecord { incarnation, state, profile } = &mut fact.record;
-    *incarnation = (*incarnation).min(MAX_INCARNATION);
-    if *state == State::Alive {
-        let profile = profile.get_or_insert_with(|| MemberProfile { incarnation: 0, boot: 1, meta: meta() });
-        profile.incarnation = *incarnation;
-        fact.accusers.clear();
-    } else if let Some(profile) = profile {
-        profile.incarnation = profile.incarnation.min(*incarnation);
-    }
-    fact.accusers.truncate(MAX_ACCUSERS);
 }

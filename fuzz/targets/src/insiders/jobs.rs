@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use minicbor::Encoder;
 use nurl::PublicKey;
+use nurl::internals::authority::account::Account;
 use nurl::internals::compute::job::{
     Config, JobError, JobEvent, Jobs, KindLimits, MemberChange, Priority, RunId, SubmitOptions, TaskId,
     outcome_hash,
@@ -89,7 +90,7 @@ impl Mesh {
     /// A message of the insider.
     fn say(&mut self, to: u8, body: Bytes) {
         let now = self.now;
-        self.nodes.get_mut(&key(to)).expect("it is a node").handle_message(now, key(INSIDER), body);
+        self.nodes.get_mut(&key(to)).expect("it is a node").handle_message(now, Account::alone(key(INSIDER)), body);
         self.drain();
     }
 
@@ -167,7 +168,7 @@ impl Mesh {
                 };
                 let Some((_, jobs)) = self.nodes.iter_mut().find(|(at, _)| node(at)) else { continue };
                 match what {
-                    Happening::Arrives { from, body, .. } => jobs.handle_message(now, from, body),
+                    Happening::Arrives { from, body, .. } => jobs.handle_message(now, Account::alone(from), body),
                     Happening::Lost { to, .. } => jobs.on_send_failed(now, to),
                     Happening::Ends { run, result, .. } => jobs.finished(now, run, result),
                 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use nurl::PublicKey;
+use nurl::internals::authority::account::Account;
 use nurl::internals::compute::job::{Config as JobConfig, Jobs, KindLimits, Placement};
 use nurl::internals::net::reach::control::{Connection, MAX_PLAINTEXT_BYTES};
 use nurl::internals::net::secure::route::Route;
@@ -239,7 +240,7 @@ fn worker(now: Instant) -> Jobs {
 fn job_message(bytes: &[u8]) -> bool {
     let now = now();
     let mut jobs = worker(now);
-    jobs.handle_message(now, key(2), Bytes::copy_from_slice(bytes));
+    jobs.handle_message(now, Account::alone(key(2)), Bytes::copy_from_slice(bytes));
     let (malformed, unknown) = (jobs.stats().malformed, jobs.stats().unknown_type);
     let mut runs = 0;
     while let Some(run) = jobs.poll_run(now) {
@@ -265,7 +266,15 @@ fn job_seeds() -> Vec<Vec<u8>> {
 /// A ring of these peers.
 pub(crate) fn ring(peers: impl IntoIterator<Item = PublicKey>) -> Arc<Ring> {
     let member =
-        |key| RingMember { key, weight: 1, zone: String::new(), kinds: Vec::new(), live: true, placed: true };
+        |key: PublicKey| RingMember {
+            key,
+            seed: *key.as_bytes().first_chunk().expect("a key has 32 bytes"),
+            weight: 1,
+            zone: String::new(),
+            kinds: Vec::new(),
+            live: true,
+            placed: true,
+        };
     Arc::new(Ring::new(peers.into_iter().map(member)))
 }
 

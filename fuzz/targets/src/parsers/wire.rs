@@ -7,7 +7,8 @@ use nurl::PublicKey;
 use nurl::internals::authority::credential::SHOWN_BYTES;
 use nurl::internals::authority::level::Level;
 use nurl::internals::membership::message::{MembershipMessage, MessageBody, TableChunk, UserEvent};
-use nurl::internals::membership::table::{Fact, MemberProfile, MemberRecord};
+use nurl::internals::membership::profile::MemberProfile;
+use nurl::internals::membership::table::{Fact, MemberRecord};
 use nurl::internals::membership::{Meta, Roles, State};
 use nurl::internals::mesh::Namespace;
 use nurl::internals::net::reach::control::frames::{frame, split};
@@ -22,7 +23,7 @@ use nurl::internals::replication::identity::ReplicaId;
 
 use super::parser;
 use crate::Target;
-use crate::ground::{UNIX, authority, key, now, rng, secs, ticket};
+use crate::ground::{UNIX, UNIX_S, authority, key, now, rng, secret, secs, ticket};
 
 pub(crate) const TARGETS: &[Target] = &[
     parser!(path_control, path_control_seeds),
@@ -214,8 +215,11 @@ fn membership_message(bytes: &[u8]) -> bool {
 }
 
 fn membership_seeds() -> Vec<Vec<u8>> {
-    let meta = Meta::new(Roles::WORKER, vec!["sum".into(), "echo".into()], 2, "cellar".into(), "1".into());
-    let profile = MemberProfile { incarnation: 4, boot: 9, meta: meta.expect("short names") };
+    let meta = Meta::new(Roles::WORKER, vec!["sum".into(), "echo".into()], 2, "1".into()).expect("short names");
+    let credential = authority().mint(secret(1).public(), Level::Worker, UNIX_S);
+    let pass = credential.pass();
+    let said = MemberProfile { incarnation: 4, left: false, boot: 9, meta, pass: pass.hash() };
+    let profile = said.sign(&secret(1), &authority().mesh(), pass);
     let fact = |n, state, profile| Fact {
         key: key(n),
         record: MemberRecord { incarnation: 4, state, profile },
