@@ -1,6 +1,6 @@
 //! Jobs: three workers, an honest submitter, and an insider that is no worker and speaks the whole protocol.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,8 @@ pub(crate) struct Mesh {
     log: Option<Vec<Bytes>>,
     /// How long a handler runs for the insider.
     hostile_run: Duration,
+    /// The tasks that honest nodes submitted.
+    submitted: BTreeSet<TaskId>,
     /// How often a handler was started for each honest task.
     runs: BTreeMap<TaskId, u32>,
 }
@@ -68,6 +70,7 @@ impl Mesh {
             told: Vec::new(),
             log: None,
             hostile_run: millis(50),
+            submitted: BTreeSet::new(),
             runs: BTreeMap::new(),
         }
     }
@@ -83,8 +86,10 @@ impl Mesh {
             SubmitOptions { life: secs(120), priority: Priority::Normal, ..SubmitOptions::default() };
         let jobs = self.nodes.get_mut(&key(from)).expect("it is a node");
         let task = jobs.submit(now, "work", b"key", Bytes::from_static(payload), options);
+        let task = task.expect("there is room for an honest task");
+        self.submitted.insert(task);
         self.drain();
-        task.expect("there is room for an honest task")
+        task
     }
 
     /// A message of the insider.
@@ -113,6 +118,11 @@ impl Mesh {
                 } else if let Some(run) = jobs.poll_run(now) {
                     let hostile = run.submitter == key(INSIDER);
                     if !hostile {
+                        assert!(
+                            self.submitted.contains(&run.task),
+                            "a task runs in the name of {:?}",
+                            run.submitter
+                        );
                         *self.runs.entry(run.task).or_default() += 1;
                     }
                     let time = if hostile { self.hostile_run } else { millis(50) };
@@ -387,9 +397,13 @@ fn fields(kind: u8, draw: &mut Draw<'_>, known: &Known, e: &mut Writer<'_>, body
         }
         6 => {
             e.array(3)?.bytes(task.as_bytes())?.u32(attempt)?;
-            record(draw, e, body)
+            record(class(draw), draw, e, body)
         }
         7 => {
+            let class = class(draw);
+            // An end that a submitter declares counts for what it says is its own, so the id is one of its own, too.
+            let submitters = matches!(class, 0 | 1 | 3);
+            let task = if submitters { TaskId::from_bytes([draw.u8() % 4; 16]) } else { task };
             e.array(7)?.bytes(task.as_bytes())?.bytes(&[draw.u8(); 32])?;
             let count = draw.below(4) as u64;
             e.array(count)?;
@@ -397,7 +411,7 @@ fn fields(kind: u8, draw: &mut Draw<'_>, known: &Known, e: &mut Writer<'_>, body
                 e.bytes(key_of(draw).as_bytes())?;
             }
             e.str("work")?.bytes(b"key")?.u64(draw.u64())?;
-            record(draw, e, body)
+            record(class, draw, e, body)
         }
         8 => {
             let hash = if draw.flag() {
@@ -412,7 +426,7 @@ fn fields(kind: u8, draw: &mut Draw<'_>, known: &Known, e: &mut Writer<'_>, body
         12 => e.array(2)?.bytes(task.as_bytes())?.bytes(&[draw.u8(); 32])?.ok(),
         13 => {
             e.array(3)?.bytes(task.as_bytes())?.bool(draw.flag())?;
-            if draw.flag() { record(draw, e, body) } else { e.null()?.ok() }
+            if draw.flag() { record(class(draw), draw, e, body) } else { e.null()?.ok() }
         }
         15 => e.array(3)?.bytes(task.as_bytes())?.u32(attempt)?.bytes(&[draw.u8(); 32])?.ok(),
         _ => e.array(0)?.ok(),
@@ -433,12 +447,17 @@ fn error(draw: &mut Draw<'_>, e: &mut Writer<'_>) -> Step {
     if draw.flag() { e.bytes(&[draw.u8(); 32])?.ok() } else { e.null()?.ok() }
 }
 
+/// The class of an outcome: often a result, which is 4.
+fn class(draw: &mut Draw<'_>) -> u8 {
+    if draw.flag() { 4 } else { draw.u8() % 6 }
+}
+
 /// A record with an outcome that fits its hash, or without one.
-fn record(draw: &mut Draw<'_>, e: &mut Writer<'_>, body: &mut Bytes) -> Step {
+fn record(class: u8, draw: &mut Draw<'_>, e: &mut Writer<'_>, body: &mut Bytes) -> Step {
     let forged = draw.of(&[Bytes::from_static(b"forged"), Bytes::from_static(b"first is done")]);
     let outcome = Ok(forged.clone());
     let hash = if draw.flag() { outcome_hash(&outcome) } else { [draw.u8(); 32] };
-    e.array(6)?.u8(if draw.flag() { 4 } else { draw.u8() % 6 })?;
+    e.array(6)?.u8(class)?;
     epoch(draw, e)?;
     e.bytes(&hash)?.bytes(key_of(draw).as_bytes())?;
     match draw.u8() % 3 {
