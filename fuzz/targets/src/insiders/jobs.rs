@@ -95,7 +95,11 @@ impl Mesh {
     /// A message of the insider.
     fn say(&mut self, to: u8, body: Bytes) {
         let now = self.now;
-        self.nodes.get_mut(&key(to)).expect("it is a node").handle_message(now, Account::alone(key(INSIDER)), body);
+        self.nodes.get_mut(&key(to)).expect("it is a node").handle_message(
+            now,
+            Account::alone(key(INSIDER)),
+            body,
+        );
         self.drain();
     }
 
@@ -178,7 +182,9 @@ impl Mesh {
                 };
                 let Some((_, jobs)) = self.nodes.iter_mut().find(|(at, _)| node(at)) else { continue };
                 match what {
-                    Happening::Arrives { from, body, .. } => jobs.handle_message(now, Account::alone(from), body),
+                    Happening::Arrives { from, body, .. } => {
+                        jobs.handle_message(now, Account::alone(from), body)
+                    }
                     Happening::Lost { to, .. } => jobs.on_send_failed(now, to),
                     Happening::Ends { run, result, .. } => jobs.finished(now, run, result),
                 }

@@ -265,16 +265,15 @@ fn job_seeds() -> Vec<Vec<u8>> {
 
 /// A ring of these peers.
 pub(crate) fn ring(peers: impl IntoIterator<Item = PublicKey>) -> Arc<Ring> {
-    let member =
-        |key: PublicKey| RingMember {
-            key,
-            seed: *key.as_bytes().first_chunk().expect("a key has 32 bytes"),
-            weight: 1,
-            zone: String::new(),
-            kinds: Vec::new(),
-            live: true,
-            placed: true,
-        };
+    let member = |key: PublicKey| RingMember {
+        key,
+        seed: *key.as_bytes().first_chunk().expect("a key has 32 bytes"),
+        weight: 1,
+        zone: String::new(),
+        kinds: Vec::new(),
+        live: true,
+        placed: true,
+    };
     Arc::new(Ring::new(peers.into_iter().map(member)))
 }
 

@@ -215,7 +215,8 @@ fn membership_message(bytes: &[u8]) -> bool {
 }
 
 fn membership_seeds() -> Vec<Vec<u8>> {
-    let meta = Meta::new(Roles::WORKER, vec!["sum".into(), "echo".into()], 2, "1".into()).expect("short names");
+    let meta =
+        Meta::new(Roles::WORKER, vec!["sum".into(), "echo".into()], 2, "1".into()).expect("short names");
     let credential = authority().mint(secret(1).public(), Level::Worker, UNIX_S);
     let pass = credential.pass();
     let said = MemberProfile { incarnation: 4, left: false, boot: 9, meta, pass: pass.hash() };
