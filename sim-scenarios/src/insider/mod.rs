@@ -155,7 +155,6 @@ impl Insider {
         // The stage assigns no address in this network, and no two hosts have one number.
         let number = world.hosts().len();
         let host = world.host(name).addr(&format!("198.51.{}.{}", 100 + number / 250, number % 250 + 1));
-        let credential = cluster.credential(&key.public(), Role::Worker);
         let insider = Insider {
             key: key.public(),
             host,
