@@ -19,6 +19,11 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 const PARSER_MUTATIONS: usize = 2_000;
 const INSIDER_MUTATIONS: usize = 100;
 
+/// `NURL_FUZZ_TIMES=50` makes that many times as many mutations, and `NURL_FUZZ_TARGET` names the only target.
+fn times() -> usize {
+    std::env::var("NURL_FUZZ_TIMES").map_or(1, |times| times.parse().expect("NURL_FUZZ_TIMES is a number"))
+}
+
 fn allocated() -> usize {
     ALLOCATOR.stats().bytes_allocated
 }
@@ -43,7 +48,8 @@ fn corpus(target: &Target) -> Vec<(String, Vec<u8>)> {
 /// One test for all, one after another: the allocations that are counted are those of the process.
 #[test]
 fn the_corpora_and_mutations_of_them_break_no_property() {
-    for target in targets() {
+    let only = std::env::var("NURL_FUZZ_TARGET").ok();
+    for target in targets().filter(|target| only.as_ref().is_none_or(|only| only == target.name)) {
         let corpus = corpus(target);
         assert!(!corpus.is_empty(), "{} has no corpus: ci/fuzz seeds", target.name);
         for (name, bytes) in &corpus {
@@ -58,7 +64,7 @@ fn the_corpora_and_mutations_of_them_break_no_property() {
         let inputs: Vec<Vec<u8>> = corpus.into_iter().map(|(_, bytes)| bytes).collect();
         let count = if target.stateful { INSIDER_MUTATIONS } else { PARSER_MUTATIONS };
         let mut mutator = Mutator::new(1);
-        for n in 0..count {
+        for n in 0..count * times() {
             let bytes = mutator.mutate(&inputs);
             let outcome = std::panic::catch_unwind(|| check(target, &bytes, allocated));
             if outcome.is_err() {
