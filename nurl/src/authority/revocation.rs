@@ -35,7 +35,7 @@ pub enum Subject {
     Invitation(InvitationId),
     /// Those of a key.
     Key(PublicKey),
-    /// Nobody's: the mesh's secret is of generation `up_to` now. See [`rotation`](super::rotation).
+    /// Nobody's: the mesh's secret is of generation `up_to` now. See `authority/rotation.rs`.
     Secret,
 }
 

@@ -16,7 +16,7 @@
 //! filter a key's list, never the ring. [`TenureBook`] issues this node's fencing tokens.
 //!
 //! # Limits
-//! The ring refuses points beyond [`MAX_POINTS`] (counted in [`Ring::refused`]). The book refuses epochs
+//! Weights beyond [`MAX_POINTS`] have fewer points each, at all members alike. The book refuses epochs
 //! too far ahead of the wall clock ([`crate::membership::limit`]), and more than [`MAX_TENURES`] keys acted for
 //! at once. There is no checksum of the whole ring: two views that differ elsewhere still agree on a key, so
 //! only a key's owners are compared.
