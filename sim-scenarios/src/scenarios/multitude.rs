@@ -1,6 +1,6 @@
 //! A large mesh changes all at once, and agrees.
 //!
-//! Fourteen workers (two hundred, if asked: `--knob nodes=200`), two hubs, of which both issue. The mesh falls apart, a hub
+//! Fourteen workers (two hundred, if asked: `--set nodes=200`), two hubs, of which both issue. The mesh falls apart, a hub
 //! on each side. While it is apart, each side admits newcomers, the authority revokes a tenth of the mesh, half of them on
 //! each side, and rotates the mesh's secret on one. When the link is back, all nodes know the same revocations and secret,
 //! hold the same members with the same share of the keys, and so compute the same owners.

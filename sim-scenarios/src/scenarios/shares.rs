@@ -68,6 +68,11 @@ async fn run(trial: Trial) -> RunResult {
     let mut cluster = stage.meet(MEET).await?;
     let honest = cluster.peers[2].clone();
     job(&cluster, &honest, "before".to_owned(), KEPT).await?;
+    // It has met both workers; without that, its first job for the other one would begin a session later.
+    for worker in &cluster.peers[..2] {
+        let met = honest.node(&world).await.ping(worker.key, SERVED).await;
+        met.map_err(|error| Violation::liveness(KEPT, format!("{}: {error}", worker.name)))?;
+    }
     let sessions = sessions_begun(world, &honest).await;
 
     let slips = world.seed().is_multiple_of(2);
@@ -104,7 +109,10 @@ async fn run(trial: Trial) -> RunResult {
     }
     let again = sessions_begun(world, &honest).await;
     if again != sessions {
-        return Err(Violation::safety(KEPT, format!("it began {} more", again - sessions)));
+        return Err(Violation::safety(
+            KEPT,
+            format!("it had begun {sessions}, and began {} more", again - sessions),
+        ));
     }
     let state =
         format!("{NEWCOMERS} newcomers were served beside {INSIDERS} insiders; others kept their sessions\n");

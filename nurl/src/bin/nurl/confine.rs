@@ -60,8 +60,10 @@ impl Limits {
         ] {
             let old = rustix::process::getrlimit(resource);
             // A lower limit of the worker's own stays.
-            let most = [most, old.maximum].into_iter().flatten().min();
-            setrlimit(resource, Rlimit { current: most, maximum: most })?;
+            let least = |limit: Option<u64>| [limit, old.maximum].into_iter().flatten().min();
+            // At the first a process is told that its time is over (SIGXCPU), at the second it is killed.
+            let end = if resource == Resource::Cpu { most.map(|most| most.saturating_add(1)) } else { most };
+            setrlimit(resource, Rlimit { current: least(most), maximum: least(end) })?;
         }
         Ok(())
     }
