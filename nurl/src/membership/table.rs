@@ -440,6 +440,30 @@ impl MemberTable {
         AppliedFact { before: Some(before), after, change, new_accusers, meta_changed, reclaimed: None }
     }
 
+    /// Whether a fact about somebody who isn't in the table would be taken, if its profile is good: a refusal that needs
+    /// no check of signatures.
+    ///
+    /// # Errors
+    /// A [`FactRefusal`].
+    pub(crate) fn has_room_for(&self, config: &DetectorConfig, fact: &Fact) -> Result<(), FactRefusal> {
+        let age = Duration::from_secs(fact.age_s.into());
+        let state = fact.record.state;
+        let Some(said) = fact.record.profile.as_ref().map(SignedProfile::said) else {
+            return Err(FactRefusal::Unknown);
+        };
+        if reclaim_after(config, state, said.meta.roles()).is_some_and(|limit| age + RECLAIM_MARGIN > limit) {
+            return Err(FactRefusal::Expired);
+        }
+        if self.forgotten.incarnation(&fact.key).is_some_and(|known| said.incarnation <= known) {
+            return Err(FactRefusal::Forgotten);
+        }
+        let full = self.entries.len() >= MAX_MEMBERS;
+        if full && (!state.is_live() || self.longest_gone().is_none()) {
+            return Err(FactRefusal::TableFull);
+        }
+        Ok(())
+    }
+
     fn insert(
         &mut self,
         now: Instant,
@@ -448,21 +472,14 @@ impl MemberTable {
     ) -> Result<AppliedFact, FactRefusal> {
         let age = Duration::from_secs(fact.age_s.into());
         let state = fact.record.state;
+        self.has_room_for(config, fact)?;
         let proven =
             fact.record.profile.as_ref().and_then(|profile| Some((profile.said(), profile.grant()?)));
         let Some((said, grant)) = proven else { return Err(FactRefusal::Unknown) };
-        if reclaim_after(config, state, said.meta.roles()).is_some_and(|limit| age + RECLAIM_MARGIN > limit) {
-            return Err(FactRefusal::Expired);
-        }
-        if self.forgotten.incarnation(&fact.key).is_some_and(|known| said.incarnation <= known) {
-            return Err(FactRefusal::Forgotten);
-        }
         let mut reclaimed = None;
-        if self.entries.len() >= MAX_MEMBERS {
-            if !state.is_live() {
-                return Err(FactRefusal::TableFull);
-            }
-            let victim = self.longest_gone().ok_or(FactRefusal::TableFull)?;
+        if self.entries.len() >= MAX_MEMBERS
+            && let Some(victim) = self.longest_gone()
+        {
             self.remove(&victim);
             reclaimed = Some(victim);
         }
@@ -536,6 +553,8 @@ impl MemberTable {
         let Some(member) = self.get(key) else { return false };
         self.live -= usize::from(member.state.is_live());
         self.remove(key);
+        // Its pass is revoked, so its old words count no more; with another one it begins anew.
+        self.forgotten.remove(key);
         true
     }
 

@@ -185,24 +185,22 @@ impl Detector {
         if fact.key == self.view.local.key() {
             return self.view.answer_claim(now, &fact, &from, true);
         }
-        if !self.view.vouch(now, &mut fact, &from) {
-            return false;
-        }
-        if self.view.outcasts.contains(&fact.key) {
-            if fact.record.profile.is_none() {
-                self.view.stats.facts_of_outcasts += 1;
-                return false;
-            }
-            // It has a pass that counts, of after its revocation.
-            self.readmit(&fact.key);
-        }
-        if !self.view.accuses(&fact) || self.may_accuse(now, &fact, from) {
-            self.accept(now, &fact);
+        if self.view.vouch(now, &mut fact, &from) {
+            self.weigh(now, &fact, from);
         }
         if fact.key == from {
             self.view.remind(from);
         }
         false
+    }
+
+    /// Takes a fact in whose profile, if any, is checked.
+    fn weigh(&mut self, now: Instant, fact: &Fact, from: PublicKey) {
+        // An outcast that is told of with a pass which counts has one of after its revocation.
+        self.readmit(&fact.key);
+        if !self.view.accuses(fact) || self.may_accuse(now, fact, from) {
+            self.accept(now, fact);
+        }
     }
 
     /// Weighs a fact by which a live member would be suspect or dead. True if it is to be believed: a suspicion within the

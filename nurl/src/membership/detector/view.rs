@@ -112,20 +112,29 @@ impl MeshView {
             State::Alive | State::Left => MAX_INCARNATION,
             State::Suspect | State::Dead => self.local.accusation_limit(),
         };
-        match self.table.apply(now, &self.config, fact, limit) {
-            Ok(applied) => return Some(applied),
-            Err(FactRefusal::Unknown) => self.stats.facts_of_unknown += 1,
-            Err(FactRefusal::Forgotten) => self.stats.facts_of_forgotten += 1,
-            Err(FactRefusal::IncarnationTooHigh) => self.stats.incarnations_too_high += 1,
-            Err(FactRefusal::TableFull) => self.stats.table_full += 1,
-            Err(FactRefusal::Expired) => self.stats.expired_facts += 1,
-        }
-        None
+        self.table.apply(now, &self.config, fact, limit).map_err(|refusal| self.count(refusal)).ok()
+    }
+
+    fn count(&mut self, refusal: FactRefusal) {
+        let counter = match refusal {
+            FactRefusal::Unknown => &mut self.stats.facts_of_unknown,
+            FactRefusal::Forgotten => &mut self.stats.facts_of_forgotten,
+            FactRefusal::IncarnationTooHigh => &mut self.stats.incarnations_too_high,
+            FactRefusal::TableFull => &mut self.stats.table_full,
+            FactRefusal::Expired => &mut self.stats.expired_facts,
+        };
+        *counter += 1;
     }
 
     /// Checks the profile in a fact that `teller` told, if it says more than is known of the member; one that says no more
     /// is left out. False, and counted: the fact isn't to be believed.
     pub(super) fn vouch(&mut self, now: Instant, fact: &mut Fact, teller: &PublicKey) -> bool {
+        if self.table.get(&fact.key).is_none()
+            && let Err(refusal) = self.table.has_room_for(&self.config, fact)
+        {
+            self.count(refusal);
+            return false;
+        }
         let Some(profile) = &mut fact.record.profile else { return true };
         let known = self.table.entry(&fact.key).and_then(|entry| entry.record.profile.as_ref());
         match known.map(|known| (*profile).cmp(known)) {
@@ -199,7 +208,9 @@ impl MeshView {
         teller: &PublicKey,
         probed: bool,
     ) -> bool {
+        // What is below this node's incarnation says nothing, whoever signed it.
         if let Some(profile) = &claim.record.profile
+            && claim.record.incarnation >= self.local.member().incarnation
             && !self.notary.is_own(now, teller, profile)
         {
             self.stats.facts_forged += 1;
