@@ -155,7 +155,10 @@ impl Suspicions {
                 add_accuser(entry, me);
             }
         });
-        if publish {
+        // When many die together, most sends of the first accusations go to the dead. So whoever fails again is accused
+        // again before those that are left, until there are enough confirmations.
+        let open = self.running.get(&peer).is_some_and(Suspicion::is_open);
+        if publish || (suspected && open) {
             view.gossip_member(now, &peer);
         }
     }

@@ -7,6 +7,7 @@ use super::cluster::{Cluster, key};
 use super::rules::{ME, among, events, fact, message, ms, named, new, run, sent, state, tell};
 use crate::membership::detector::MAX_OBSERVERS;
 use crate::membership::message::{MessageBody, TableChunk};
+use crate::membership::table::Fact;
 use crate::membership::{Detector, MembershipEvent, State, Via};
 
 /// Time until all others hold `dead` dead, if they all die now.
@@ -134,6 +135,49 @@ fn a_failed_probe_says_nothing_of_this_node_if_somebody_else_has_answered() {
 }
 
 /// An exchange with a dead partner fails after 10 s. Another try with the same one would double that.
+/// Of many that die at one instant the first are accused before members that are dead themselves.
+#[test]
+fn who_fails_again_is_accused_again_until_there_are_enough_confirmations() {
+    for confirmed in [false, true] {
+        let (mut now, mut detector) = among(5);
+        let (mut first, mut last) = (None, now);
+        let begun = now;
+        while now < begun + S(18) {
+            run(&mut detector, &mut now, ms(50));
+            detector.on_hub_pong(now);
+            for (to, _, message) in sent(&mut detector) {
+                let from = (1..=5).find(|of| key(*of) == to).expect("a member");
+                if from == 2 {
+                    continue;
+                }
+                let accused = |fact: &Fact| {
+                    fact.key == key(2)
+                        && fact.record.state == State::Suspect
+                        && fact.accusers.contains(&key(ME))
+                };
+                if message.facts.iter().any(accused) {
+                    if first.is_none() && confirmed {
+                        // All others know, and say so.
+                        let mut said = fact(2, 1, State::Suspect);
+                        said.accusers = [1, 3, 4].map(key).to_vec();
+                        tell(&mut detector, now, from, MessageBody::Gossip, vec![said]);
+                    }
+                    first.get_or_insert(now);
+                    last = now;
+                }
+                if let MessageBody::Ping { seq } = message.body {
+                    tell(&mut detector, now, from, MessageBody::Ack { seq }, Vec::new());
+                }
+            }
+            if state(&detector, 2) == State::Dead {
+                break;
+            }
+        }
+        let told_for = last - first.expect("it is accused");
+        assert_eq!(told_for > S(4), !confirmed, "told for {told_for:?}, confirmed {confirmed}");
+    }
+}
+
 #[test]
 fn the_partner_of_a_failed_exchange_is_not_the_next_one_unless_there_is_no_other() {
     for (members, other) in [(2, true), (1, false)] {
