@@ -38,6 +38,8 @@ const MORE: u64 = 20;
 /// - `blackout` 73000019: the receiver of a transfer sent its acknowledgements on the dead path alone until these had
 ///   gone unanswered for as long as the data before.
 /// - `poison` 95000033: an observer waited 60 s for a verdict, and heard of the death 0.4 s before, which it has to check.
+/// - `deaths` 110000014: the first accusations went to members that had died at the same instant, and none had the
+///   confirmations that shorten a suspicion.
 /// - `clients` 71000010 and 71000066: calls to clients that had been killed filled the tables, and newcomers waited.
 /// - `churn` 18: a former owner's copy was checked ever more seldom, even when all owners were back.
 /// - `swarm` 1011: a death verdict that its author retracted had reached an observer alone, which held it
@@ -54,6 +56,7 @@ const REGRESSIONS: &[(&str, u64)] = &[
     ("converge-hard", 9_500_167),
     ("deaths", 9_000_003),
     ("deaths", 97_000_066),
+    ("deaths", 110_000_014),
     ("keystone", 3),
     ("keystone", 8_000_028),
     ("keystone", 41_000_005),
