@@ -260,10 +260,12 @@ async fn slander_act(
         ears.listen(eve);
         let members = cluster.peers.iter().filter(|peer| peer.role != Role::Observer);
         let lies = members.map(|peer| match state {
-            // A goodbye is signed: the insider has but its own key and pass.
+            // A goodbye is signed: the insider has but its own key, and the pass that the member shows everybody.
             State::Left => {
                 let (roles, said) = (Roles::WORKER, ears.incarnation(peer));
-                wire::said(peer.key, &eve.signer(), said, true, (roles, 1))
+                let credential = cluster.credential(&peer.key, peer.role);
+                let by = wire::Signer { pass: credential.pass(), ..eve.signer() };
+                wire::said(peer.key, &by, said, true, (roles, 1))
             }
             _ => wire::claim(peer.key, ears.incarnation(peer), state, Vec::new()),
         });
