@@ -8,6 +8,7 @@
 //! The same functions run in two ways: under libFuzzer by the workspace one folder up, and on stable, with the
 //! committed corpora and mutations of them, by `tests/replay.rs`.
 
+pub mod corpus;
 mod draw;
 mod ground;
 mod insiders;

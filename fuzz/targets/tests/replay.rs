@@ -8,8 +8,9 @@ use std::alloc::System;
 use std::fs;
 use std::path::PathBuf;
 
+use fuzz_targets::corpus::corpus;
 use fuzz_targets::mutation::Mutator;
-use fuzz_targets::{Target, check, target, targets};
+use fuzz_targets::{check, targets};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 #[global_allocator]
@@ -26,23 +27,6 @@ fn times() -> usize {
 
 fn allocated() -> usize {
     ALLOCATOR.stats().bytes_allocated
-}
-
-fn folder(target: &Target) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../corpus").join(target.name)
-}
-
-/// The files of a target's corpus, by name.
-fn corpus(target: &Target) -> Vec<(String, Vec<u8>)> {
-    let files = fs::read_dir(folder(target)).unwrap_or_else(|error| panic!("{}: {error}", target.name));
-    let mut corpus: Vec<_> = files
-        .map(|file| {
-            let file = file.expect("the folder can be listed");
-            (file.file_name().to_string_lossy().into_owned(), fs::read(file.path()).expect("it can be read"))
-        })
-        .collect();
-    corpus.sort();
-    corpus
 }
 
 /// One test for all, one after another: the allocations that are counted are those of the process.
@@ -95,32 +79,4 @@ fn each_target_has_a_fuzzer() {
             target.name
         );
     }
-}
-
-/// Writes what `seeds` makes; run by `ci/fuzz seeds` after a change of the wire.
-#[test]
-#[ignore = "it writes the corpora"]
-fn write_the_seeds() {
-    for target in targets() {
-        let folder = folder(target);
-        fs::create_dir_all(&folder).expect("the folder can be made");
-        for (name, _) in corpus(target).into_iter().filter(|(name, _)| name.starts_with("seed")) {
-            fs::remove_file(folder.join(name)).expect("it can be deleted");
-        }
-        for (n, bytes) in (target.seeds)().iter().enumerate() {
-            assert!(check(target, bytes, allocated), "seed {n} of {} is refused: {bytes:02x?}", target.name);
-            fs::write(folder.join(format!("seed-{n:02}")), bytes).expect("it can be written");
-        }
-    }
-}
-
-/// Replays the file in `NURL_FUZZ_INPUT` through the target in `NURL_FUZZ_TARGET`; run by `ci/fuzz replay`.
-#[test]
-#[ignore = "it needs an input"]
-fn replay_one_input() {
-    let variable =
-        |name| std::env::var(name).unwrap_or_else(|_| panic!("set {name}, or call ci/fuzz replay"));
-    let bytes = fs::read(variable("NURL_FUZZ_INPUT")).expect("it can be read");
-    let accepted = check(target(&variable("NURL_FUZZ_TARGET")), &bytes, allocated);
-    println!("{} bytes, {}", bytes.len(), if accepted { "taken" } else { "refused" });
 }

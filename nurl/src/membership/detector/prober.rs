@@ -138,7 +138,7 @@ impl Prober {
         }
     }
 
-    /// Probes `peer` outside the rounds, because of a claim that it is dead or has left. An observer does so, too.
+    /// Probes `peer` outside the rounds, because of a claim that it is dead. An observer does so, too.
     pub(super) fn check(&mut self, now: Instant, view: &mut MeshView, peer: PublicKey) {
         if !view.local.has_left() {
             self.queue(now, view, peer, false);
