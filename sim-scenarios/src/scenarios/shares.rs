@@ -1,17 +1,17 @@
 //! Many keys that one pass or one invitation lends hold all that they can of two workers, and keep nobody out.
 //!
-//! Two workers with room for 40 peers, and a hub. An observer with a pass of its own submits jobs all the time. Then
-//! forty-eight insiders come, one after the other: slips of one pass, or keys that one invitation enrolled (by the seed).
-//! Each opens a session with both workers, says something twice a second, so that it is never idle, and comes again when it
-//! was evicted. A newcomer with another pass then comes, with a job, and has its result within 5 s. So have the observer's
-//! jobs, whose sessions last.
+//! Two workers, and a hub. An observer with a pass of its own submits jobs all the time. Then forty-eight insiders
+//! come, eight more than each worker has room for, one after the other: slips of one pass, or keys that one invitation
+//! enrolled (by the seed). Each opens a session with both workers, says something twice a second, so that it is never
+//! idle, and comes again when it was evicted. A newcomer with another pass then comes, with a job, and has its result
+//! within 5 s. So have the observer's jobs, whose sessions last.
 //!
 //! Negative control: the insiders had all places that were left, and made room for the newcomers.
 
 use std::time::Duration;
 
 use chaos::property::Violation;
-use chaos::scenario::{Mark, Passed, RunResult, Scenario, Trial};
+use chaos::scenario::{Knob, KnobKind, Mark, Passed, RunResult, Scenario, Trial};
 use chaos::sometimes;
 use chaos::world::World;
 use nurl::SecretKey;
@@ -25,6 +25,13 @@ use crate::stage::{Stage, link_ms};
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
+    knobs: &[Knob {
+        name: "insiders",
+        about: "keys of one pass, or of one invitation; a worker has room for eight less",
+        default: 48,
+        least: 16,
+        turns: KnobKind::Work,
+    }],
     marks: &[
         Mark::new("slips of one pass held all places"),
         Mark::new("keys of one invitation held all places"),
@@ -36,14 +43,15 @@ pub const SCENARIO: Scenario = Scenario {
     )
 };
 
-const ROOM: usize = 40;
-const INSIDERS: usize = 48;
+/// The insiders for which a worker has no room.
+const TOO_MANY: usize = 8;
 const NEWCOMERS: usize = 3;
 
 const MEET: Duration = Duration::from_secs(60);
 
-/// The time between two insiders.
-const COMES_AFTER: Duration = Duration::from_millis(250);
+/// The time in which the insiders come, and the least between two of them.
+const COME_WITHIN: Duration = Duration::from_secs(12);
+const COMES_AFTER: Duration = Duration::from_millis(9);
 
 /// A peer that was heard within 2 s isn't idle.
 const SAYS_EVERY: Duration = Duration::from_millis(500);
@@ -60,9 +68,11 @@ const KEPT: &str = "a peer with a pass of its own keeps its session, and has its
 
 async fn run(trial: Trial) -> RunResult {
     let world = trial.world;
+    let insiders = usize::try_from(trial.knob("insiders")).expect("a small number");
+    let room = insiders - TOO_MANY;
     let stage = Stage::new(world).links(link_ms(15, 5)).hub("hub").workers(2).observer("honest");
     let stage = stage.configure(|builder, setup| match setup.role {
-        Role::Worker => builder.limits(Limits { peers: ROOM }),
+        Role::Worker => builder.limits(Limits { peers: room }),
         Role::Member | Role::Observer => builder,
     });
     let mut cluster = stage.meet(MEET).await?;
@@ -76,15 +86,15 @@ async fn run(trial: Trial) -> RunResult {
     let sessions = sessions_begun(world, &honest).await;
 
     let slips = world.seed().is_multiple_of(2);
-    let insiders = start_insiders(world, &cluster, slips).await;
+    let insiders = start_insiders(world, &cluster, insiders, slips).await;
     let deadline = Deadline::new(world, FULL, FILLED);
     loop {
         talk(world, &cluster, &insiders).await;
         let mut missing = Vec::new();
         for worker in &cluster.peers[..2] {
             let now = worker.node(&world).await.status().await.map(|status| status.transport_now.peers.now);
-            if now.is_ok_and(|now| now < ROOM) {
-                missing.push(format!("{} has {} places", worker.name, ROOM));
+            if now.is_ok_and(|now| now < room) {
+                missing.push(format!("{} has places left", worker.name));
             }
         }
         if !deadline.still_missing(missing).await? {
@@ -114,8 +124,10 @@ async fn run(trial: Trial) -> RunResult {
             format!("it had begun {sessions}, and began {} more", again - sessions),
         ));
     }
-    let state =
-        format!("{NEWCOMERS} newcomers were served beside {INSIDERS} insiders; others kept their sessions\n");
+    let state = format!(
+        "{NEWCOMERS} newcomers were served beside {} insiders; others kept their sessions\n",
+        insiders.len()
+    );
     Ok(Passed { state, notes: format!("the slowest newcomer took {slowest:?}\n") })
 }
 
@@ -152,13 +164,14 @@ async fn beside<T>(
 }
 
 /// All keys of one pass's slips, or of one invitation.
-async fn start_insiders(world: World, cluster: &Cluster, slips: bool) -> Vec<Insider> {
+async fn start_insiders(world: World, cluster: &Cluster, many: usize, slips: bool) -> Vec<Insider> {
     let mut rng = world.rng("insiders");
     let holder = SecretKey::generate(&mut rng);
     let invitation = InvitationId::draw(&mut rng);
     let pass = cluster.enrolled(&holder.public(), Role::Worker, invitation);
     let mut insiders = Vec::new();
-    for number in 0..INSIDERS {
+    let comes_after = COMES_AFTER.max(COME_WITHIN / u32::try_from(many).expect("a small number"));
+    for number in 0..many {
         let key = SecretKey::generate(&mut rng);
         let shown = match slips {
             true => cluster.slip(&holder, &pass, key.public()),
@@ -166,7 +179,7 @@ async fn start_insiders(world: World, cluster: &Cluster, slips: bool) -> Vec<Ins
         };
         let name = format!("insider {number}");
         insiders.push(Insider::with_credential(world, cluster, &name, (key, shown), &cluster.ticket));
-        world.sleep(COMES_AFTER).await;
+        world.sleep(comes_after).await;
     }
     insiders
 }
