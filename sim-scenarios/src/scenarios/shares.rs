@@ -71,7 +71,7 @@ async fn run(trial: Trial) -> RunResult {
     let insiders = usize::try_from(trial.knob("insiders")).expect("a small number");
     let room = insiders - TOO_MANY;
     let stage = Stage::new(world).links(link_ms(15, 5)).hub("hub").workers(2).observer("honest");
-    let stage = stage.configure(|builder, setup| match setup.role {
+    let stage = stage.configure(move |builder, setup| match setup.role {
         Role::Worker => builder.limits(Limits { peers: room }),
         Role::Member | Role::Observer => builder,
     });
