@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::S;
 use super::cluster::{Cluster, key};
-use super::rules::{ME, among, events, fact, message, ms, named, new, run, sent, state, tell};
+use super::single::{ME, among, events, fact, message, ms, named, new, run, sent, state, tell};
 use crate::membership::detector::MAX_OBSERVERS;
 use crate::membership::message::{MessageBody, TableChunk};
 use crate::membership::table::Fact;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use rand_core::SeedableRng;
 
-use super::rules::{events, message, sent};
+use super::single::{events, message, sent};
 use crate::authority::invitation::InvitationId;
 use crate::authority::key::AuthorityKey;
 use crate::authority::level::Level;
@@ -278,7 +278,7 @@ fn an_old_word_of_a_forgotten_member_gives_it_no_place_and_it_can_return() {
     let (one, gone) = (Someone::new(1), Someone::new(3));
     tell(&mut detector, now, &gone, vec![gone.told(5, State::Left)]);
     let (mut later, day) = (now, Duration::from_secs(24 * 3600));
-    super::rules::run(&mut detector, &mut later, day);
+    super::single::run(&mut detector, &mut later, day);
     assert!(detector.member(&gone.key()).is_none(), "it is forgotten");
     sent(&mut detector);
     for (state, by) in [(State::Alive, &one), (State::Dead, &one), (State::Left, &one), (State::Alive, &gone)]

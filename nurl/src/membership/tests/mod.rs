@@ -1,11 +1,16 @@
 //! A whole mesh in memory: the rules in combination.
 
+mod bounds;
 mod cluster;
+mod contacts;
 mod deaths;
+mod epochs;
 mod evidence;
 mod hearsay;
 mod outcasts;
-mod rules;
+mod probing;
+mod refutations;
+mod single;
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Peers whose pass was revoked.
 
 use super::evidence::{ISSUED, Someone, among, authority, tell};
-use super::rules::events;
+use super::single::events;
 use crate::authority::pass::Grant;
 use crate::authority::revocation::{Revocation, Revocations, Subject};
 use crate::membership::message::{MembershipMessage, MessageBody, TableChunk};
