@@ -6,20 +6,22 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::answers::{forward, refuse, tell};
 use super::error::JobError;
 use super::event::{Drained, JobEvent, Run, RunId};
 use super::forwarded::{Claim, Forwarded, Met};
 use super::listeners::{Listeners, Turn};
-use super::message::{Beat, Known, Message, Reason, Refused, Submit};
+use super::message::{Beat, Known, Message, Reason, Submit};
 use super::options::{
-    DRAIN_GRACE, HORIZON, KindLimits, MAX_ASKED, MAX_BEATS, MAX_FENCED_RESTARTS, MAX_HOPS, MAX_KIND_LEN,
-    MAX_KINDS, MAX_PAYLOAD_LEN, MAX_PROGRESS_LEN, TENURES_AGE,
+    DRAIN_GRACE, HORIZON, KindLimits, MAX_ASKED, MAX_FENCED_RESTARTS, MAX_KIND_LEN, MAX_KINDS,
+    MAX_PAYLOAD_LEN, MAX_PROGRESS_LEN, TENURES_AGE,
 };
 use super::portions::Portions;
 use super::queue::{KindQueue, MAX_RETRY_AFTER, MIN_RETRY_AFTER, Place};
 use super::record::Record;
 use super::replica::{Replica, TaskMeta, Waiter, add_waiter};
 use super::shared::{SharedContext, Timer};
+use super::signs::Signs;
 use super::spec::{TaskSpec, digest};
 use super::task::{Priority, TaskId};
 use crate::authority::account::Account;
@@ -849,61 +851,5 @@ impl Executor {
         if !self.tasks.is_empty() || replica.owes_anything() {
             shared.timers.set(Timer::Beat, now + shared.config.beat_interval);
         }
-    }
-}
-
-/// The beats and notes for one submitter at one tick.
-#[derive(Debug, Default)]
-struct Signs {
-    beats: Vec<Beat>,
-    notes: Vec<(TaskId, u32, Bytes)>,
-}
-
-impl Signs {
-    fn send(self, shared: &mut SharedContext, who: PublicKey, answer: bool) {
-        for (task, attempt, note) in self.notes {
-            shared.send(who, Message::Progress { task, attempt, note });
-        }
-        let boot = shared.boot;
-        for (number, batch) in self.beats.chunks(MAX_BEATS).enumerate() {
-            let answer = answer && number == 0;
-            shared.send(who, Message::Beats { boot, beats: batch.to_vec(), answer });
-        }
-    }
-}
-
-/// Forwards a submit to the node that is responsible in this view, but never back to its sender, and tells the
-/// submitter.
-fn forward(shared: &mut SharedContext, from: PublicKey, list: &[PublicKey], mut submit: Submit) {
-    let waiter = Waiter { who: submit.submitter, attempt: submit.attempt };
-    let last = usize::from(submit.reach).min(list.len().saturating_sub(1));
-    // The n-th of the list, or the nearest one before it that isn't the sender or this node.
-    let next = list.iter().take(last + 1).rev().find(|member| **member != from && **member != shared.local);
-    match next {
-        Some(next) if submit.hops < MAX_HOPS => {
-            submit.hops += 1;
-            shared.stats.forwarded += 1;
-            let next = *next;
-            let task = submit.task;
-            shared.send(next, Message::Submit(submit));
-            // The next node waits until the submitter has said itself that the task is its own.
-            refuse(shared, task, waiter, Reason::Forwarded { runner: next });
-        }
-        _ => {
-            shared.stats.misrouted += 1;
-            refuse(shared, submit.task, waiter, Reason::Misrouted);
-        }
-    }
-}
-
-fn refuse(shared: &mut SharedContext, task: TaskId, waiter: Waiter, reason: Reason) {
-    shared.send(waiter.who, Message::Refused(Refused { task, attempt: waiter.attempt, reason }));
-}
-
-fn tell(shared: &mut SharedContext, task: TaskId, waiter: Waiter, record: &Record) {
-    if record.is_settled() {
-        refuse(shared, task, waiter, Reason::Settled { hash: record.hash });
-    } else {
-        shared.send(waiter.who, Message::Outcome { task, attempt: waiter.attempt, record: record.clone() });
     }
 }

@@ -31,6 +31,7 @@
 //! [`Jobs::poll_run`], [`Jobs::poll_cancel`] and [`Jobs::poll_event`], and calls [`Jobs::handle_timeout`] at
 //! [`Jobs::poll_timeout`]. Messages to this node itself stay inside the state machine.
 
+mod answers;
 mod error;
 mod event;
 mod executor;
@@ -48,6 +49,7 @@ mod queues;
 mod record;
 mod replica;
 mod shared;
+mod signs;
 mod spec;
 pub mod store;
 mod submission;
@@ -77,7 +79,7 @@ use self::forwarded::Claim;
 use self::message::Message;
 use self::replica::Replica;
 use self::shared::{SharedContext, Timer};
-use self::submitter::Submitter;
+use self::submitter::Submissions;
 use crate::authority::account::Account;
 use crate::key::PublicKey;
 use crate::ring::TenureCounters;
@@ -86,7 +88,7 @@ use crate::rt::Rng;
 /// The jobs of one node.
 pub struct Jobs {
     shared: SharedContext,
-    submitter: Submitter,
+    submitter: Submissions,
     executor: Executor,
     replica: Replica,
 }
@@ -97,7 +99,7 @@ impl Jobs {
         let shared = SharedContext::new(config, local, boot, rng);
         Jobs {
             shared,
-            submitter: Submitter::default(),
+            submitter: Submissions::default(),
             executor: Executor::default(),
             replica: Replica::default(),
         }

@@ -71,7 +71,7 @@ struct Resolved {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Submitter {
+pub(super) struct Submissions {
     open: BTreeMap<TaskId, Submission>,
     bytes: usize,
     resolved: BTreeMap<TaskId, Resolved>,
@@ -81,7 +81,7 @@ pub(super) struct Submitter {
     complete_at: Option<Instant>,
 }
 
-impl Submitter {
+impl Submissions {
     pub(super) fn open(&self) -> usize {
         self.open.len()
     }
