@@ -243,7 +243,7 @@ fn job_message(bytes: &[u8]) -> bool {
     let (malformed, unknown) = (jobs.stats().malformed, jobs.stats().unknown_type);
     let mut runs = 0;
     while let Some(run) = jobs.poll_run(now) {
-        assert_eq!(run.submitter, key(2), "nobody submits in another's name");
+        assert_eq!(run.submitter.key(), key(2), "nobody submits in another's name");
         runs += 1;
         jobs.finished(now, run.id, Ok(run.payload));
     }
