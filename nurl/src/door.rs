@@ -1,6 +1,6 @@
 //! The front door: the names that a program needs. What isn't named here is the inside of a layer.
 
-pub use crate::error::{Error, HubFailure, RefusedBy, RevokeError};
+pub use crate::error::{Error, HubFailure, PolicyError, RefusedBy, RevokeError};
 pub use crate::key::{PublicKey, SecretKey};
 pub use crate::mesh::Ticket;
 pub use crate::node::{Builder, Node};
@@ -36,8 +36,10 @@ pub mod job {
     pub use crate::compute::job::options::{
         DRAIN_GRACE, MAX_ERROR_TEXT_LEN, MAX_HOLDERS, MAX_LIFE, MAX_PAYLOAD_LEN, MAX_PROGRESS_LEN,
     };
+    pub use crate::compute::job::policy::{MAX_POLICIES, NotAPolicy, Policy};
     pub use crate::compute::job::{
-        Drained, JobError, KindLimits, NotATaskId, Priority, SubmitError, SubmitOptions, TaskId, WaitReason,
+        Drained, JobError, KindLimits, NotATaskId, Priority, SubmitError, SubmitOptions, Submitter, TaskId,
+        WaitReason,
     };
     pub use crate::compute::pool::JobContext;
     pub use crate::node::{Task, TaskEvent};

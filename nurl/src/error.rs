@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::authority::level::Level;
+use crate::compute::job::policy::NotAPolicy;
 use crate::compute::job::{JobError, SubmitError};
 use crate::membership::MembershipError;
 use crate::net::reach::hub_client::DownReason;
@@ -56,6 +57,9 @@ pub enum Error {
     /// The metadata exceeds a member's limits.
     #[error(transparent)]
     Meta(#[from] MembershipError),
+    /// Who may submit tasks of a kind can't be meant so.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// The call timed out.
     #[error("no answer within {0:?}")]
     Deadline(Duration),
@@ -122,6 +126,23 @@ impl From<StoreError> for Error {
     fn from(error: StoreError) -> Error {
         Error::Store(Arc::new(error))
     }
+}
+
+/// Why a node doesn't start with its policies.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PolicyError {
+    /// The kind has a policy, and no handler: the name of one of them is wrong, and open to everybody then.
+    #[error("kind {0} has a policy, and no handler here: give it a handler, or the policy the right kind")]
+    NoHandler(String),
+    /// It is no policy.
+    #[error("kind {kind}: {error}")]
+    NotAPolicy {
+        /// The kind.
+        kind: String,
+        /// Why not.
+        error: NotAPolicy,
+    },
 }
 
 /// Who doesn't accept this node.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use nurl::config::{AllowList, Role};
 use nurl::hub::{Hub, MeshSecret};
-use nurl::job::SubmitOptions;
+use nurl::job::{Policy, SubmitOptions};
 use nurl::{Builder, Node, SecretKey, rt};
 use tracing_subscriber::filter::LevelFilter;
 
@@ -75,6 +75,7 @@ async fn mesh(lines: Lines) {
     let friend = key();
     let allowed = AllowList::Only([friend.public()].into());
     let builder = Node::builder(two_hubs).store(dir.path()).handler("work", handler).allow(allowed);
+    let builder = builder.handler("kept", handler).allow_submit("kept", Policy::Name("nobody".to_owned()));
     let worker = joined(builder).await;
     let node = format!("node{{node={}}}", worker.key().short());
     lines.wait_for(&["WARN", &node, "the store was damaged and is set aside", "nurl.redb.damaged-"]).await;
@@ -85,6 +86,14 @@ async fn mesh(lines: Lines) {
     let id = task.id();
     assert_eq!(task.outcome().await.unwrap(), "done");
     lines.wait_for(&["INFO", &node, &format!("task{{task={id} kind=work}}"), "the handler's own line"]).await;
+    let key = format!("key={}", client.key());
+    lines
+        .wait_for(&[&node, "audit", "a task is admitted", &format!("task={id}"), "kind=\"work\"", &key])
+        .await;
+    let kept = client.submit("kept", b"key", PAYLOAD.into(), SubmitOptions::default()).await.unwrap();
+    let refused = format!("task={}", kept.id());
+    assert!(kept.outcome().await.is_err());
+    lines.wait_for(&[&node, "audit", "a policy refused a task", &refused, &key, "level=\"worker\""]).await;
     let (by, client_node) = (worker.key().short(), format!("node{{node={}}}", client.key().short()));
     let taken = [&client_node[..], "nurl::job", &format!("task={id}"), &format!("by={by}")];
     lines.wait_for(&taken).await;

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use nurl::internals::authority::account::Account;
 use nurl::internals::authority::credential::Credential;
 use nurl::internals::authority::invitation::{InvitationId, Terms};
 use nurl::internals::authority::issuer::EnrolRequest;
@@ -17,7 +16,7 @@ use nurl::internals::authority::level::Level;
 use nurl::internals::authority::pass::{Grant, Pass};
 use nurl::internals::authority::revocation::{Revocation, Revocations, Subject};
 use nurl::internals::authority::slip::Slip;
-use nurl::internals::compute::job::{Config as JobConfig, Jobs, Placement, SubmitOptions, TaskId};
+use nurl::internals::compute::job::{Config as JobConfig, Jobs, Placement, SubmitOptions, Submitter, TaskId};
 use nurl::internals::key::{PublicKey, SecretKey};
 use nurl::internals::membership::message::{MembershipMessage, MessageBody};
 use nurl::internals::membership::profile::MemberProfile;
@@ -453,12 +452,12 @@ fn job_messages_are_these_bytes() {
     submitter.submit_with_id(now, id, "up", b"k", payload, SubmitOptions::default()).unwrap();
     let (to, submit) = submitter.poll_transmit().unwrap();
     assert_eq!(to, b);
-    executor.handle_message(now, Account::alone(a), submit.clone());
+    executor.handle_message(now, Submitter::new(a, None), submit.clone());
     let (_, accepted) = executor.poll_transmit().unwrap();
     let run = executor.poll_run(now).unwrap();
     executor.finished(now, run.id, Ok(Bytes::from_static(b"HELLO")));
     let (_, outcome) = executor.poll_transmit().unwrap();
-    submitter.handle_message(now, Account::alone(b), outcome.clone());
+    submitter.handle_message(now, Submitter::new(b, None), outcome.clone());
     let (_, ack) = submitter.poll_transmit().unwrap();
     must_show(&[
         ("SUBMIT", hex(&submit)),
@@ -480,15 +479,15 @@ fn a_question_its_answer_and_a_hand_back_are_these_bytes() {
     executor.on_persisted(reserve);
     let (id, payload) = (TaskId::from_bytes([0xDD; 16]), Bytes::from_static(b"hello"));
     submitter.submit_with_id(now, id, "up", b"k", payload, SubmitOptions::default()).unwrap();
-    executor.handle_message(now, Account::alone(a), submitter.poll_transmit().unwrap().1);
-    submitter.handle_message(now, Account::alone(b), executor.poll_transmit().unwrap().1);
+    executor.handle_message(now, Submitter::new(a, None), submitter.poll_transmit().unwrap().1);
+    submitter.handle_message(now, Submitter::new(b, None), executor.poll_transmit().unwrap().1);
     let run = executor.poll_run(now).unwrap();
     now += Duration::from_secs(1);
     executor.handle_timeout(now);
     let (_, beats) = executor.poll_transmit().unwrap();
-    submitter.handle_message(now, Account::alone(b), beats.clone());
+    submitter.handle_message(now, Submitter::new(b, None), beats.clone());
     let (_, listening) = submitter.poll_transmit().unwrap();
-    executor.handle_message(now, Account::alone(a), listening.clone());
+    executor.handle_message(now, Submitter::new(a, None), listening.clone());
     executor.drain(now, Duration::ZERO);
     executor.handle_timeout(now);
     let (_, refused) = executor.poll_transmit().unwrap();

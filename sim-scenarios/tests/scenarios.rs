@@ -267,6 +267,11 @@ fn views_that_send_jobs_in_circles() {
 }
 
 #[test]
+fn a_peer_below_a_policy_has_no_task_run() {
+    prove_with("policies", 4);
+}
+
+#[test]
 fn copies_and_late_datagrams() {
     prove("echoes");
 }

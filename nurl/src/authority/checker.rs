@@ -35,6 +35,11 @@ pub struct Standing {
 }
 
 impl Standing {
+    /// What a pass gives its own key; no signature is looked at.
+    pub fn of(pass: &Pass) -> Standing {
+        Standing { level: pass.grant().level, grant: Arc::new(pass.grant().clone()), pass: pass.hash() }
+    }
+
     /// On whose account the peer `key` of this standing has what it has.
     pub fn account(&self, key: PublicKey) -> Account {
         Account::new(key, self)

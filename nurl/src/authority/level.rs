@@ -35,6 +35,14 @@ impl Level {
         self == Level::Worker
     }
 
+    /// Whether it permits all that `other` does.
+    pub fn permits(self, other: Level) -> bool {
+        match other {
+            Level::Worker => self.may_work(),
+            other => self >= other,
+        }
+    }
+
     /// The level in one word.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -46,7 +54,7 @@ impl Level {
         }
     }
 
-    pub(super) const fn to_byte(self) -> u8 {
+    pub(crate) const fn to_byte(self) -> u8 {
         match self {
             Level::Look => 0,
             Level::Submit => 1,
@@ -56,7 +64,7 @@ impl Level {
         }
     }
 
-    pub(super) fn from_byte(byte: u8) -> Option<Level> {
+    pub(crate) fn from_byte(byte: u8) -> Option<Level> {
         Level::ALL.get(usize::from(byte)).copied()
     }
 }

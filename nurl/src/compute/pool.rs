@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tracing::Instrument as _;
 
-use super::job::{JobError, KindLimits, Run, RunId, TaskId};
-use crate::key::PublicKey;
+use super::job::policy::{Needs, NotAPolicy, Policy};
+use super::job::{JobError, KindLimits, Run, RunId, Submitter, TaskId};
 use crate::ring::Epoch;
 use crate::rt;
 use crate::rt::sync::{Notify, mpsc};
@@ -36,6 +36,7 @@ pub const ABORT_GRACE: Duration = Duration::from_secs(1);
 #[derive(Clone, Default)]
 pub struct Handlers {
     by_kind: BTreeMap<String, (Handler, KindLimits)>,
+    policies: BTreeMap<String, Needs>,
 }
 
 impl Handlers {
@@ -52,6 +53,24 @@ impl Handlers {
     {
         let boxed: Handler = Arc::new(move |context, payload| Box::pin(handler(context, payload)));
         self.by_kind.insert(kind.to_owned(), (boxed, limits));
+    }
+
+    /// Permits those of this policy to submit tasks of a kind, beside those of its other policies.
+    ///
+    /// # Errors
+    /// [`NotAPolicy`].
+    pub fn allow(&mut self, kind: &str, policy: Policy) -> Result<(), NotAPolicy> {
+        self.policies.entry(kind.to_owned()).or_default().add(policy)
+    }
+
+    /// The policies, for [`Jobs::allow`](super::job::Jobs::allow).
+    pub fn policies(&self) -> impl Iterator<Item = (&str, &Needs)> {
+        self.policies.iter().map(|(kind, needs)| (kind.as_str(), needs))
+    }
+
+    /// The first kind that has a policy and no handler.
+    pub fn policy_without_handler(&self) -> Option<&str> {
+        self.policies.keys().find(|kind| !self.by_kind.contains_key(*kind)).map(String::as_str)
     }
 
     /// The kinds and their limits, for [`Jobs::register`](super::job::Jobs::register) and the membership
@@ -151,7 +170,7 @@ pub struct JobContext {
     pub token: Epoch,
     /// The time at which the run will be ended.
     pub deadline: Instant,
-    submitter: PublicKey,
+    submitter: Submitter,
     run: RunId,
     wish: Arc<Wish>,
     planes: Planes,
@@ -160,9 +179,10 @@ pub struct JobContext {
 }
 
 impl JobContext {
-    /// The peer that submitted the task: it asked for it over its own session, so nobody else can name it.
-    pub fn submitter(&self) -> PublicKey {
-        self.submitter
+    /// The peer that submitted the task: it asked for it over its own session, so nobody else can name it. Of several that
+    /// submitted the same task, the first.
+    pub fn submitter(&self) -> &Submitter {
+        &self.submitter
     }
 
     /// Whether the run must end: it was cancelled, is over its time, or is no longer needed.

@@ -16,11 +16,13 @@ use super::own_revocations::OwnRevocations;
 use super::own_secret::OwnSecret;
 use super::work::{WorkParts, WorkPlane};
 use super::{Datagrams, Inner, Node, Role, ending, log};
-use crate::Error;
+use crate::authority::checker::Standing;
 use crate::authority::credential::Credential;
 use crate::authority::keyring::Keyring;
+use crate::compute::job::policy::{NotAPolicy, Policy};
 use crate::compute::job::{JobError, KindLimits};
 use crate::compute::pool::{Handlers, JobContext};
+use crate::error::{Error, PolicyError};
 use crate::key::{AllowList, SecretKey};
 use crate::membership::{self, Detector, Meta, Notary, Roles};
 use crate::mesh::Ticket;
@@ -46,6 +48,8 @@ pub struct Builder {
     name: String,
     role: Role,
     handlers: Handlers,
+    /// The first policy that can't be meant: [`spawn`](Builder::spawn) tells it.
+    bad_policy: Option<(String, NotAPolicy)>,
     listen: Listen,
     allow: AllowList,
     weight: u16,
@@ -66,6 +70,7 @@ impl Builder {
             name: String::new(),
             role: Role::Worker,
             handlers: Handlers::new(),
+            bad_policy: None,
             listen: Listen::default(),
             allow: AllowList::Anyone,
             weight: 1,
@@ -126,6 +131,18 @@ impl Builder {
         Fut: Future<Output = Result<Bytes, JobError>> + Send + 'static,
     {
         self.handlers.register(kind, limits, handler);
+        self
+    }
+
+    /// Only those whom the policy permits may submit tasks of `kind` to this node; if it is called again for the kind, those
+    /// whom any of its policies permits. Without a policy, all whose pass permits to submit. It holds for this node's own
+    /// tasks too. Workers may differ: a submitter that one refuses asks the next, and has [`JobError::NotAllowed`] after
+    /// the last.
+    #[must_use]
+    pub fn allow_submit(mut self, kind: &str, policy: Policy) -> Builder {
+        if let Err(error) = self.handlers.allow(kind, policy) {
+            self.bad_policy.get_or_insert((kind.to_owned(), error));
+        }
         self
     }
 
@@ -190,8 +207,14 @@ impl Builder {
     /// Starts the node's threads, binds its sockets and begins to join.
     ///
     /// # Errors
-    /// [`Error::Listen`], [`Error::Store`], [`Error::Threads`], [`Error::Meta`].
+    /// [`Error::Policy`], [`Error::Listen`], [`Error::Store`], [`Error::Threads`], [`Error::Meta`].
     pub async fn spawn(self) -> Result<Node, Error> {
+        if let Some((kind, error)) = self.bad_policy {
+            return Err(PolicyError::NotAPolicy { kind, error }.into());
+        }
+        if let Some(kind) = self.handlers.policy_without_handler() {
+            return Err(PolicyError::NoHandler(kind.to_owned()).into());
+        }
         let key = self.key.unwrap_or_else(|| SecretKey::generate(&mut rt::rng("node key")));
         let public = key.public();
         let boot = rt::rng("boot id").next_u64();
@@ -238,6 +261,7 @@ impl Builder {
         )?;
         let now = time::now();
         let pass = credential.as_ref().map(|credential| credential.pass().clone());
+        let standing = pass.as_ref().map(Standing::of);
         let mut detector = Detector::new(
             self.detector,
             Notary::new(ticket.mesh, key.clone(), pass.clone()),
@@ -319,6 +343,7 @@ impl Builder {
             key: public,
             boot,
             role,
+            standing,
             planes: planes.clone(),
             handlers: self.handlers,
             store,

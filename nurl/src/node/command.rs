@@ -13,11 +13,10 @@ use zeroize::Zeroizing;
 
 use super::{MemberInfo, Metrics, Status};
 use crate::Error;
-use crate::authority::account::Account;
 use crate::authority::pass::Pass;
 use crate::authority::revocation::Revocation;
 use crate::authority::rotation::SignedSecret;
-use crate::compute::job::{Drained, MemberChange, SubmitOptions, TaskId};
+use crate::compute::job::{Drained, MemberChange, SubmitOptions, Submitter, TaskId};
 use crate::key::{AllowList, PublicKey};
 use crate::replication::crdt::Digest;
 use crate::ring::RingMember;
@@ -173,7 +172,7 @@ pub(super) struct View {
 /// An input from the network plane to the work plane.
 pub(super) enum WorkInput {
     /// A reliable message of kind job or state.
-    Message { from: Account, kind: u8, body: Bytes },
+    Message { from: Submitter, kind: u8, body: Bytes },
     /// A message to a peer failed.
     SendFailed { peer: PublicKey },
     /// This node has a new pass.

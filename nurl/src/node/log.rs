@@ -141,9 +141,16 @@ fn moved(why: &job::Moved) -> &'static str {
         job::Moved::Gone => "gone",
         job::Moved::Busy => "busy",
         job::Moved::Refused => "refused",
+        job::Moved::NotAllowed => "not-allowed",
         job::Moved::HandedBack => "handed-back",
         job::Moved::Failed(_) => "failed",
     }
+}
+
+/// By whom a task was submitted, for an auditor.
+fn submitted(task: job::TaskId, kind: &str, by: &job::Submitter, what: &str) {
+    let (key, holder, name, level) = (by.key(), by.holder(), by.name(), by.level().as_str());
+    info!(target: "audit", %task, ?kind, %key, %holder, ?name, level, "{what}");
 }
 
 /// The course of tasks that were submitted here, and the end of those that ran here.
@@ -169,6 +176,8 @@ pub(super) fn job_event(event: &job::JobEvent) {
         job::JobEvent::Fenced { task, current } => {
             info!(target: "nurl::job", %task, epoch = current.counter, "an outcome of an older epoch was refused");
         }
+        job::JobEvent::Admitted { task, kind, by } => submitted(*task, kind, by, "a task is admitted"),
+        job::JobEvent::NotAllowed { task, kind, by } => submitted(*task, kind, by, "a policy refused a task"),
         job::JobEvent::Drained(drained) => info!(target: "nurl::job", ?drained, "this node is drained"),
         job::JobEvent::Progress { .. } | job::JobEvent::Ran { .. } => {}
     }

@@ -19,6 +19,7 @@ mod hub;
 mod jobs;
 mod mesh;
 #[cfg(target_os = "linux")]
+mod policies;
 mod programs;
 mod secrets;
 mod stores;

@@ -70,13 +70,24 @@ fn a_program_is_told_of_its_task_and_not_of_the_mesh() {
         ours.sort();
         (ours, result["task"].as_str().unwrap().to_owned())
     };
+    // The first command comes with the pass that it gets; the later ones with slips of it.
+    run(&["submit", "--kind", "echo"], Some(&hub.ticket), b"").succeeded();
     let (ours, task) = told("photos/1");
     let expected = ["NURL_ATTEMPT=0", "NURL_KEY=photos/1", "NURL_KIND=tells", &format!("NURL_TASK={task}")];
-    assert_eq!([0, 1, 2, 4].map(|at| ours[at].as_str()), expected);
+    assert_eq!([0, 1, 2, 8].map(|at| ours[at].as_str()), expected);
     let submitter = ours[3].strip_prefix("NURL_SUBMITTER=").unwrap();
     assert!(submitter.parse::<nurl::PublicKey>().is_ok(), "{submitter}");
-    let token = ours[5].strip_prefix("NURL_TOKEN=").unwrap();
-    assert!(ours.len() == 6 && token.len() == 80 && token.chars().all(|c| c.is_ascii_hexdigit()), "{ours:?}");
+    // By a slip of the person's pass, which came by the ticket's invitation.
+    let holder = ours[4].strip_prefix("NURL_SUBMITTER_HOLDER=").unwrap();
+    assert!(holder.parse::<nurl::PublicKey>().is_ok() && holder != submitter, "{holder}");
+    assert_eq!(ours[5].strip_prefix("NURL_SUBMITTER_INVITATION=").map(str::len), Some(16), "{ours:?}");
+    assert_eq!(ours[6], "NURL_SUBMITTER_LEVEL=submit");
+    assert!(ours[7].starts_with("NURL_SUBMITTER_NAME="), "{ours:?}");
+    let token = ours[9].strip_prefix("NURL_TOKEN=").unwrap();
+    assert!(
+        ours.len() == 10 && token.len() == 80 && token.chars().all(|c| c.is_ascii_hexdigit()),
+        "{ours:?}"
+    );
     assert_eq!(told("two\nlines").0[1], "NURL_KEY=74776f0a6c696e6573");
 }
 

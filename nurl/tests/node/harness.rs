@@ -85,8 +85,14 @@ impl Mesh {
 
     /// A key that the authority admits by hand.
     pub(crate) fn admit(&self) -> (SecretKey, Credential) {
+        self.admit_as(Level::Worker, "")
+    }
+
+    /// The same at this level, under this name.
+    pub(crate) fn admit_as(&self, level: Level, name: &str) -> (SecretKey, Credential) {
         let (key, now) = (key(), time::unix_now().as_secs() as u32);
-        let grant = Grant::new(key.public(), Level::Worker, now, now + 3_600);
+        let name = name.to_owned();
+        let grant = Grant { name, ..Grant::new(key.public(), level, now, now + 3_600) };
         (key, Credential::new(grant.sign(&self.authority).unwrap()))
     }
 

@@ -7,9 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use nurl::config::Role;
 use nurl::events::NodeEvent;
-use nurl::job::{JobContext, JobError, SubmitOptions, TaskEvent};
+use nurl::job::{JobContext, JobError, NotAPolicy, Policy, SubmitOptions, TaskEvent};
+use nurl::pass::{Credential, Level, Slip};
 use nurl::rt::time;
-use nurl::{Builder, Error, Node};
+use nurl::{Builder, Error, Node, PolicyError};
 
 use crate::harness::{Mesh, PATIENCE, meet, run, soon};
 
@@ -258,5 +259,77 @@ fn a_payload_over_the_limit_and_a_life_of_zero_are_refused_at_once() {
         let task = worker.submit("shout", b"k", largest, SubmitOptions::default()).await.unwrap();
         let result = time::timeout(PATIENCE, task.outcome()).await.unwrap().unwrap();
         assert!(result.len() == 4 << 20 && result.iter().all(|byte| *byte == b'A'));
+    });
+}
+
+/// Tells by whom its task was submitted.
+fn whose(builder: Builder) -> Builder {
+    builder.handler("whose", |context: JobContext, _| async move {
+        let by = context.submitter();
+        let text = format!("{} {} {} {}", by.name(), by.level(), by.key(), by.holder());
+        Ok(Bytes::from(text))
+    })
+}
+
+#[test]
+fn a_policy_permits_by_level_name_and_key_and_the_refused_go_on_to_the_next_worker() {
+    run(async {
+        let mesh = Mesh::start().await;
+        let (fixed, fixed_pass) = mesh.admit_as(Level::Submit, "");
+        let (holder, pass) = mesh.admit_as(Level::Worker, "alice");
+        // Each permits something else.
+        let policies =
+            [Policy::Level(Level::Member), Policy::Name("alice".into()), Policy::Holder(fixed.public())];
+        let mut workers = Vec::new();
+        for policy in policies {
+            let builder = whose(mesh.builder(Role::Worker)).allow_submit("whose", policy);
+            workers.push(mesh.join(builder).await);
+        }
+        meet(&workers.iter().collect::<Vec<_>>()).await;
+        let slip_key = crate::harness::key();
+        let not_after = time::unix_now().as_secs() as u32 + 600;
+        let slip = Slip { key: slip_key.public(), level: Level::Submit, not_after };
+        let slip = Credential::with_slip(pass.pass().clone(), slip.sign(&holder, &mesh.ticket.mesh));
+        let (member, member_pass) = mesh.admit_as(Level::Member, "");
+        let (other, other_pass) = mesh.admit_as(Level::Submit, "bob");
+        let told = |name: &str, level, key: &nurl::SecretKey, holder: &nurl::SecretKey| {
+            Some(format!("{name} {level} {} {}", key.public(), holder.public()))
+        };
+        for (key, credential, expected) in [
+            (&slip_key, slip, told("alice", Level::Submit, &slip_key, &holder)),
+            (&member, member_pass, told("", Level::Member, &member, &member)),
+            (&fixed, fixed_pass, told("", Level::Submit, &fixed, &fixed)),
+            (&other, other_pass, None),
+        ] {
+            let builder = mesh.builder(Role::Observer).key(key.clone()).credential(credential);
+            let client = mesh.join(builder).await;
+            crate::harness::until("all workers", async || client.members().await.unwrap().len() == 3).await;
+            for key in ["a", "b", "c", "d"] {
+                let outcome = outcome(&client, "whose", key, "").await;
+                match &expected {
+                    Some(told) => assert_eq!(outcome.unwrap(), *told),
+                    None => {
+                        let needs = format!("level member or name alice or key {}", fixed.public());
+                        assert_eq!(outcome, Err(JobError::NotAllowed { kind: "whose".into(), needs }));
+                    }
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_node_with_a_policy_that_cannot_be_meant_does_not_start() {
+    run(async {
+        let mesh = Mesh::start().await;
+        let spawn = |kind: &'static str, policy| {
+            let builder = whose(mesh.builder(Role::Worker)).allow_submit(kind, policy);
+            async move { builder.spawn().await.map(drop).unwrap_err() }
+        };
+        let error = spawn("whos", Policy::Level(Level::Member)).await;
+        assert!(matches!(&error, Error::Policy(PolicyError::NoHandler(kind)) if kind == "whos"), "{error:?}");
+        let error = spawn("whose", Policy::Level(Level::Look)).await;
+        let expected = PolicyError::NotAPolicy { kind: "whose".into(), error: NotAPolicy::Look };
+        assert!(matches!(&error, Error::Policy(error) if *error == expected), "{error:?}");
     });
 }

@@ -18,9 +18,10 @@ use chaos::property::Violation;
 use chaos::scenario::{Passed, RunResult, Scenario, Trial};
 use chaos::world::{Host, World};
 use nurl::PublicKey;
-use nurl::internals::authority::account::Account;
 use nurl::internals::compute::job::options::MAX_HOPS;
-use nurl::internals::compute::job::{Config, JobEvent, Jobs, KindLimits, Placement, SubmitOptions, TaskId};
+use nurl::internals::compute::job::{
+    Config, JobEvent, Jobs, KindLimits, Placement, SubmitOptions, Submitter, TaskId,
+};
 use nurl::rt::net::{RecvMeta, Transmit, UdpSocket};
 use nurl::rt::{self, time};
 use rand_core::Rng as _;
@@ -157,7 +158,7 @@ fn start_node(world: World, host: Host, number: u8, agree: Duration, log: Shared
             run_and_send(&mut jobs, &socket, number, &log);
             let due = jobs.poll_timeout().map_or(TICK, |at| at.saturating_duration_since(time::now()));
             if let Ok((from, body)) = time::timeout(due.min(TICK), receive(&socket)).await {
-                jobs.handle_message(time::now(), Account::alone(from), body);
+                jobs.handle_message(time::now(), Submitter::new(from, None), body);
             }
             let now = time::now();
             if !agreed && world.elapsed() >= agree {

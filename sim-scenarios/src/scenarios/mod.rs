@@ -30,6 +30,7 @@ pub mod multitude;
 pub mod nat_matrix;
 pub mod pinned;
 pub mod poison;
+pub mod policies;
 pub mod portal;
 pub mod relay_dies;
 pub mod revocation;
@@ -70,6 +71,7 @@ pub const ALL: &[Scenario] = &[
     nat_matrix::SCENARIO,
     pinned::SCENARIO,
     poison::SCENARIO,
+    policies::SCENARIO,
     portal::SCENARIO,
     relay_dies::SCENARIO,
     revocation::SCENARIO,

@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use minicbor::Encoder;
 use nurl::PublicKey;
-use nurl::internals::authority::account::Account;
 use nurl::internals::compute::job::{
-    Config, JobError, JobEvent, Jobs, KindLimits, MemberChange, Priority, RunId, SubmitOptions, TaskId,
-    outcome_hash,
+    Config, JobError, JobEvent, Jobs, KindLimits, MemberChange, Priority, RunId, SubmitOptions, Submitter,
+    TaskId, outcome_hash,
 };
 
 use super::MAX_STEPS;
@@ -97,7 +96,7 @@ impl Mesh {
         let now = self.now;
         self.nodes.get_mut(&key(to)).expect("it is a node").handle_message(
             now,
-            Account::alone(key(INSIDER)),
+            Submitter::new(key(INSIDER), None),
             body,
         );
         self.drain();
@@ -120,12 +119,12 @@ impl Mesh {
                 } else if let Some(run) = jobs.poll_cancel() {
                     jobs.finished(now, run, Err(JobError::Cancelled));
                 } else if let Some(run) = jobs.poll_run(now) {
-                    let hostile = run.submitter == key(INSIDER);
+                    let hostile = run.submitter.key() == key(INSIDER);
                     if !hostile {
                         assert!(
                             self.submitted.contains(&run.task),
                             "a task runs in the name of {:?}",
-                            run.submitter
+                            run.submitter.key()
                         );
                         *self.runs.entry(run.task).or_default() += 1;
                     }
@@ -183,7 +182,7 @@ impl Mesh {
                 let Some((_, jobs)) = self.nodes.iter_mut().find(|(at, _)| node(at)) else { continue };
                 match what {
                     Happening::Arrives { from, body, .. } => {
-                        jobs.handle_message(now, Account::alone(from), body)
+                        jobs.handle_message(now, Submitter::new(from, None), body)
                     }
                     Happening::Lost { to, .. } => jobs.on_send_failed(now, to),
                     Happening::Ends { run, result, .. } => jobs.finished(now, run, result),

@@ -6,8 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use nurl::PublicKey;
-use nurl::internals::authority::account::Account;
-use nurl::internals::compute::job::{Config as JobConfig, Jobs, KindLimits, Placement};
+use nurl::internals::compute::job::{Config as JobConfig, Jobs, KindLimits, Placement, Submitter};
 use nurl::internals::net::reach::control::{Connection, MAX_PLAINTEXT_BYTES};
 use nurl::internals::net::secure::route::Route;
 use nurl::internals::net::secure::securedgram::frames::{self, FrameKind, InitPayload, ResponsePayload};
@@ -240,11 +239,11 @@ fn worker(now: Instant) -> Jobs {
 fn job_message(bytes: &[u8]) -> bool {
     let now = now();
     let mut jobs = worker(now);
-    jobs.handle_message(now, Account::alone(key(2)), Bytes::copy_from_slice(bytes));
+    jobs.handle_message(now, Submitter::new(key(2), None), Bytes::copy_from_slice(bytes));
     let (malformed, unknown) = (jobs.stats().malformed, jobs.stats().unknown_type);
     let mut runs = 0;
     while let Some(run) = jobs.poll_run(now) {
-        assert_eq!(run.submitter, key(2), "nobody submits in another's name");
+        assert_eq!(run.submitter.key(), key(2), "nobody submits in another's name");
         runs += 1;
         jobs.finished(now, run.id, Ok(run.payload));
     }

@@ -37,6 +37,7 @@ Exit codes:
     6  a job failed
     7  wrong result (demo)
     8  a file, directory or port can't be used
+    9  no worker lets you submit the kind (their --allow)
   130  interrupted"
 )]
 pub(crate) struct Cli {
@@ -364,12 +365,18 @@ Examples:
   nurl worker --mesh mesh.ticket
   nurl worker --mesh mesh.ticket --key ~/.nurl/key --handler up='tr a-z A-Z'
   nurl worker --mesh mesh.ticket --handler 'thumb=convert - -resize 128x128 -' --handler-timeout 2m
+  nurl worker --mesh mesh.ticket --handler backup=/usr/local/bin/backup --allow backup=alice --allow backup=member
 
 A handler is a program: payload on stdin, result on stdout; NURL_TASK, NURL_KEY, NURL_KIND, NURL_ATTEMPT,
-NURL_SUBMITTER and NURL_TOKEN tell of the task. A non-zero exit fails the task, with the tail of stderr as its message; exit
+NURL_TOKEN and NURL_SUBMITTER tell of the task, NURL_SUBMITTER_{HOLDER,NAME,LEVEL,INVITATION} of the pass by which it was
+submitted. A non-zero exit fails the task, with the tail of stderr as its message; exit
 75 (EX_TEMPFAIL, or --retry-exit) and a SIGKILL of somebody else have it tried on another worker. What the
 program has started ends with it. The command is split into words as a shell would; no shell runs it unless
 you name one: --handler 'sum=sh -c \"cut -f2 | paste -sd+ | bc\"'.
+
+--allow says who may submit the tasks of a kind, instead of everybody who may submit: a LEVEL (submit, member, worker,
+issuer), a NAME that the authority gave (nurl mesh admit --name), or the KEY of a pass (nurl mesh list). A level's word is
+the level; name:WORD is a peer of that name. Commands such as nurl submit have level submit at most: name their person.
 
 On Ctrl-C or SIGTERM a worker takes no new work and goes on for --drain, so that its tasks end; the rest is
 given to others. A second one ends it at once.")]
@@ -382,6 +389,9 @@ pub(crate) struct WorkerArgs {
     /// A program that runs the jobs of a kind; may be given more than once
     #[arg(long, value_name = "KIND=COMMAND")]
     pub(crate) handler: Vec<String>,
+    /// Who may submit tasks of a kind; may be given more than once, and any one is enough [default: all that may submit]
+    #[arg(long, value_name = "KIND=LEVEL|NAME|KEY")]
+    pub(crate) allow: Vec<String>,
     /// How long a handler program may run
     #[arg(long, default_value = "60s", value_parser = parse_duration, value_name = "DURATION")]
     pub(crate) handler_timeout: Duration,

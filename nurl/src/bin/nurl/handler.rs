@@ -69,13 +69,18 @@ pub(crate) type Variables = Vec<(&'static str, String)>;
 
 /// The variables of a run. `nurl/docs/cli.md` documents them.
 pub(crate) fn variables(context: &JobContext) -> Variables {
+    let submitter = context.submitter();
     vec![
         ("NURL_TASK", context.task.to_string()),
         ("NURL_KEY", text_or_hex(&context.key)),
         ("NURL_KIND", context.kind.clone()),
         ("NURL_ATTEMPT", context.attempt.to_string()),
         ("NURL_TOKEN", hex(&context.token.to_bytes())),
-        ("NURL_SUBMITTER", context.submitter().to_string()),
+        ("NURL_SUBMITTER", submitter.key().to_string()),
+        ("NURL_SUBMITTER_HOLDER", submitter.holder().to_string()),
+        ("NURL_SUBMITTER_NAME", text_or_hex(submitter.name().as_bytes())),
+        ("NURL_SUBMITTER_LEVEL", submitter.level().to_string()),
+        ("NURL_SUBMITTER_INVITATION", submitter.invitation().map(|id| id.to_string()).unwrap_or_default()),
     ]
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use nurl::job::SubmitError;
+use nurl::job::{JobError, SubmitError};
 use nurl::rt::disk::NotPrivate;
 use nurl::rt::task::{self, JoinHandle};
 use nurl::rt::time;
@@ -28,6 +28,7 @@ pub(crate) enum Code {
     JobFailed = 6,
     WrongResult = 7,
     Resource = 8,
+    NotAllowed = 9,
     Interrupted = 130,
 }
 
@@ -95,12 +96,13 @@ impl From<Error> for Failure {
             Error::HubUnreachable { .. } | Error::Revoke(RevokeError::Untold) => Code::HubUnreachable,
             Error::HubRefused { .. } | Error::Refused(_) => Code::Refused,
             Error::Deadline(_) => Code::Deadline,
+            Error::Job(JobError::NotAllowed { .. }) => Code::NotAllowed,
             Error::Job(_) => Code::JobFailed,
             Error::Listen { .. } | Error::Store(_) | Error::Socket(_) => Code::Resource,
             // Busy is the mesh's state, the others are the caller's choice.
             Error::Submit(SubmitError::Busy { .. }) => Code::Other,
             Error::Submit(_) | Error::Revoke(_) => Code::Usage,
-            Error::Meta(_) => Code::Usage,
+            Error::Meta(_) | Error::Policy(_) => Code::Usage,
             _ => Code::Other,
         };
         let message = match &error {

@@ -150,8 +150,17 @@ async fn run_one(
 
 /// The command's failure for a job's error.
 fn job_failure(error: &JobError) -> Failure {
-    let code = if matches!(error, JobError::Deadline) { Code::Deadline } else { Code::JobFailed };
-    Failure::new(code, error.to_string())
+    match error {
+        JobError::Deadline => Failure::new(Code::Deadline, error.to_string()),
+        JobError::NotAllowed { .. } => Failure::new(
+            Code::NotAllowed,
+            format!(
+                "{error}: a command's level is submit at most, so ask whoever runs the workers to --allow your name or \
+                 key (nurl pass show)"
+            ),
+        ),
+        error => Failure::new(Code::JobFailed, error.to_string()),
+    }
 }
 
 fn waiting_line(task: TaskId, why: WaitReason) -> Line {

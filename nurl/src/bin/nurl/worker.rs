@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nurl::config::Role;
 use nurl::events::{Events, NodeEvent};
-use nurl::job::{TaskId, handlers};
+use nurl::job::{NotAPolicy, Policy, TaskId, handlers};
 use nurl::rt::{self, time};
 use nurl::state::Departure;
 use nurl::{Builder, Error, Node, RefusedBy};
@@ -16,7 +16,7 @@ use crate::event::Line;
 use crate::group::Groups;
 use crate::handler::{Program, Runner, variables};
 use crate::identity::Identity;
-use crate::out::{Code, Failure, Out, plain};
+use crate::out::{Code, Failure, Out, plain, shown};
 use crate::status::metrics_line;
 use crate::stop::Stop;
 
@@ -50,6 +50,9 @@ pub(crate) async fn run(args: WorkerArgs, out: Out<'_>) -> Result<(), Failure> {
     }
     let programs = programs(&args.handler)?;
     let kinds = kinds(&programs);
+    for (kind, policy) in policies(&args.allow, &kinds)? {
+        builder = builder.allow_submit(&kind, policy);
+    }
     let own_file = |error| Failure::new(Code::Other, format!("this program's own file: {}", plain(&error)));
     let groups = Groups::new().map_err(own_file)?;
     let confined_by = args.limits.command(args.handler_timeout).map_err(own_file)?;
@@ -72,6 +75,25 @@ fn programs(texts: &[String]) -> Result<Vec<Program>, Failure> {
         .map(|text| Program::parse(text))
         .collect::<Result<_, _>>()
         .map_err(|error| Failure::new(Code::Usage, format!("--handler {error}")))
+}
+
+/// What `--allow` says: a kind that this worker has, and one of those who may submit its tasks.
+fn policies(texts: &[String], kinds: &[String]) -> Result<Vec<(String, Policy)>, Failure> {
+    let policy = |text: &String| {
+        let wrong = |why: String| Failure::new(Code::Usage, format!("--allow {}: {why}", shown(text)));
+        let (kind, who) = text.split_once('=').ok_or_else(|| {
+            wrong("expected KIND=LEVEL, KIND=NAME or KIND=KEY, such as thumb=member".to_owned())
+        })?;
+        if !kinds.iter().any(|known| known == kind) {
+            return Err(wrong(format!(
+                "this worker has no kind {kind}, only {}: write one of these, or add --handler {kind}=COMMAND",
+                kinds.join(", ")
+            )));
+        }
+        let policy = who.parse().map_err(|error: NotAPolicy| wrong(error.to_string()))?;
+        Ok((kind.to_owned(), policy))
+    };
+    texts.iter().map(policy).collect()
 }
 
 /// All job kinds that a worker with these programs runs, sorted.

@@ -42,6 +42,14 @@ pub enum JobError {
     /// No member advertises the kind, live or not.
     #[error("no member executes tasks of kind `{0}`")]
     Infeasible(String),
+    /// Every live executor of the list has a policy for the kind that doesn't permit this submitter.
+    #[error("no worker lets you submit `{kind}`: needs {needs}")]
+    NotAllowed {
+        /// The kind.
+        kind: String,
+        /// What any one of the workers would need, such as `level member or name alice`.
+        needs: String,
+    },
     /// The submitter cancelled the task.
     #[error("cancelled")]
     Cancelled,
@@ -115,6 +123,7 @@ impl JobError {
             JobError::Panicked(text) => JobError::Panicked(cut(text)),
             JobError::UnknownKind(text) => JobError::UnknownKind(cut(text)),
             JobError::Infeasible(text) => JobError::Infeasible(cut(text)),
+            JobError::NotAllowed { kind, needs } => JobError::NotAllowed { kind, needs: cut(needs) },
             JobError::DeadLetter { failures, last } => JobError::DeadLetter { failures, last: cut(last) },
             JobError::Lost { workers, names } => JobError::Lost { workers, names: cut(names) },
             other => other,

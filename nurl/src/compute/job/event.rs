@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::error::JobError;
+use super::standing::Submitter;
 use super::task::TaskId;
 use crate::key::PublicKey;
 use crate::ring::Epoch;
@@ -29,8 +30,8 @@ pub struct Run {
     pub key: Bytes,
     /// Its input.
     pub payload: Bytes,
-    /// The node that submitted it, over its own session.
-    pub submitter: PublicKey,
+    /// The peer that submitted it, over its own session.
+    pub submitter: Submitter,
     /// The dead letter that the task retries.
     #[cfg_attr(
         not(any(test, feature = "internals")),
@@ -71,6 +72,8 @@ pub enum Moved {
     Busy,
     /// The executor has no handler of the kind, isn't responsible in its own view, or doesn't know the task.
     Refused,
+    /// The executor's policy doesn't permit this submitter.
+    NotAllowed,
     /// The executor is draining, and has given the task back.
     HandedBack,
     /// The attempt failed retriably.
@@ -167,6 +170,24 @@ pub enum JobEvent {
         /// The number of attempts sent out.
         attempts: u32,
     },
+    /// Executor: a task has a place here.
+    Admitted {
+        /// The task.
+        task: TaskId,
+        /// The kind of the handler.
+        kind: String,
+        /// The peer that submitted it.
+        by: Submitter,
+    },
+    /// Executor: a policy refused a task. It comes once for a task that is sent again and again.
+    NotAllowed {
+        /// The task.
+        task: TaskId,
+        /// The kind of the handler.
+        kind: String,
+        /// The peer that submitted it.
+        by: Submitter,
+    },
     /// Executor: a handler has ended.
     Ran {
         /// The task.
@@ -225,6 +246,8 @@ pub struct JobStats {
     pub fetched: u64,
     /// Submitter: tasks that a draining executor refused or gave back.
     pub hand_backs: u64,
+    /// Submitter: executors whose policy didn't permit this node's task.
+    pub not_allowed_seen: u64,
     /// Submitter: dead letters dropped because there were too many.
     pub dead_letters_dropped: u64,
     /// Submitter: submits refused locally because too many were open.
@@ -241,6 +264,8 @@ pub struct JobStats {
     pub busy: u64,
     /// Executor: submits of a kind without a handler.
     pub unknown_kind: u64,
+    /// Executor: submits that a policy refused.
+    pub not_allowed: u64,
     /// Executor: submits whose submitter was not their sender, and forwarded ones that weren't what their submitter
     /// claims.
     pub spoofed: u64,

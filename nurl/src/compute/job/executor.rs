@@ -6,21 +6,25 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::answers::{forward, refuse, tell};
 use super::error::JobError;
 use super::event::{Drained, JobEvent, Run, RunId};
 use super::forwarded::{Claim, Forwarded, Met};
 use super::listeners::{Listeners, Turn};
-use super::message::{Beat, Known, Message, Reason, Refused, Submit};
+use super::message::{Beat, Known, Message, Reason, Submit};
 use super::options::{
-    DRAIN_GRACE, HORIZON, KindLimits, MAX_ASKED, MAX_BEATS, MAX_FENCED_RESTARTS, MAX_HOPS, MAX_KIND_LEN,
-    MAX_KINDS, MAX_PAYLOAD_LEN, MAX_PROGRESS_LEN, TENURES_AGE,
+    DRAIN_GRACE, HORIZON, KindLimits, MAX_ASKED, MAX_FENCED_RESTARTS, MAX_KIND_LEN, MAX_KINDS,
+    MAX_PAYLOAD_LEN, MAX_PROGRESS_LEN, TENURES_AGE,
 };
+use super::policy::{Needs, Policies};
 use super::portions::Portions;
 use super::queue::{KindQueue, MAX_RETRY_AFTER, MIN_RETRY_AFTER, Place};
 use super::record::Record;
 use super::replica::{Replica, TaskMeta, Waiter, add_waiter};
 use super::shared::{SharedContext, Timer};
+use super::signs::Signs;
 use super::spec::{TaskSpec, digest};
+use super::standing::Submitter;
 use super::task::{Priority, TaskId};
 use crate::authority::account::Account;
 use crate::key::PublicKey;
@@ -45,7 +49,8 @@ enum ExecutionPhase {
 struct Execution {
     spec: TaskSpec,
     /// The first of its submitters, whose share it takes.
-    submitter: Account,
+    submitter: Submitter,
+    account: Account,
     waiters: Vec<Waiter>,
     priority: Priority,
     deadline: Instant,
@@ -63,7 +68,7 @@ struct Started {
     task: TaskId,
     attempt: u32,
     kind: String,
-    submitter: Account,
+    account: Account,
     at: Instant,
 }
 
@@ -85,6 +90,7 @@ pub(super) struct Executor {
     /// What each submitter has of this node.
     portions: Portions,
     forwarded: Forwarded,
+    policies: Policies,
     next_run: u64,
     next_place: u64,
     drain: Option<Drain>,
@@ -124,6 +130,10 @@ impl Executor {
         true
     }
 
+    pub(super) fn allow(&mut self, kind: &str, needs: Needs) {
+        self.policies.set(kind, needs);
+    }
+
     // ---- Submits.
 
     pub(super) fn handle_submit(
@@ -131,7 +141,7 @@ impl Executor {
         shared: &mut SharedContext,
         replica: &mut Replica,
         now: Instant,
-        from: Account,
+        from: Submitter,
         submit: Submit,
     ) {
         let own = from.key() == submit.submitter;
@@ -143,9 +153,10 @@ impl Executor {
         let digest = digest(&submit.kind, &submit.key, &submit.payload);
         shared.stats.unclaimed += self.forwarded.expire(now);
         if own {
-            self.take_submit(shared, replica, now, (from, from.key()), submit, digest);
+            let via = from.key();
+            self.take_submit(shared, replica, now, (from, via), submit, digest);
         } else {
-            let met = self.forwarded.arrived(now, from, submit, digest);
+            let met = self.forwarded.arrived(now, from.account(), submit, digest);
             self.met(shared, replica, now, met);
         }
     }
@@ -156,13 +167,12 @@ impl Executor {
         shared: &mut SharedContext,
         replica: &mut Replica,
         now: Instant,
-        from: Account,
+        from: Submitter,
         task: TaskId,
         claim: Claim,
     ) {
-        let waiter = Waiter { who: from.key(), attempt: claim.attempt };
         shared.stats.unclaimed += self.forwarded.expire(now);
-        if !self.answer_from_memory(shared, replica, now, task, claim.digest, waiter) {
+        if !self.answer_from_memory(shared, replica, now, (task, claim.attempt), claim.digest, &from) {
             let met = self.forwarded.claimed(now, from, task, claim);
             self.met(shared, replica, now, met);
         }
@@ -198,12 +208,12 @@ impl Executor {
         shared: &mut SharedContext,
         replica: &mut Replica,
         now: Instant,
-        (submitter, via): (Account, PublicKey),
+        (submitter, via): (Submitter, PublicKey),
         submit: Submit,
         digest: [u8; 32],
     ) {
         let waiter = Waiter { who: submit.submitter, attempt: submit.attempt };
-        if self.answer_from_memory(shared, replica, now, submit.task, digest, waiter) {
+        if self.answer_from_memory(shared, replica, now, (submit.task, submit.attempt), digest, &submitter) {
             return;
         }
         if self.drain.is_some() {
@@ -222,8 +232,12 @@ impl Executor {
             refuse(shared, submit.task, waiter, Reason::UnknownKind);
             return;
         };
+        if self.policies.lacks(&submit.kind, &submitter).is_some() {
+            self.refuse_by_policy(shared, submit.task, &submit.kind, &submitter, waiter);
+            return;
+        }
         let retry_after = kind.retry_after();
-        if !self.make_room(shared, &submitter, &submit) {
+        if !self.make_room(shared, &submitter.account(), &submit) {
             shared.stats.busy += 1;
             refuse(shared, submit.task, waiter, Reason::Busy { retry_after });
             return;
@@ -236,6 +250,23 @@ impl Executor {
         };
         shared.timers.set_if_idle(Timer::Tenures, now + TENURES_AGE);
         self.accept(shared, now, (submitter, waiter), submit, digest, token);
+    }
+
+    /// Tells a submitter what it needs to submit tasks of this kind here.
+    fn refuse_by_policy(
+        &mut self,
+        shared: &mut SharedContext,
+        task: TaskId,
+        kind: &str,
+        submitter: &Submitter,
+        waiter: Waiter,
+    ) {
+        let needs = self.policies.lacks(kind, submitter).cloned().unwrap_or_default();
+        shared.stats.not_allowed += 1;
+        if self.policies.is_news(task, submitter.key()) {
+            shared.event(JobEvent::NotAllowed { task, kind: kind.to_owned(), by: submitter.clone() });
+        }
+        refuse(shared, task, waiter, Reason::NotAllowed { needs });
     }
 
     /// Makes room for a task, if need be at the cost of a submitter that has more; false if there is none.
@@ -270,16 +301,18 @@ impl Executor {
         }
     }
 
-    /// Answers a submit of a task that this node has or had.
+    /// Answers a submit of a task that this node has or had. A policy keeps others from joining a task that waits or runs
+    /// here.
     fn answer_from_memory(
         &mut self,
         shared: &mut SharedContext,
         replica: &mut Replica,
         now: Instant,
-        task: TaskId,
+        (task, attempt): (TaskId, u32),
         digest: [u8; 32],
-        waiter: Waiter,
+        submitter: &Submitter,
     ) -> bool {
+        let waiter = Waiter { who: submitter.key(), attempt };
         if let Some(kept) = replica.get(&task) {
             shared.stats.duplicate_submits += 1;
             if kept.digest != digest {
@@ -298,6 +331,11 @@ impl Executor {
         if execution.spec.digest != digest {
             shared.stats.conflicts += 1;
             refuse(shared, task, waiter, Reason::Conflict);
+        } else if execution.waiters.iter().all(|known| known.who != waiter.who)
+            && self.policies.lacks(&execution.spec.kind, submitter).is_some()
+        {
+            let kind = execution.spec.kind.clone();
+            self.refuse_by_policy(shared, task, &kind, submitter, waiter);
         } else if add_waiter(&mut execution.waiters, waiter) {
             let token = execution.token;
             let boot = shared.boot;
@@ -312,7 +350,7 @@ impl Executor {
         &mut self,
         shared: &mut SharedContext,
         now: Instant,
-        (submitter, waiter): (Account, Waiter),
+        (submitter, waiter): (Submitter, Waiter),
         submit: Submit,
         digest: [u8; 32],
         token: Epoch,
@@ -322,12 +360,15 @@ impl Executor {
         shared.send(waiter.who, Message::Accepted { task, attempt: waiter.attempt, boot, token });
         let asked = if submit.ask { self.ask(shared, &submit, digest) } else { BTreeSet::new() };
         let deadline = now + submit.life;
-        self.portions.taken(submitter, submit.payload.len());
+        let account = submitter.account();
+        self.portions.taken(account, submit.payload.len());
         let asks = !asked.is_empty();
         let Submit { kind, key, payload, parent, .. } = submit;
+        shared.event(JobEvent::Admitted { task, kind: kind.clone(), by: submitter.clone() });
         let execution = Execution {
             spec: TaskSpec { kind, key, payload, digest, parent },
             submitter,
+            account,
             waiters: vec![waiter],
             priority: submit.priority,
             deadline,
@@ -430,7 +471,7 @@ impl Executor {
         self.next_place += 1;
         execution.phase = ExecutionPhase::Queued(place);
         if let Some(kind) = self.kinds.get_mut(&execution.spec.kind) {
-            kind.insert(execution.submitter, place);
+            kind.insert(execution.account, place);
         }
         shared.timers.set(Timer::Execution(task), execution.deadline);
     }
@@ -443,18 +484,18 @@ impl Executor {
         let next = self.kinds.values().flat_map(KindQueue::next);
         let turn =
             |(submitter, place): &(&Account, &Place)| (self.portions.turn(submitter, place.0), **place);
-        let (submitter, place) = next.min_by_key(turn).map(|(submitter, place)| (*submitter, *place))?;
+        let (account, place) = next.min_by_key(turn).map(|(account, place)| (*account, *place))?;
         let (_, _, task) = place;
         let execution = self.tasks.get_mut(&task).expect("queued tasks are in the table");
         let kind = self.kinds.get_mut(&execution.spec.kind).expect("queued tasks have a kind");
-        kind.remove(&submitter, &place);
+        kind.remove(&account, &place);
         kind.running += 1;
-        self.portions.started(submitter);
+        self.portions.started(account);
         let id = RunId(self.next_run);
         self.next_run += 1;
         execution.phase = ExecutionPhase::Running(id);
         let attempt = execution.waiters.first().map_or(0, |waiter| waiter.attempt);
-        let started = Started { task, attempt, kind: execution.spec.kind.clone(), submitter, at: now };
+        let started = Started { task, attempt, kind: execution.spec.kind.clone(), account, at: now };
         self.runs.insert(id, started);
         shared.stats.runs += 1;
         let limit = kind.limits.time_limit.map(|limit| now + limit);
@@ -465,7 +506,7 @@ impl Executor {
             kind: execution.spec.kind.clone(),
             key: execution.spec.key.clone(),
             payload: execution.spec.payload.clone(),
-            submitter: submitter.key(),
+            submitter: execution.submitter.clone(),
             parent: execution.spec.parent,
             token: execution.token,
             deadline: limit.map_or(execution.deadline, |limit| limit.min(execution.deadline)),
@@ -497,7 +538,7 @@ impl Executor {
     ) {
         let Some(started) = self.runs.remove(&run) else { return };
         let took = now.saturating_duration_since(started.at);
-        self.portions.ended(started.submitter);
+        self.portions.ended(started.account);
         if let Some(kind) = self.kinds.get_mut(&started.kind) {
             kind.ended(took);
         }
@@ -611,7 +652,7 @@ impl Executor {
             until: execution.deadline + HORIZON,
         };
         let waiting = if record.is_settled() { Vec::new() } else { execution.waiters };
-        replica.keep(shared, now, task, execution.submitter, &meta, record, waiting);
+        replica.keep(shared, now, task, execution.account, &meta, record, waiting);
         replica.replicate(shared, now, task);
     }
 
@@ -684,11 +725,11 @@ impl Executor {
     fn remove(&mut self, shared: &mut SharedContext, task: TaskId) -> Option<Execution> {
         let execution = self.tasks.remove(&task)?;
         shared.timers.clear(Timer::Execution(task));
-        self.portions.gone(execution.submitter, execution.spec.payload.len());
+        self.portions.gone(execution.account, execution.spec.payload.len());
         match &execution.phase {
             ExecutionPhase::Queued(place) => {
                 if let Some(kind) = self.kinds.get_mut(&execution.spec.kind) {
-                    kind.remove(&execution.submitter, place);
+                    kind.remove(&execution.account, place);
                 }
             }
             // The run keeps its place until the driver returns it: a handler that ignores its cancellation still
@@ -849,61 +890,5 @@ impl Executor {
         if !self.tasks.is_empty() || replica.owes_anything() {
             shared.timers.set(Timer::Beat, now + shared.config.beat_interval);
         }
-    }
-}
-
-/// The beats and notes for one submitter at one tick.
-#[derive(Debug, Default)]
-struct Signs {
-    beats: Vec<Beat>,
-    notes: Vec<(TaskId, u32, Bytes)>,
-}
-
-impl Signs {
-    fn send(self, shared: &mut SharedContext, who: PublicKey, answer: bool) {
-        for (task, attempt, note) in self.notes {
-            shared.send(who, Message::Progress { task, attempt, note });
-        }
-        let boot = shared.boot;
-        for (number, batch) in self.beats.chunks(MAX_BEATS).enumerate() {
-            let answer = answer && number == 0;
-            shared.send(who, Message::Beats { boot, beats: batch.to_vec(), answer });
-        }
-    }
-}
-
-/// Forwards a submit to the node that is responsible in this view, but never back to its sender, and tells the
-/// submitter.
-fn forward(shared: &mut SharedContext, from: PublicKey, list: &[PublicKey], mut submit: Submit) {
-    let waiter = Waiter { who: submit.submitter, attempt: submit.attempt };
-    let last = usize::from(submit.reach).min(list.len().saturating_sub(1));
-    // The n-th of the list, or the nearest one before it that isn't the sender or this node.
-    let next = list.iter().take(last + 1).rev().find(|member| **member != from && **member != shared.local);
-    match next {
-        Some(next) if submit.hops < MAX_HOPS => {
-            submit.hops += 1;
-            shared.stats.forwarded += 1;
-            let next = *next;
-            let task = submit.task;
-            shared.send(next, Message::Submit(submit));
-            // The next node waits until the submitter has said itself that the task is its own.
-            refuse(shared, task, waiter, Reason::Forwarded { runner: next });
-        }
-        _ => {
-            shared.stats.misrouted += 1;
-            refuse(shared, submit.task, waiter, Reason::Misrouted);
-        }
-    }
-}
-
-fn refuse(shared: &mut SharedContext, task: TaskId, waiter: Waiter, reason: Reason) {
-    shared.send(waiter.who, Message::Refused(Refused { task, attempt: waiter.attempt, reason }));
-}
-
-fn tell(shared: &mut SharedContext, task: TaskId, waiter: Waiter, record: &Record) {
-    if record.is_settled() {
-        refuse(shared, task, waiter, Reason::Settled { hash: record.hash });
-    } else {
-        shared.send(waiter.who, Message::Outcome { task, attempt: waiter.attempt, record: record.clone() });
     }
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::message::Submit;
+use super::standing::Submitter;
 use super::task::TaskId;
 use crate::authority::account::Account;
 use crate::key::PublicKey;
@@ -103,14 +104,16 @@ impl<T> Room<T> {
 #[derive(Debug, Default)]
 pub(super) struct Forwarded {
     tasks: Room<(Submit, [u8; 32])>,
-    claims: Room<Claim>,
+    /// Each with the submitter whose word it is.
+    claims: Room<(Claim, Submitter)>,
 }
 
 /// What follows from a forwarded task or from a claim.
 #[derive(Debug)]
 pub(super) enum Met {
-    /// Task and claim are together: the submitter's own task, its digest, its account, and the peer that forwarded it.
-    Both(Box<Submit>, [u8; 32], Account, PublicKey),
+    /// Task and claim are together: the task, its digest, its submitter by the claim's session, and the peer that forwarded
+    /// it.
+    Both(Box<Submit>, [u8; 32], Submitter, PublicKey),
     /// It waits; the number of others that were dropped for it, or of itself.
     Waits(u64),
     /// The forwarder brought another task than the submitter claims.
@@ -121,16 +124,13 @@ impl Forwarded {
     /// Takes a task that `from` forwarded in its submitter's name.
     pub(super) fn arrived(&mut self, now: Instant, from: Account, submit: Submit, digest: [u8; 32]) -> Met {
         let name = (submit.task, submit.submitter);
-        match self.claims.items.get(&name).map(|claim| (claim.item, claim.from)) {
-            Some((claim, _)) if claim.digest != digest => Met::Differs,
-            Some((claim, submitter)) => {
-                self.claims.remove(&name);
-                Met::Both(
-                    Box::new(Submit { attempt: claim.attempt, ..submit }),
-                    digest,
-                    submitter,
-                    from.key(),
-                )
+        if self.claims.items.get(&name).is_some_and(|claim| claim.item.0.digest != digest) {
+            return Met::Differs;
+        }
+        match self.claims.remove(&name) {
+            Some(Waiting { item: (claim, submitter), .. }) => {
+                let submit = Box::new(Submit { attempt: claim.attempt, ..submit });
+                Met::Both(submit, digest, submitter, from.key())
             }
             None => {
                 let bytes = submit.payload.len();
@@ -140,17 +140,17 @@ impl Forwarded {
     }
 
     /// Takes a submitter's claim of a task.
-    pub(super) fn claimed(&mut self, now: Instant, from: Account, task: TaskId, claim: Claim) -> Met {
-        let name = (task, from.key());
+    pub(super) fn claimed(&mut self, now: Instant, from: Submitter, task: TaskId, claim: Claim) -> Met {
+        let (name, account) = ((task, from.key()), from.account());
         let Some(waiting) = self.tasks.remove(&name) else {
-            return Met::Waits(self.claims.insert(now, name, from, claim, 0));
+            return Met::Waits(self.claims.insert(now, name, account, (claim, from), 0));
         };
         let (submit, digest) = waiting.item;
         if digest == claim.digest {
             let submit = Box::new(Submit { attempt: claim.attempt, ..submit });
             return Met::Both(submit, digest, from, waiting.from.key());
         }
-        self.claims.insert(now, name, from, claim, 0);
+        self.claims.insert(now, name, account, (claim, from), 0);
         Met::Differs
     }
 

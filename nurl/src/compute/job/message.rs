@@ -19,6 +19,7 @@ use super::options::{
     HORIZON, MAX_BEATS, MAX_HEADER_LEN, MAX_KEY_LEN, MAX_KIND_LEN, MAX_LIFE, MAX_PAYLOAD_LEN,
     MAX_PROGRESS_LEN, MAX_WAITERS,
 };
+use super::policy::Needs;
 use super::record::Record;
 use super::task::{Priority, TaskId};
 use super::wire;
@@ -112,6 +113,8 @@ pub(super) enum Reason {
     Unknown,
     /// This node is draining: it takes no task, and gives its tasks back.
     HandedBack,
+    /// By this node's policy the submitter may not submit tasks of the kind; it would need any one of these.
+    NotAllowed { needs: Needs },
 }
 
 /// One beat of a batch.

@@ -31,6 +31,7 @@
 //! [`Jobs::poll_run`], [`Jobs::poll_cancel`] and [`Jobs::poll_event`], and calls [`Jobs::handle_timeout`] at
 //! [`Jobs::poll_timeout`]. Messages to this node itself stay inside the state machine.
 
+mod answers;
 mod error;
 mod event;
 mod executor;
@@ -42,13 +43,16 @@ mod message;
 mod nodes;
 pub mod options;
 mod peers;
+pub mod policy;
 mod portions;
 mod queue;
 mod queues;
 mod record;
 mod replica;
 mod shared;
+mod signs;
 mod spec;
+mod standing;
 pub mod store;
 mod submission;
 mod submitter;
@@ -69,16 +73,19 @@ pub use self::message::MessageError;
 pub use self::options::{Config, KindLimits, SubmitOptions};
 pub use self::record::{Class, Record, outcome_hash};
 pub use self::shared::Placement;
+pub use self::spec::digest;
+pub use self::standing::Submitter;
 pub use self::submitter::DeadLetter;
 pub use self::task::{NotATaskId, Priority, TASK_ID_LEN, TaskId};
 
 use self::executor::Executor;
 use self::forwarded::Claim;
 use self::message::Message;
+use self::policy::Needs;
 use self::replica::Replica;
 use self::shared::{SharedContext, Timer};
-use self::submitter::Submitter;
-use crate::authority::account::Account;
+use self::submitter::Submissions;
+use crate::authority::checker::Standing;
 use crate::key::PublicKey;
 use crate::ring::TenureCounters;
 use crate::rt::Rng;
@@ -86,9 +93,11 @@ use crate::rt::Rng;
 /// The jobs of one node.
 pub struct Jobs {
     shared: SharedContext,
-    submitter: Submitter,
+    submitter: Submissions,
     executor: Executor,
     replica: Replica,
+    /// This node's own standing, for the tasks that it submits to itself.
+    standing: Option<Standing>,
 }
 
 impl Jobs {
@@ -97,9 +106,10 @@ impl Jobs {
         let shared = SharedContext::new(config, local, boot, rng);
         Jobs {
             shared,
-            submitter: Submitter::default(),
+            submitter: Submissions::default(),
             executor: Executor::default(),
             replica: Replica::default(),
+            standing: None,
         }
     }
 
@@ -127,6 +137,16 @@ impl Jobs {
     /// Registers a handler of this node for `kind`, or changes its limits. False if there are too many kinds.
     pub fn register(&mut self, kind: &str, limits: KindLimits) -> bool {
         self.executor.register(kind, limits)
+    }
+
+    /// Only those whom one of these policies permits may submit tasks of a kind; without them, all may.
+    pub fn allow(&mut self, kind: &str, needs: Needs) {
+        self.executor.allow(kind, needs);
+    }
+
+    /// Takes what this node's own pass says: policies judge its own tasks by it.
+    pub fn set_standing(&mut self, standing: Standing) {
+        self.standing = Some(standing);
     }
 
     /// Takes a task under a new id.
@@ -205,8 +225,9 @@ impl Jobs {
         Ok(id)
     }
 
-    /// Takes a reliable message of kind *job*. What it takes of this node's tables is booked on the account of its sender.
-    pub fn handle_message(&mut self, now: Instant, from: Account, body: Bytes) {
+    /// Takes a reliable message of kind *job*. What it takes of this node's tables is booked on the account of its sender,
+    /// and what it submits is judged by the sender's standing.
+    pub fn handle_message(&mut self, now: Instant, from: Submitter, body: Bytes) {
         match Message::decode(&body) {
             Ok(message) => self.dispatch(now, from, message),
             Err(MessageError::UnknownType(_)) => self.shared.stats.unknown_type += 1,
@@ -380,19 +401,19 @@ impl Jobs {
     /// Handles the messages of this node to itself. The loop ends because each message answers an earlier one.
     fn settle(&mut self, now: Instant) {
         while let Some(message) = self.shared.queues.next_to_self() {
-            let local = Account::alone(self.shared.local);
+            let local = Submitter::new(self.shared.local, self.standing.clone());
             self.dispatch(now, local, message);
         }
         self.executor.report_drain(&mut self.shared, &self.replica, now);
     }
 
-    fn dispatch(&mut self, now: Instant, account: Account, message: Message) {
-        let Jobs { shared, submitter, executor, replica } = self;
-        let from = account.key();
+    fn dispatch(&mut self, now: Instant, by: Submitter, message: Message) {
+        let Jobs { shared, submitter, executor, replica, .. } = self;
+        let from = by.key();
         executor.heard(now, from);
         shared.peers.heard(&from);
         match message {
-            Message::Submit(submit) => executor.handle_submit(shared, replica, now, account, submit),
+            Message::Submit(submit) => executor.handle_submit(shared, replica, now, by, submit),
             Message::Accepted { task, attempt, boot, token } => {
                 submitter.handle_accepted(shared, now, from, (task, attempt, boot), token);
             }
@@ -411,7 +432,7 @@ impl Jobs {
             }
             Message::Replica(copy) => {
                 let task = copy.task;
-                replica.handle_copy(shared, now, account, copy);
+                replica.handle_copy(shared, now, by.account(), copy);
                 executor.on_record(shared, replica, now, task);
             }
             Message::Ack { task, .. } => {
@@ -427,7 +448,7 @@ impl Jobs {
             }
             Message::Ask { task, digest } => executor.handle_ask(shared, replica, from, task, digest),
             Message::Claim { task, attempt, digest } => {
-                executor.handle_claim(shared, replica, now, account, task, Claim { attempt, digest });
+                executor.handle_claim(shared, replica, now, by, task, Claim { attempt, digest });
             }
             Message::Known(known) => executor.handle_known(shared, replica, now, from, known),
             // Its arrival is its only content.

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::event::Moved;
-use super::options::{MAX_HEARD_PER_TASK, MAX_TRIED};
+use super::options::{MAX_HEARD_PER_TASK, MAX_NOT_ALLOWED, MAX_TRIED};
+use super::policy::Needs;
 use crate::key::PublicKey;
 
 /// The nodes of one task.
@@ -13,6 +14,9 @@ pub(super) struct TaskNodes {
     tried: BTreeSet<PublicKey>,
     /// The nodes that have no handler of the kind.
     without_kind: BTreeSet<PublicKey>,
+    /// The nodes whose policies don't permit the task, and what any of them would need.
+    not_allowed: BTreeSet<PublicKey>,
+    needs: Needs,
     /// All nodes that were addressed or have accepted: their outcomes count.
     heard: BTreeSet<PublicKey>,
     /// The executor of the last attempt, and why it ended; none while an executor has the task.
@@ -61,6 +65,29 @@ impl TaskNodes {
     /// The nodes that may still have the task.
     pub(super) fn into_heard(self) -> BTreeSet<PublicKey> {
         self.heard
+    }
+
+    /// Those of the list whose policies haven't refused the task.
+    pub(super) fn may_allow(&self, mut list: Vec<PublicKey>) -> Vec<PublicKey> {
+        list.retain(|member| !self.not_allowed.contains(member));
+        list
+    }
+
+    /// Notes that the policy of `peer` doesn't permit the task.
+    pub(super) fn refused_by_policy(&mut self, peer: PublicKey, needs: Needs) {
+        self.not_allowed.insert(peer);
+        self.needs.join(needs);
+    }
+
+    /// What the task's submitter would need, if all of the list have said that they won't run the task, and some by policy.
+    /// So it is when very many have said so.
+    pub(super) fn needed(&self, list: &[PublicKey]) -> Option<&Needs> {
+        let over = self.not_allowed.len() >= MAX_NOT_ALLOWED || (!list.is_empty() && self.none_runs_it(list));
+        (over && !self.not_allowed.is_empty()).then_some(&self.needs)
+    }
+
+    fn none_runs_it(&self, list: &[PublicKey]) -> bool {
+        list.iter().all(|member| self.without_kind.contains(member) || self.not_allowed.contains(member))
     }
 
     /// Notes that `peer` has no handler of the kind; returns whether none of the list has one.

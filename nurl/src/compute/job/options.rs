@@ -33,6 +33,9 @@ pub const MAX_SUBMISSION_BYTES: usize = 256 * 1024 * 1024;
 pub const MAX_RESOLVED: usize = 65_536;
 /// Submitter: nodes that are remembered per task as addressed or as having accepted.
 pub const MAX_HEARD_PER_TASK: usize = 64;
+/// Submitter: executors that are asked for one task though their policies refuse it. A mesh's workers seldom differ in more
+/// than a few policies, and each is sent the payload.
+pub const MAX_NOT_ALLOWED: usize = 256;
 /// Submitter: processes that are remembered per task as having had it; the oldest are forgotten first.
 pub const MAX_HOLDERS: usize = 64;
 /// Submitter: a task that may have been lost with `n` workers waits for a random time of up to `n - 1` times this

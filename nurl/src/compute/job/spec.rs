@@ -17,7 +17,7 @@ pub(super) struct TaskSpec {
 }
 
 /// The digest of a task id's content: BLAKE3 over kind, key and payload, each with its length.
-pub(super) fn digest(kind: &str, key: &[u8], payload: &[u8]) -> [u8; 32] {
+pub fn digest(kind: &str, key: &[u8], payload: &[u8]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     for part in [kind.as_bytes(), key, payload] {
         hasher.update(&(part.len() as u64).to_le_bytes()).update(part);

@@ -36,6 +36,8 @@ pub(super) struct Tries {
     pub(super) busy_stays: u8,
     /// How often the latest attempt was forwarded.
     pub(super) forwards: u8,
+    /// The node to which it was forwarded last.
+    pub(super) runner: Option<PublicKey>,
 }
 
 /// A result that an executor has, and that hasn't arrived.
@@ -72,6 +74,12 @@ impl Submission {
     /// The maximum number of workers that may be lost with the task.
     pub(super) fn max_losses(&self) -> usize {
         usize::try_from(self.options.max_losses.max(1)).unwrap_or(usize::MAX)
+    }
+
+    /// Whether the latest attempt is with this node, and not yet accepted.
+    pub(super) fn has_asked(&self, peer: PublicKey) -> bool {
+        let waits_for = |target: PublicKey| target == peer || self.tries.runner == Some(peer);
+        matches!(self.phase, SubmissionPhase::Waiting { target, .. } if waits_for(target))
     }
 
     /// Whether this node's messages about the task are accepted: it was addressed, has accepted, or is on the lists.

@@ -20,6 +20,7 @@ use super::options::{
     MAX_KIND_LEN, MAX_LIFE, MAX_PAYLOAD_LEN, MAX_RESOLVED, MAX_SUBMISSION_BYTES, MAX_SUBMISSIONS,
     SubmitOptions,
 };
+use super::policy::Needs;
 use super::record::Record;
 use super::replica::{Replica, TaskMeta};
 use super::shared::{SharedContext, Timer};
@@ -71,7 +72,7 @@ struct Resolved {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Submitter {
+pub(super) struct Submissions {
     open: BTreeMap<TaskId, Submission>,
     bytes: usize,
     resolved: BTreeMap<TaskId, Resolved>,
@@ -81,7 +82,7 @@ pub(super) struct Submitter {
     complete_at: Option<Instant>,
 }
 
-impl Submitter {
+impl Submissions {
     pub(super) fn open(&self) -> usize {
         self.open.len()
     }
@@ -199,8 +200,13 @@ impl Submitter {
         }
         task.waits_told = false;
         let list = shared.candidates(now, &task.spec.kind, &task.spec.key);
-        let chosen = task.nodes.choose(&shared.peers.not_silent(now, &list), stay);
+        let open = shared.peers.not_silent(now, &task.nodes.may_allow(list.clone()));
+        let chosen = task.nodes.choose(&open, stay);
         let Some(target) = chosen else {
+            if self.end_if_not_allowed(shared, now, id) {
+                return;
+            }
+            let Some(task) = self.open.get_mut(&id) else { return };
             if !matches!(task.phase, SubmissionPhase::Placing { .. }) {
                 task.phase = SubmissionPhase::Placing { since: now, told: false };
             }
@@ -210,6 +216,7 @@ impl Submitter {
         let attempt = task.tries.attempts;
         task.tries.attempts = task.tries.attempts.saturating_add(1);
         task.tries.forwards = 0;
+        task.tries.runner = None;
         task.nodes.addressed(target);
         shared.stats.attempts += 1;
         if let Some((from, why)) = task.nodes.last.take()
@@ -571,11 +578,16 @@ impl Submitter {
                 if task.nodes.lacks_kind(from, &list) {
                     let kind = task.spec.kind.clone();
                     self.end_here(shared, replica, now, id, JobError::UnknownKind(kind));
-                } else {
+                } else if !self.end_if_not_allowed(shared, now, id) {
                     self.retry(shared, now, id, from, Moved::Refused);
                 }
             }
             Reason::HandedBack => self.handed_back(shared, now, id, from),
+            Reason::NotAllowed { needs } if latest && task.has_asked(from) => {
+                self.not_allowed(shared, now, id, from, needs);
+            }
+            // An earlier attempt's, or of one that wasn't asked: it ends nothing.
+            Reason::NotAllowed { .. } => shared.stats.unexpected += 1,
             Reason::Misrouted | Reason::Unknown => self.retry(shared, now, id, from, Moved::Refused),
             Reason::Elsewhere { runner } => {
                 // Believed once: if the runner doesn't answer, the next executor runs the task in any case.
@@ -614,6 +626,7 @@ impl Submitter {
             return;
         }
         task.tries.forwards += 1;
+        task.tries.runner = Some(runner);
         task.nodes.hear(runner);
         // The payload is on its way from the forwarder. If it doesn't arrive, it is the forwarder that fell silent.
         *until = now + shared.config.accept_timeout + way(shared, task.spec.payload.len() as u64);
@@ -635,6 +648,38 @@ impl Submitter {
         }
         task.nodes.last = Some((from, Moved::HandedBack));
         self.place(shared, now, id, None);
+    }
+
+    /// Handles an executor's word that its policy doesn't permit the task: the next executor gets it at once, and this one
+    /// isn't asked again.
+    fn not_allowed(
+        &mut self,
+        shared: &mut SharedContext,
+        now: Instant,
+        id: TaskId,
+        from: PublicKey,
+        needs: Needs,
+    ) {
+        let Some(task) = self.open.get_mut(&id) else { return };
+        shared.stats.not_allowed_seen += 1;
+        task.nodes.refused_by_policy(from, needs);
+        task.nodes.last = Some((from, Moved::NotAllowed));
+        if !self.end_if_not_allowed(shared, now, id) {
+            self.place(shared, now, id, None);
+        }
+    }
+
+    /// Ends a task that no live executor permits. Before the view is complete, one that permits it may not be in it yet.
+    /// The end is no outcome of the task: another submitter may be permitted.
+    fn end_if_not_allowed(&mut self, shared: &mut SharedContext, now: Instant, id: TaskId) -> bool {
+        let Some(task) = self.open.get(&id) else { return false };
+        let list = shared.executors(&task.spec.kind, &task.spec.key);
+        let Some(needs) = task.nodes.needed(&list).filter(|_| self.complete_at.is_some()) else {
+            return false;
+        };
+        let error = JobError::NotAllowed { kind: task.spec.kind.clone(), needs: needs.to_string() }.bounded();
+        self.resolve(shared, now, id, Err(error), None);
+        true
     }
 
     fn failed(

@@ -12,7 +12,8 @@ use minicbor::{Decode, Encode};
 
 use super::error::JobError;
 use super::message::{Reason, Refused};
-use super::options::MAX_ERROR_TEXT_LEN;
+use super::options::{MAX_ERROR_TEXT_LEN, MAX_KIND_LEN};
+use super::policy::Needs;
 use super::task::TaskId;
 use crate::key::PublicKey;
 use crate::ring::Epoch;
@@ -111,6 +112,8 @@ struct ErrorFields {
     token: Option<Epoch>,
     #[cbor(n(4), with = "minicbor::bytes")]
     hash: Option<[u8; 32]>,
+    #[n(5)]
+    kind: Option<String>,
 }
 
 codes! {
@@ -129,6 +132,7 @@ codes! {
         12 = Settled { hash: hash }
         13 = TooLarge { len: number }
         14 = Lost { workers: number, names: text }
+        15 = NotAllowed { needs: text, kind: kind }
     }
 }
 
@@ -143,6 +147,9 @@ impl<'b, C> Decode<'b, C> for JobError {
         let fields = ErrorFields::decode(d, ctx)?;
         if fields.text.len() > MAX_ERROR_TEXT_LEN {
             return Err(DecodeError::message("an error text is over its limit"));
+        }
+        if fields.kind.as_ref().is_some_and(|kind| kind.len() > MAX_KIND_LEN) {
+            return Err(DecodeError::message("a kind is over its limit"));
         }
         fields.take().ok_or_else(|| DecodeError::message("not an error"))
     }
@@ -164,6 +171,8 @@ struct RefusedFields {
     hash: Option<[u8; 32]>,
     #[n(6)]
     error: Option<JobError>,
+    #[n(7)]
+    needs: Option<Needs>,
 }
 
 codes! {
@@ -178,6 +187,7 @@ codes! {
         8 = Unknown {}
         9 = HandedBack {}
         10 = Forwarded { runner: runner }
+        11 = NotAllowed { needs: needs }
     }
 }
 
@@ -192,6 +202,7 @@ impl<C> Encode<C> for Refused {
             runner: None,
             hash: None,
             error: None,
+            needs: None,
         };
         empty.put(reason.clone()).encode(e, ctx)
     }

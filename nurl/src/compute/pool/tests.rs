@@ -1,5 +1,6 @@
 use super::super::job::Priority;
 use super::*;
+use crate::key::PublicKey;
 
 fn on_runtime<F: Future<Output = ()>>(body: F) {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(body);
@@ -14,7 +15,7 @@ fn run(id: u64, kind: &str, payload: &'static [u8], life: Duration) -> Run {
         kind: kind.into(),
         key: Bytes::new(),
         payload: Bytes::from_static(payload),
-        submitter: owner,
+        submitter: Submitter::alone(owner),
         parent: None,
         token: Epoch { counter: 1, owner },
         deadline: rt::time::now() + life,

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::outgoing::{Loss, Message, Outgoing, Refusal};
 use super::outlets::Outlets;
+use crate::compute::job::Submitter;
 use crate::error::Error;
 use crate::key::PublicKey;
 use crate::membership::{self, Detector, Via};
@@ -110,7 +111,8 @@ impl Mail {
             }
             ReliableEvent::Message { peer, kind, body } => {
                 if ends.transport.level(&peer).may_submit() {
-                    ends.outlets.work_message(ends.transport.account(&peer), kind, body);
+                    let from = Submitter::new(peer, ends.transport.standing(&peer).cloned());
+                    ends.outlets.work_message(from, kind, body);
                 } else {
                     self.beyond_level += 1;
                 }

@@ -9,10 +9,9 @@ use bytes::Bytes;
 use zeroize::Zeroizing;
 
 use super::levels::Levels;
-use crate::authority::account::Account;
 use crate::authority::credential::Credential;
 use crate::authority::revocation::Revocation;
-use crate::compute::job::MemberChange;
+use crate::compute::job::{MemberChange, Submitter};
 use crate::key::PublicKey;
 use crate::node::command::{View, Waiting, WorkInput, datagram_bytes};
 use crate::node::event::{Bus, NodeEvent};
@@ -96,7 +95,7 @@ impl Outlets {
     }
 
     /// Passes a message of jobs or of replicated state to the plane above.
-    pub(super) fn work_message(&mut self, from: Account, kind: u8, body: Bytes) {
+    pub(super) fn work_message(&mut self, from: Submitter, kind: u8, body: Bytes) {
         self.tell_work(WorkInput::Message { from, kind, body });
     }
 
@@ -174,9 +173,9 @@ mod tests {
             outlets.datagrams(Vec::new());
         }
         assert_eq!(outlets.application_dropped, 2 * (1 + 1 + 2));
-        outlets.work_message(Account::alone(key(1)), kind::JOB, body.clone());
+        outlets.work_message(Submitter::alone(key(1)), kind::JOB, body.clone());
         outlets.send_failed(key(2));
-        outlets.work_message(Account::alone(key(3)), kind::JOB, body);
+        outlets.work_message(Submitter::alone(key(3)), kind::JOB, body);
         outlets.verdict(key(4), MemberChange::Dead);
         assert_eq!((outlets.work_dropped, outlets.has_untold()), (1, true));
         outlets.tell_again();

@@ -27,6 +27,7 @@ use self::placing::Placing;
 use self::tasks::Tasks;
 use super::command::{Departure, NetCommand, Reply, WorkCommand, WorkInput, WorkStats};
 use super::ending::Cause;
+use crate::authority::checker::Standing;
 use crate::compute::job::Jobs;
 use crate::compute::pool::{Pool, Report};
 use crate::error::Error;
@@ -136,7 +137,10 @@ impl WorkPlane {
             WorkInput::Message { from, body, .. } => {
                 self.replicator.handle_message(now, time::unix_now(), from.key(), &body);
             }
-            WorkInput::Issued(pass) => self.durable.take_pass(pass),
+            WorkInput::Issued(pass) => {
+                self.jobs.set_standing(Standing::of(&pass));
+                self.durable.take_pass(pass);
+            }
             WorkInput::Revoked(news) => self.durable.take_revocations(news),
             WorkInput::Rotated(record) => self.durable.take_secret(record),
             WorkInput::SendFailed { peer } => {

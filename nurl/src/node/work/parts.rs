@@ -9,6 +9,7 @@ use super::inlets::Inlets;
 use super::leaving::Leaving;
 use super::placing::Placing;
 use super::tasks::Tasks;
+use crate::authority::checker::Standing;
 use crate::compute::job::{self, Jobs};
 use crate::compute::pool::{Handlers, Pool};
 use crate::error::Error;
@@ -30,6 +31,8 @@ pub(in super::super) struct WorkParts {
     pub(in super::super) key: PublicKey,
     pub(in super::super) boot: u64,
     pub(in super::super) role: Role,
+    /// The standing that this node's pass gives it, if it has one already.
+    pub(in super::super) standing: Option<Standing>,
     pub(in super::super) planes: Planes,
     pub(in super::super) handlers: Handlers,
     pub(in super::super) store: Option<Store>,
@@ -54,6 +57,12 @@ impl WorkPlane {
         jobs.set_unix_now(time::unix_now());
         for (kind, limits) in parts.handlers.kinds() {
             jobs.register(kind, limits.clone());
+        }
+        for (kind, needs) in parts.handlers.policies() {
+            jobs.allow(kind, needs.clone());
+        }
+        if let Some(standing) = parts.standing {
+            jobs.set_standing(standing);
         }
         let config = replicator::Config {
             observer: parts.role == Role::Observer,

@@ -75,6 +75,8 @@ impl Tasks {
             }
             JobEvent::Progress { .. }
             | JobEvent::Reassigned { .. }
+            | JobEvent::Admitted { .. }
+            | JobEvent::NotAllowed { .. }
             | JobEvent::Ran { .. }
             | JobEvent::Duplicate { .. }
             | JobEvent::Fenced { .. } => {}

@@ -60,6 +60,7 @@ use super::{
 };
 use crate::authority::UnixSeconds;
 use crate::authority::account::Account;
+use crate::authority::checker::Standing;
 use crate::authority::level::Level;
 use crate::authority::revocation::{NotTaken, Revocation, Revocations, Subject};
 use crate::key::{AllowList, PublicKey};
@@ -201,9 +202,9 @@ impl Transport {
         self.peers.level(peer)
     }
 
-    /// On whose account a peer has what it has here, as far as its latest session showed.
-    pub fn account(&self, peer: &PublicKey) -> Account {
-        self.peers.account(peer)
+    /// A peer's standing, as far as its latest session proved one.
+    pub fn standing(&self, peer: &PublicKey) -> Option<&Standing> {
+        self.peers.standing(peer)
     }
 
     // ---- Revocations.

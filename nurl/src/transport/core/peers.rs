@@ -216,8 +216,12 @@ impl PeerTable {
 
     /// What a peer's latest session permits; the least for a peer that has had none.
     pub(super) fn level(&self, peer: &PublicKey) -> Level {
-        let standing = self.known.get(peer).and_then(|known| known.standing.as_ref());
-        standing.map_or(Level::Look, |standing| standing.level)
+        self.standing(peer).map_or(Level::Look, |standing| standing.level)
+    }
+
+    /// What a peer's latest session proved.
+    pub(super) fn standing(&self, peer: &PublicKey) -> Option<&Standing> {
+        self.known.get(peer).and_then(|known| known.standing.as_ref())
     }
 
     /// On whose account a peer is here; its own alone, for a peer that has had no session.

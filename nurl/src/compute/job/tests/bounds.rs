@@ -180,7 +180,7 @@ fn outcomes_are_bounded_and_none_is_evicted() {
             keep: secs(60),
             record: Record::new(Ok(outcome), token, key(2)),
         };
-        jobs.dispatch(now, Account::alone(key(2)), Message::Replica(copy));
+        jobs.dispatch(now, Submitter::alone(key(2)), Message::Replica(copy));
         (jobs.replica.len(), jobs.replica.held_bytes(), jobs.stats().records_refused)
     };
     let big = Bytes::from(vec![0; 1 << 24]);
@@ -206,20 +206,24 @@ fn the_outbox_and_the_notices_are_bounded() {
     let task = TaskId::from_bytes([1; 16]);
     for _ in 0..options::MAX_OUTBOX + 10 {
         let ask = Message::Ask { task, digest: [0; 32] };
-        world.jobs(1).dispatch(now, Account::alone(key(2)), ask);
+        world.jobs(1).dispatch(now, Submitter::alone(key(2)), ask);
     }
     assert_eq!(world.jobs(1).stats().outbox_dropped, 10);
     let mine = world.jobs(2).submit(now, "work", b"", Bytes::new(), SubmitOptions::default()).unwrap();
     let token = Epoch { counter: 1, owner: key(1) };
     let accepted = Message::Accepted { task: mine, attempt: 0, boot: 1, token };
-    world.jobs(2).dispatch(now, Account::alone(key(1)), accepted);
+    world.jobs(2).dispatch(now, Submitter::alone(key(1)), accepted);
     for _ in 0..options::MAX_EVENTS + 10 {
         let progress = Message::Progress { task: mine, attempt: 0, note: Bytes::new() };
-        world.jobs(2).dispatch(now, Account::alone(key(1)), progress);
+        world.jobs(2).dispatch(now, Submitter::alone(key(1)), progress);
     }
     assert!(world.jobs(2).stats().events_dropped > 0);
     let record = Record::new(Ok(Bytes::new()), token, key(1));
-    world.jobs(2).dispatch(now, Account::alone(key(1)), Message::Outcome { task: mine, attempt: 0, record });
+    world.jobs(2).dispatch(
+        now,
+        Submitter::alone(key(1)),
+        Message::Outcome { task: mine, attempt: 0, record },
+    );
     let events = std::iter::from_fn(|| world.jobs(2).poll_event());
     assert!(events.last().is_some_and(|event| matches!(event, JobEvent::Done { .. })), "never dropped");
 }
@@ -244,7 +248,7 @@ fn bytes_that_are_no_message_are_counted() {
     let mut world = World::new(1, 1);
     let now = world.now;
     for bytes in [&b""[..], &[1], &[1, 255, 255], &[1, 1, 0, 0xff], &[200, 0, 0]] {
-        world.jobs(1).handle_message(now, Account::alone(key(2)), Bytes::from_static(bytes));
+        world.jobs(1).handle_message(now, Submitter::alone(key(2)), Bytes::from_static(bytes));
     }
     assert_eq!((world.jobs(1).stats().malformed, world.jobs(1).stats().unknown_type), (4, 1));
 }
@@ -332,21 +336,21 @@ fn an_acknowledgement_that_overtakes_its_outcome_counts_and_such_are_bounded() {
         })
     };
     let jobs = world.jobs(2);
-    jobs.dispatch(now, Account::alone(key(3)), Message::Ack { task, hash: [0; 32] });
-    jobs.dispatch(now, Account::alone(key(1)), copy(task));
+    jobs.dispatch(now, Submitter::alone(key(3)), Message::Ack { task, hash: [0; 32] });
+    jobs.dispatch(now, Submitter::alone(key(1)), copy(task));
     assert!(jobs.record(task).unwrap().is_settled());
     let other = TaskId::from_bytes([6; 16]);
-    jobs.dispatch(now, Account::alone(key(3)), Message::Ack { task: other, hash: [0; 32] });
+    jobs.dispatch(now, Submitter::alone(key(3)), Message::Ack { task: other, hash: [0; 32] });
     for n in 0..options::MAX_EARLY_ACKS as u32 {
         let mut id = [0; 16];
         id[..4].copy_from_slice(&n.to_le_bytes());
         jobs.dispatch(
             now,
-            Account::alone(key(3)),
+            Submitter::alone(key(3)),
             Message::Ack { task: TaskId::from_bytes(id), hash: [0; 32] },
         );
     }
-    jobs.dispatch(now, Account::alone(key(1)), copy(other));
+    jobs.dispatch(now, Submitter::alone(key(1)), copy(other));
     assert!(!jobs.record(other).unwrap().is_settled(), "the oldest was forgotten");
 }
 

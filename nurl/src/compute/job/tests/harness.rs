@@ -9,6 +9,8 @@ use bytes::Bytes;
 use rand_core::{Rng as _, SeedableRng};
 
 use super::super::*;
+use crate::authority::account::Account;
+use crate::authority::level::Level;
 use crate::key::PublicKey;
 use crate::kit::draw;
 use crate::rt::Rng;
@@ -98,6 +100,8 @@ pub(super) struct World {
     pub(super) parents: BTreeMap<TaskId, TaskId>,
     pub(super) messages: u64,
     pub(super) messages_to: BTreeMap<PublicKey, u64>,
+    /// What the pass of each node says; nothing is proved of the others.
+    levels: BTreeMap<PublicKey, Level>,
     config: Config,
     queue: BTreeMap<(Instant, u64), Happening>,
     cancelled: BTreeSet<(PublicKey, RunId)>,
@@ -126,6 +130,7 @@ impl World {
             parents: BTreeMap::new(),
             messages: 0,
             messages_to: BTreeMap::new(),
+            levels: BTreeMap::new(),
             config,
             queue: BTreeMap::new(),
             cancelled: BTreeSet::new(),
@@ -146,6 +151,20 @@ impl World {
         jobs.on_view_complete(self.now);
         persist(&mut jobs);
         self.nodes.insert(who, Node { jobs, boot, up: true, events: Vec::new(), view });
+    }
+
+    /// Gives a node a pass of this level.
+    pub(super) fn set_level(&mut self, n: u8, level: Level) {
+        self.levels.insert(key(n), level);
+        let standing = self.submitter(key(n)).standing().expect("it was just given");
+        self.jobs(n).set_standing(standing);
+    }
+
+    fn submitter(&self, key: PublicKey) -> Submitter {
+        match self.levels.get(&key) {
+            Some(level) => Submitter::for_tests(Account::alone(key), *level, ""),
+            None => Submitter::alone(key),
+        }
     }
 
     pub(super) fn jobs(&mut self, n: u8) -> &mut Jobs {
@@ -203,7 +222,8 @@ impl World {
 
     pub(super) fn inject(&mut self, from: u8, to: u8, message: &message::Message) {
         let now = self.now;
-        self.jobs(to).handle_message(now, Account::alone(key(from)), message.encode());
+        let from = self.submitter(key(from));
+        self.jobs(to).handle_message(now, from, message.encode());
         self.drain();
     }
 
@@ -275,8 +295,9 @@ impl World {
         let now = self.now;
         match what {
             Happening::Arrives { from, to, body } => {
+                let from = self.submitter(from);
                 if let Some(node) = self.nodes.get_mut(&to).filter(|node| node.up) {
-                    node.jobs.handle_message(now, Account::alone(from), body);
+                    node.jobs.handle_message(now, from, body);
                 }
             }
             Happening::NotDelivered { at, to } => {

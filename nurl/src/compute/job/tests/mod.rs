@@ -6,6 +6,7 @@ mod ends;
 mod faults;
 mod harness;
 mod losses;
+mod policies;
 mod routing;
 mod seeds;
 mod shares;

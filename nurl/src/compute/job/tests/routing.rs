@@ -137,29 +137,29 @@ fn a_submit_that_comes_twice_runs_once_and_is_answered_twice() {
             .map(|(_, bytes)| Message::decode(&bytes).unwrap())
             .collect()
     };
-    jobs.handle_message(now, Account::alone(key(2)), submit.encode());
+    jobs.handle_message(now, Submitter::alone(key(2)), submit.encode());
     let run = jobs.poll_run(now).unwrap();
     assert!(matches!(answers(&mut jobs)[..], [Message::Accepted { attempt: 0, boot: 1, .. }]));
-    jobs.handle_message(now, Account::alone(key(2)), submit.encode());
+    jobs.handle_message(now, Submitter::alone(key(2)), submit.encode());
     assert!(jobs.poll_run(now).is_none());
     assert!(matches!(answers(&mut jobs)[..], [Message::Accepted { .. }]));
     jobs.finished(now + ms(10), run.id, Ok(Bytes::from_static(b"r")));
     let is_outcome = |m: &Message| matches!(m, Message::Outcome { record, .. } if record.by == key(1));
     assert!(answers(&mut jobs).iter().any(is_outcome));
-    jobs.handle_message(now, Account::alone(key(2)), submit.encode());
+    jobs.handle_message(now, Submitter::alone(key(2)), submit.encode());
     assert!(jobs.poll_run(now).is_none(), "a finished task is not run again");
     assert!(answers(&mut jobs).iter().any(is_outcome), "its outcome is said again");
     assert_eq!((jobs.stats().runs, jobs.stats().duplicate_submits), (1, 2));
     // After the acknowledgement only the hash is left.
-    jobs.handle_message(now, Account::alone(key(2)), Message::Ack { task, hash: [0; 32] }.encode());
-    jobs.handle_message(now, Account::alone(key(2)), submit.encode());
+    jobs.handle_message(now, Submitter::alone(key(2)), Message::Ack { task, hash: [0; 32] }.encode());
+    jobs.handle_message(now, Submitter::alone(key(2)), submit.encode());
     let answer = answers(&mut jobs);
     assert!(
         matches!(answer[..], [Message::Refused(Refused { reason: Reason::Settled { .. }, .. })]),
         "{answer:?}"
     );
     // The same id with another payload is an error, whatever the state.
-    jobs.handle_message(now, Account::alone(key(2)), submit_message(task, 2, 0, b"other").encode());
+    jobs.handle_message(now, Submitter::alone(key(2)), submit_message(task, 2, 0, b"other").encode());
     assert!(matches!(answers(&mut jobs)[..], [Message::Refused(Refused { reason: Reason::Conflict, .. })]));
 }
 

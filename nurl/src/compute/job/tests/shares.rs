@@ -7,6 +7,8 @@ use super::super::message::{Message, RecordCopy, Submit};
 use super::super::spec::digest;
 use super::super::*;
 use super::harness::{View, World, key, ms, secs};
+use crate::authority::account::Account;
+use crate::authority::level::Level;
 use crate::ring::Epoch;
 
 const PAYLOAD: &[u8] = b"x";
@@ -38,6 +40,10 @@ fn forwarded(task: TaskId, submitter: u8) -> Message {
 
 fn claim(task: TaskId, payload: &[u8]) -> Message {
     Message::Claim { task, attempt: 4, digest: digest("work", b"key", payload) }
+}
+
+fn peer(account: Account) -> Submitter {
+    Submitter::for_tests(account, Level::Worker, "")
 }
 
 /// The messages that a node got.
@@ -148,7 +154,7 @@ fn a_worker_that_tells_many_outcomes_does_not_make_others_tasks_run_twice() {
     for node in 1..=3 {
         let now = world.now;
         for n in 0..options::MAX_RECORDS as u32 + 500 {
-            world.jobs(node).dispatch(now, Account::alone(key(5)), replica(n, 5));
+            world.jobs(node).dispatch(now, Submitter::alone(key(5)), replica(n, 5));
         }
         while world.jobs(node).poll_transmit().is_some() {}
     }
@@ -222,7 +228,7 @@ fn submit_as(world: &mut World, account: Account, number: u32, priority: Priorit
         ..base
     };
     let now = world.now;
-    world.jobs(1).handle_message(now, account, Message::Submit(submitted).encode());
+    world.jobs(1).handle_message(now, peer(account), Message::Submit(submitted).encode());
     world.drain();
 }
 
@@ -269,7 +275,7 @@ fn outcomes_told_by_all_keys_of_one_invitation_push_nobody_elses_out() {
             copy.record = Record::new(Err(JobError::Deadline), copy.record.token, copy.record.by);
             copy.submitters = vec![account.key()];
         }
-        world.jobs(1).dispatch(now, account, message);
+        world.jobs(1).dispatch(now, peer(account), message);
         while world.jobs(1).poll_transmit().is_some() {}
     };
     for n in 0..100 {
