@@ -31,9 +31,9 @@
 //!
 //! # Rejected input
 //! Values of another kind than their key; states for keys that this node doesn't own in its own view (it answers with
-//! that view), bytes that are not canonical, and everything over a limit. A peer changes its own slots only: what others wrote is taken from owners of
-//! the key in the views of the last 10 minutes, and from members that stood in for them (`authors`, `history`). There
-//! are no hinted hand-offs: while an owner is away the other owners hold the key.
+//! that view), bytes that are not canonical, and everything over a limit. A peer changes its own slots only: what others
+//! wrote is taken from owners of the key in the views of the last 10 minutes, and from members that stood in for them
+//! (`authors`, `history`). There are no hinted hand-offs: while an owner is away the other owners hold the key.
 
 mod apply;
 mod asking;
