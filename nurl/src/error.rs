@@ -84,14 +84,6 @@ pub enum Error {
     /// A state call failed.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The key was created with another kind of value. Nothing was changed.
-    #[error("{key} holds a {held}: use it as that, or take another key")]
-    OtherKind {
-        /// The key.
-        key: String,
-        /// The kind of its value.
-        held: &'static str,
-    },
     /// The write is made, but no owner of the key has acknowledged it yet. The node keeps sending it, and it is
     /// lost if this process ends first: wait for the mesh instead of repeating the write.
     #[error(

@@ -18,7 +18,7 @@ use crate::authority::revocation::Revocation;
 use crate::authority::rotation::SignedSecret;
 use crate::compute::job::{Drained, MemberChange, SubmitOptions, Submitter, TaskId};
 use crate::key::{AllowList, PublicKey};
-use crate::replication::crdt::Digest;
+use crate::replication::crdt::{Digest, Kind};
 use crate::ring::RingMember;
 use crate::rt::sync::{mpsc, oneshot};
 use crate::transport::Priority;
@@ -202,13 +202,13 @@ pub(super) enum WorkCommand {
     /// Ends a task.
     Cancel { task: TaskId, reply: Reply<bool> },
     /// Changes replicated state.
-    Update { key: Bytes, op: crate::replication::replicator::Op, reply: Reply<Result<(), Error>> },
+    Update { name: Bytes, op: crate::replication::replicator::Op, reply: Reply<Result<(), Error>> },
     /// Reads replicated state.
-    Read { key: Bytes, reply: Reply<Result<Option<crate::replication::crdt::Value>, Error>> },
+    Read { kind: Kind, name: Bytes, reply: Reply<Result<Option<crate::replication::crdt::Value>, Error>> },
     /// The work plane's counters.
     Stats { reply: Reply<WorkStats> },
     /// The digest of this node's own copy of a key.
-    Digest { key: Bytes, reply: Reply<Option<Digest>> },
+    Digest { key: Vec<u8>, reply: Reply<Option<Digest>> },
     /// Stops taking work and gives back tasks that don't end in time; the reply comes when no task is left.
     Drain { limit: Duration, reply: Reply<Result<Drained, Error>> },
     /// Replies when a first view of the mesh has arrived.

@@ -41,7 +41,6 @@ use crate::membership::join::Obstacle;
 use crate::membership::{Roles, State};
 use crate::mesh::MeshId;
 use crate::net::reach::hub_client::DownReason;
-use crate::replication::crdt::Digest;
 use crate::rt::sync::{Mutex, mpsc, oneshot};
 use crate::rt::task::Planes;
 use crate::rt::time;
@@ -381,7 +380,7 @@ impl Node {
 
     // ---- State.
 
-    /// A replicated counter.
+    /// A replicated counter. A register or a set under the same key is another object.
     pub fn counter(&self, key: &str) -> Counter {
         Counter::new(self, key)
     }
@@ -394,16 +393,6 @@ impl Node {
     /// A replicated set: an add wins over a concurrent remove.
     pub fn set(&self, key: &str) -> Set {
         Set::new(self, key)
-    }
-
-    /// The digest of this node's own copy of a key, if it holds one: equal digests are equal bytes. It asks no other
-    /// node, so the owners' copies can be compared.
-    ///
-    /// # Errors
-    /// [`Error::Closed`].
-    pub async fn held_digest(&self, key: &str) -> Result<Option<Digest>, Error> {
-        let key = Bytes::copy_from_slice(key.as_bytes());
-        self.ask_work(|reply| WorkCommand::Digest { key, reply }).await
     }
 
     // ---- Transport.

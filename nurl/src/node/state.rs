@@ -1,19 +1,18 @@
 //! Replicated state, as the application uses it: a counter, a register, a set, each under a key.
 //!
 //! A write is made locally, under this node's own replica id, and is then sent to the key's owners; it is never
-//! applied twice. `Ok` means that the write is safe: an owner or this node's store has it. A key has one kind, that
-//! of its first write: a write of another kind changes nothing. An observer has no replica id: one of the key's
-//! owners writes in its place. A read asks the owners and merges their answers. No call waits for a quorum: two
-//! readers may see different states until the owners have synchronised.
+//! applied twice. `Ok` means that the write is safe: an owner or this node's store has it. The counter, the register and
+//! the set under one key are three objects, which know nothing of each other. An observer has no replica id: one of
+//! the object's owners writes in its place. A read asks the owners and merges their answers. No call waits for a quorum:
+//! two readers may see different states until the owners have synchronised.
 
 use bytes::Bytes;
 
 use super::Node;
 use super::command::WorkCommand;
-use super::work::other_kind;
 use crate::Error;
-use crate::replication::crdt::{Kind, Value};
-use crate::replication::replicator::Op;
+use crate::replication::crdt::{Digest, Kind, Value};
+use crate::replication::replicator::{Op, state_key};
 
 /// A replicated counter; see [`Node::counter`].
 #[derive(Clone)]
@@ -30,44 +29,40 @@ pub struct Set(Handle);
 #[derive(Clone)]
 struct Handle {
     node: Node,
-    key: Bytes,
+    kind: Kind,
+    name: Bytes,
 }
 
 impl Handle {
-    fn new(node: &Node, key: &str) -> Handle {
-        Handle { node: node.clone(), key: Bytes::copy_from_slice(key.as_bytes()) }
+    fn new(node: &Node, kind: Kind, name: &str) -> Handle {
+        Handle { node: node.clone(), kind, name: Bytes::copy_from_slice(name.as_bytes()) }
     }
 
     async fn update(&self, op: Op) -> Result<(), Error> {
-        let key = self.key.clone();
-        self.node.ask_work(|reply| WorkCommand::Update { key, op, reply }).await?
+        let name = self.name.clone();
+        self.node.ask_work(|reply| WorkCommand::Update { name, op, reply }).await?
     }
 
     async fn read(&self) -> Result<Option<Value>, Error> {
-        let key = self.key.clone();
-        self.node.ask_work(|reply| WorkCommand::Read { key, reply }).await?
+        let (kind, name) = (self.kind, self.name.clone());
+        self.node.ask_work(|reply| WorkCommand::Read { kind, name, reply }).await?
     }
 
-    /// The key's value of `kind`, if the key has a value.
-    async fn read_kind(&self, kind: Kind) -> Result<Option<Value>, Error> {
-        let Some(value) = self.read().await? else { return Ok(None) };
-        match value.part(kind) {
-            Some(part) => Ok(Some(part.clone())),
-            None => Err(other_kind(&self.key, value.kind())),
-        }
+    async fn held_digest(&self) -> Result<Option<Digest>, Error> {
+        let key = state_key(self.kind, &self.name);
+        self.node.ask_work(|reply| WorkCommand::Digest { key, reply }).await
     }
 }
 
 impl Counter {
     pub(super) fn new(node: &Node, key: &str) -> Counter {
-        Counter(Handle::new(node, key))
+        Counter(Handle::new(node, Kind::Counter, key))
     }
 
     /// Adds `by`, which may be negative.
     ///
     /// # Errors
-    /// [`Error::OtherKind`], [`Error::State`]: nothing was added. [`Error::Unacknowledged`]: the addition is still
-    /// under way.
+    /// [`Error::State`]: nothing was added. [`Error::Unacknowledged`]: the addition is still under way.
     pub async fn add(&self, by: i64) -> Result<(), Error> {
         self.0.update(Op::Add { by }).await
     }
@@ -75,18 +70,27 @@ impl Counter {
     /// The sum of all additions that have reached the owners.
     ///
     /// # Errors
-    /// [`Error::State`] when no owner answers, [`Error::OtherKind`].
+    /// [`Error::State`] when no owner answers.
     pub async fn get(&self) -> Result<i128, Error> {
-        match self.0.read_kind(Kind::Counter).await? {
+        match self.0.read().await? {
             Some(Value::Counter(counter)) => Ok(counter.value()),
             _ => Ok(0),
         }
+    }
+
+    /// The digest of this node's own copy, if it holds one: equal digests are equal bytes. It asks no other node, so the
+    /// owners' copies can be compared.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub async fn held_digest(&self) -> Result<Option<Digest>, Error> {
+        self.0.held_digest().await
     }
 }
 
 impl Register {
     pub(super) fn new(node: &Node, key: &str) -> Register {
-        Register(Handle::new(node, key))
+        Register(Handle::new(node, Kind::Register, key))
     }
 
     /// Sets the value.
@@ -103,16 +107,24 @@ impl Register {
     /// # Errors
     /// As [`Counter::get`].
     pub async fn get(&self) -> Result<Option<Vec<u8>>, Error> {
-        match self.0.read_kind(Kind::Register).await? {
+        match self.0.read().await? {
             Some(Value::Register(register)) => Ok(register.value().map(<[u8]>::to_vec)),
             _ => Ok(None),
         }
+    }
+
+    /// As [`Counter::held_digest`].
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub async fn held_digest(&self) -> Result<Option<Digest>, Error> {
+        self.0.held_digest().await
     }
 }
 
 impl Set {
     pub(super) fn new(node: &Node, key: &str) -> Set {
-        Set(Handle::new(node, key))
+        Set(Handle::new(node, Kind::Set, key))
     }
 
     /// Adds an element.
@@ -137,9 +149,17 @@ impl Set {
     /// # Errors
     /// As [`Counter::get`].
     pub async fn members(&self) -> Result<Vec<Vec<u8>>, Error> {
-        match self.0.read_kind(Kind::Set).await? {
+        match self.0.read().await? {
             Some(Value::Set(set)) => Ok(set.iter().map(<[u8]>::to_vec).collect()),
             _ => Ok(Vec::new()),
         }
+    }
+
+    /// As [`Counter::held_digest`].
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub async fn held_digest(&self) -> Result<Option<Digest>, Error> {
+        self.0.held_digest().await
     }
 }

@@ -1,8 +1,8 @@
 //! Replicated state in the store.
 //!
 //! Table `state` has the replicator's records: the name is the key, the bytes are the replicator's
-//! ([`Replicator::record`](crate::replication::replicator::Replicator::record)). The record `clock high water` is
-//! `wall_ms:8 ‖ logical:4`, both little-endian.
+//! ([`Replicator::record`](crate::replication::replicator::Replicator::record)). The record `state layout` is a byte, which
+//! tells how these are to be read. The record `clock high water` is `wall_ms:8 ‖ logical:4`, both little-endian.
 
 use crate::key::PublicKey;
 use crate::replication::crdt::Stamp;
@@ -14,6 +14,12 @@ pub const MAX_BATCH: usize = 4096;
 
 /// The name of the clock's record.
 const CLOCK: &str = "clock high water";
+
+/// The name of the layout's record.
+const LAYOUT: &str = "state layout";
+
+/// The layout that is written and read. Stores without the record have layout 1, whose keys don't begin with their kind.
+const LAYOUT_NOW: [u8; 1] = [2];
 
 /// What the replicator keeps in a store.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +55,7 @@ impl StateRecords<'_> {
         stamp.extend_from_slice(&clock.logical.to_le_bytes());
         self.0.write(|write| {
             write.put_all(Table::STATE, records)?;
+            write.set_meta(LAYOUT, &LAYOUT_NOW)?;
             write.set_meta(CLOCK, &stamp)
         })
     }
@@ -56,9 +63,18 @@ impl StateRecords<'_> {
     /// Gives every record of the replicator, by key.
     ///
     /// # Errors
-    /// [`StoreError::Database`].
-    pub fn each_state(&self, each: impl FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
-        self.0.each(Table::STATE, each)
+    /// [`StoreError::OtherLayout`] (no record is given then) or [`StoreError::Database`].
+    pub fn each_state(&self, mut each: impl FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
+        let readable = self.0.meta(LAYOUT)?.is_some_and(|layout| layout == LAYOUT_NOW);
+        let mut unread = false;
+        self.0.each(Table::STATE, |key, record| {
+            if readable {
+                each(key, record);
+            } else {
+                unread = true;
+            }
+        })?;
+        if unread { Err(StoreError::OtherLayout("replicated state")) } else { Ok(()) }
     }
 }
 
@@ -86,6 +102,29 @@ mod tests {
         let mut keys = Vec::new();
         StateRecords(&store).each_state(|key, record| keys.push((key.to_vec(), record.len()))).unwrap();
         assert_eq!(keys, [(vec![1], 100), (vec![3], 100)]);
+    }
+
+    #[test]
+    fn records_of_another_layout_are_not_read_and_a_store_without_records_has_none() {
+        for (layout, records, read) in
+            [(None, 1, false), (None, 0, true), (Some([3]), 1, false), (Some([2]), 1, true)]
+        {
+            let store = Store::in_memory(&mut rng(1)).unwrap();
+            let records: Vec<_> = (0..records).map(|n| (vec![n], Some(vec![n]))).collect();
+            store
+                .write(|write| {
+                    write.put_all(Table::STATE, &records)?;
+                    layout.map_or(Ok(()), |layout| write.set_meta(LAYOUT, &layout))
+                })
+                .unwrap();
+            let mut given = 0;
+            let outcome = StateRecords(&store).each_state(|_, _| given += 1);
+            if read {
+                assert!(outcome.is_ok() && given == records.len());
+            } else {
+                assert!(matches!(outcome, Err(StoreError::OtherLayout(_))) && given == 0);
+            }
+        }
     }
 
     #[test]

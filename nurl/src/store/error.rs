@@ -58,6 +58,11 @@ pub enum StoreError {
     /// A record is not in the form that this version writes.
     #[error("the store's record of {0} is damaged")]
     Damaged(&'static str),
+    /// The store's records have another layout than this version's: it reads none of them.
+    #[error(
+        "its {0} is from another version of nurl: go back to that version, or move the store away to begin anew"
+    )]
+    OtherLayout(&'static str),
     /// A replicated value can't be taken back: it is damaged, or more than this node may hold.
     #[error("a value in it can't be taken back: {0}")]
     Value(String),

@@ -1,6 +1,5 @@
 //! Replicated counters, registers and sets.
 
-use nurl::Error;
 use nurl::config::Role;
 use nurl::events::State;
 use nurl::state::Departure;
@@ -77,43 +76,44 @@ fn an_element_can_be_removed_from_anywhere() {
 }
 
 #[test]
-fn a_key_is_of_one_kind_and_an_unwritten_one_is_empty() {
+fn one_name_is_a_counter_a_register_and_a_set_that_know_nothing_of_each_other() {
     run(async {
         let mesh = Mesh::start().await;
-        let [worker] = mesh.nodes(Role::Worker).await;
-        assert_eq!(worker.counter("new").get().await.unwrap(), 0);
-        assert_eq!(worker.register("new").get().await.unwrap(), None);
-        assert!(worker.set("new").members().await.unwrap().is_empty());
-        worker.counter("new").add(1).await.unwrap();
-        let is_counter = |error: Error| match error {
-            Error::OtherKind { key, held } => assert_eq!((key.as_str(), held), ("new", "counter")),
-            other => panic!("{other}"),
-        };
-        is_counter(worker.set("new").members().await.unwrap_err());
-        is_counter(worker.set("new").insert(b"x").await.unwrap_err());
-        assert_eq!(worker.counter("new").get().await.unwrap(), 1);
-    });
-}
-
-#[test]
-fn a_write_of_another_kind_is_an_error_and_changes_nothing_from_wherever_it_comes() {
-    run(async {
-        let mesh = Mesh::start().await;
-        let workers: [_; 4] = mesh.nodes(Role::Worker).await;
+        let (dir, key) = (tempfile::tempdir().unwrap(), crate::harness::key());
+        let start = || mesh.join(mesh.builder(Role::Worker).key(key.clone()).store(dir.path()));
+        let worker = start().await;
         let member = mesh.node(Role::Member).await;
         let observer = mesh.node(Role::Observer).await;
-        workers[0].counter("visits").add(5).await.unwrap();
-        for node in workers.iter().chain([&member, &observer]) {
-            let set = soon("the answer", node.set("visits").insert(b"x")).await;
-            assert!(matches!(set, Err(Error::OtherKind { held: "counter", .. })), "{set:?}");
-            let removed = soon("the answer", node.set("visits").remove(b"x")).await;
-            assert!(matches!(removed, Err(Error::OtherKind { held: "counter", .. })), "{removed:?}");
-            let register = soon("the answer", node.register("visits").set(b"x")).await;
-            assert!(matches!(register, Err(Error::OtherKind { held: "counter", .. })), "{register:?}");
+        for node in [&member, &observer] {
+            see(node, worker.key(), State::Alive).await;
         }
-        for node in workers.iter().chain([&member, &observer]) {
-            until("the sum", async || node.counter("visits").get().await.ok() == Some(5)).await;
+        assert_eq!(worker.counter("visits").get().await.unwrap(), 0);
+        assert_eq!(worker.register("visits").get().await.unwrap(), None);
+        assert!(worker.set("visits").members().await.unwrap().is_empty());
+        // Each kind is written first by another node, and by all.
+        let nodes = [&worker, &member, &observer];
+        for number in 0..9 {
+            let node = nodes[(number + number / 3) % 3];
+            match number % 3 {
+                0 => soon("the sum", node.counter("visits").add(5)).await.unwrap(),
+                1 => soon("the text", node.register("visits").set(b"many")).await.unwrap(),
+                _ => soon("the element", node.set("visits").insert(&[number as u8])).await.unwrap(),
+            }
         }
+        soon("the removal", member.set("visits").remove(&[5])).await.unwrap();
+        let holds = async |node: &nurl::Node| {
+            until("the sum", async || node.counter("visits").get().await.ok() == Some(15)).await;
+            let text = async || node.register("visits").get().await.ok().flatten();
+            until("the text", async || text().await.as_deref() == Some(b"many")).await;
+            let members = async || node.set("visits").members().await.ok();
+            until("the elements", async || members().await == Some(vec![vec![2], vec![8]])).await;
+        };
+        for node in nodes {
+            holds(node).await;
+        }
+        worker.shutdown().await;
+        drop(worker);
+        holds(&start().await).await;
     });
 }
 
@@ -134,7 +134,7 @@ fn a_write_acknowledged_just_before_a_shutdown_is_held_by_others() {
 async fn write_and_leave() -> Vec<String> {
     let mesh = Mesh::start().await;
     let stays: [_; 2] = mesh.nodes(Role::Worker).await;
-    let held = async |node: &nurl::Node, key: &str| node.held_digest(key).await.unwrap().is_some();
+    let held = async |node: &nurl::Node, key: &str| node.register(key).held_digest().await.unwrap().is_some();
     let mut lost = Vec::new();
     for number in 0..OFTEN {
         let role = if number % 2 == 0 { Role::Worker } else { Role::Member };
@@ -183,7 +183,7 @@ fn the_first_write_after_joining_finds_the_keys_owners() {
             if let Err(error) = newcomer.counter(&key).add(1).await {
                 panic!("write {number}, by a {role:?}: {error}");
             }
-            assert!(worker.held_digest(&key).await.unwrap().is_some(), "{key}");
+            assert!(worker.counter(&key).held_digest().await.unwrap().is_some(), "{key}");
             newcomers.push(newcomer);
         }
     });

@@ -414,7 +414,7 @@ mod tests {
             let author = ReplicaId { key: insider.key, incarnation: 1 };
             let own =
                 Value::Set(OrSet::default().adding(author, b"element", 0).expect("there is room")).encode();
-            insider.send_message(to, kind::STATE, wire::delta(b"key", Some(1), &own));
+            insider.send_message(to, kind::STATE, wire::delta(b"\x03key", Some(1), &own));
             assert_eq!(node.recv().await.expect("it runs").body, secret("datagram"));
             assert_eq!(node.recv_message().await, Some((insider.key, secret("message"))));
             // The first frame asks for the key, and its answer is past it.

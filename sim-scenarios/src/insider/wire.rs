@@ -91,7 +91,8 @@ pub fn submit(
     job(1, header, payload)
 }
 
-/// A DELTA: a state for an owner of a key. With an id it is a write, which the owner acknowledges.
+/// A DELTA: a state for an owner of a key, which is a kind's byte and a name. With an id it is a write, which the owner
+/// acknowledges.
 pub fn delta(key: &[u8], id: Option<u64>, state: &[u8]) -> Bytes {
     let message = cbor(|e| {
         e.array(2)?.u32(0)?.array(3)?.bytes(key)?;

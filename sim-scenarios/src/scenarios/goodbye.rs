@@ -111,7 +111,7 @@ async fn write_and_leave(world: World, leaver: &Peer, writes: u64) -> (Vec<Strin
 async fn copies_by_digest(world: World, stay: &[Peer], key: &str) -> BTreeMap<[u8; 16], Vec<String>> {
     let mut copies = BTreeMap::new();
     for peer in stay {
-        if let Ok(Some(digest)) = peer.node(&world).await.held_digest(key).await {
+        if let Ok(Some(digest)) = peer.node(&world).await.register(key).held_digest().await {
             copies.entry(digest).or_insert_with(Vec::new).push(peer.name.clone());
         }
     }

@@ -3,6 +3,9 @@
 //! Three workers with stores, or twelve (by the seed), a member and an observer that submit jobs, a hub, and an
 //! [insider](crate::insider): its word about others and its numbers are false, its sessions are real.
 //!
+//! **State.** Before anybody else the insider writes to a counter, a register and a set, each time a value of another kind
+//! than the key says. All nodes then use all three as if nothing had been said. Its own write of the right kind counts.
+//!
 //! **Slander.** Twenty times a second the insider tells each node that everybody has left, then that everybody is
 //! dead. Nobody is held so: a node asks the subject itself. All jobs of that time are done.
 //!
@@ -36,12 +39,15 @@ use nurl::internals::membership::message::{MembershipMessage, MessageBody};
 use nurl::internals::membership::table::Fact;
 use nurl::internals::membership::{Roles, State};
 use nurl::internals::node::Role;
-use nurl::internals::transport::{channel, group};
+use nurl::internals::replication::crdt::{Clock, Kind, LwwRegister, OrSet, PnCounter, Value};
+use nurl::internals::replication::identity::ReplicaId;
+use nurl::internals::replication::replicator::state_key;
+use nurl::internals::transport::{channel, group, kind};
 use nurl::rt::time;
 use nurl::{PublicKey, SecretKey};
 use rand_core::Rng as _;
 
-use crate::cluster::{Cluster, Deadline, Jobs, Peer};
+use crate::cluster::{Cluster, Deadline, Jobs, Peer, secret};
 use crate::insider::{Insider, wire};
 use crate::stage::{Stage, link_ms, with_store};
 
@@ -49,8 +55,8 @@ use crate::stage::{Stage, link_ms, with_store};
 pub const SCENARIO: Scenario = Scenario {
     knobs: &[Knob {
         name: "acts",
-        about: "the lies, added up: 1 slander, 2 lift, 4 epochs, 8 ghosts",
-        default: SLANDER + LIFT + EPOCHS + GHOSTS,
+        about: "the lies, added up: 1 slander, 2 lift, 4 epochs, 8 ghosts, 16 state",
+        default: SLANDER + LIFT + EPOCHS + GHOSTS + STATE,
         least: 1,
         turns: KnobKind::Work,
     }],
@@ -73,11 +79,13 @@ const SLANDER: u64 = 1;
 const LIFT: u64 = 2;
 const EPOCHS: u64 = 4;
 const GHOSTS: u64 = 8;
+const STATE: u64 = 16;
 
 const ALIVE: &str = "nobody reachable is held dead or gone, whatever an insider says";
 const LIFTED: &str = "a member's own word is taken, however far its incarnation was lifted";
 const AGREE: &str = "members see each other while an insider lies";
 const UNADMITTED: &str = "nobody is a member, or has a share of the keys, beyond a pass";
+const KINDS: &str = "no key takes a value of another kind";
 const FOUND: &str = "after all lies a true death is found";
 
 const MEET: Duration = Duration::from_secs(60);
@@ -136,6 +144,10 @@ async fn run(trial: Trial) -> RunResult {
     let acts = trial.knob("acts");
     let first = if draws.next_u32().is_multiple_of(2) { State::Left } else { State::Dead };
     let second = if first == State::Left { State::Dead } else { State::Left };
+    // First, since the insider owns no key yet.
+    if acts & STATE != 0 {
+        state_act(world, &cluster, &eve).await?;
+    }
     if acts & SLANDER != 0 {
         for state in [first, second] {
             slander_act(world, &cluster, &eve, &mut ears, state).await?;
@@ -285,6 +297,72 @@ async fn slander_act(
     jobs.settle(DONE).await?;
     agree(cluster).await?;
     all_alive(cluster, state.as_str())
+}
+
+/// The insider is the first to write to a counter, a register and a set, with values of the other kinds.
+async fn state_act(world: World, cluster: &Cluster, eve: &Insider) -> Result<(), Violation> {
+    const NAME: &str = "written by an insider first";
+    const OWN: u64 = 100;
+    let author = ReplicaId { key: eve.key, incarnation: 1 };
+    let mut register = LwwRegister::default();
+    register.set(author, &mut Clock::default(), time::unix_now(), &secret("false")).expect("it is short");
+    let element = OrSet::default().adding(author, &secret("false"), 0).expect("there is room");
+    let values =
+        [Value::Counter(PnCounter::of(author, OWN, 0)), Value::Register(register), Value::Set(element)];
+    let mut wrong = 0;
+    for of in [Kind::Counter, Kind::Register, Kind::Set] {
+        let key = state_key(of, NAME.as_bytes());
+        for value in values.iter().filter(|value| value.kind() != of || of == Kind::Counter) {
+            wrong += u64::from(value.kind() != of);
+            for peer in cluster.running() {
+                for id in [None, Some(1)] {
+                    eve.send_message(peer.key, kind::STATE, wire::delta(&key, id, &value.encode()));
+                }
+            }
+        }
+    }
+    world.sleep(Duration::from_secs(5)).await;
+    for peer in cluster.peers.iter().filter(|peer| peer.role == Role::Worker) {
+        let metrics = peer.node(&world).await.metrics().await;
+        let metrics = metrics.map_err(|error| Violation::safety(KINDS, error.to_string()))?;
+        let refused = metrics.get("state.malformed").unwrap_or_default();
+        if refused < 2 * wrong {
+            return Err(Violation::safety(
+                KINDS,
+                format!("{} refused {refused} of {}", peer.name, 2 * wrong),
+            ));
+        }
+    }
+    let failed =
+        |peer: &Peer, error: nurl::Error| Violation::safety(KINDS, format!("{}: {error}", peer.name));
+    for peer in &cluster.peers {
+        let node = peer.node(&world).await;
+        node.counter(NAME).add(1).await.map_err(|error| failed(peer, error))?;
+        node.register(NAME).set(&secret("true")).await.map_err(|error| failed(peer, error))?;
+        node.set(NAME).insert(&secret(&peer.name)).await.map_err(|error| failed(peer, error))?;
+    }
+    let names: BTreeSet<Vec<u8>> = cluster.peers.iter().map(|peer| secret(&peer.name).to_vec()).collect();
+    let sum = i128::from(OWN) + cluster.peers.len() as i128;
+    let deadline = Deadline::new(world, KINDS, MEET);
+    loop {
+        let mut missing = Vec::new();
+        for peer in &cluster.peers {
+            let node = peer.node(&world).await;
+            let counted = node.counter(NAME).get().await;
+            let text = node.register(NAME).get().await;
+            let members = node.set(NAME).members().await;
+            let members = members.map(|members| members.into_iter().collect::<BTreeSet<_>>());
+            let agrees = matches!(&counted, Ok(counted) if *counted == sum)
+                && matches!(&text, Ok(Some(text)) if *text == secret("true"))
+                && matches!(&members, Ok(members) if *members == names);
+            if !agrees {
+                missing.push(format!("{} reads {counted:?}, {text:?}, {members:?}", peer.name));
+            }
+        }
+        if !deadline.still_missing(missing).await? {
+            return Ok(());
+        }
+    }
 }
 
 /// Members are made up before everybody, and the insider claims more than it may.

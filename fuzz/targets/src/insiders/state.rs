@@ -20,9 +20,10 @@ const OWNERS: [u8; 3] = [1, 2, 3];
 const MEMBER: u8 = 4;
 const INSIDER: u8 = 5;
 
-/// The keys that honest nodes write.
-const COUNTER: &[u8] = b"counter";
-const SET: &[u8] = b"set";
+/// The keys that honest nodes write: a kind and a name.
+const COUNTER: &[u8] = b"\x01object";
+const REGISTER: &[u8] = b"\x02object";
+const SET: &[u8] = b"\x03object";
 
 /// The nodes; messages arrive at once, in order.
 pub(crate) struct Mesh {
@@ -124,7 +125,8 @@ impl Mesh {
     fn write(&mut self, n: u8, to: &[u8], op: Op) -> Result<(), UpdateFailure> {
         self.calls += 1;
         let (now, wall, id) = (self.now, self.wall, self.calls);
-        self.node(n).update(now, wall, id, to, op);
+        assert_eq!(to[0], op.kind() as u8);
+        self.node(n).update(now, wall, id, &to[1..], op);
         self.deliver();
         for _ in 0..20 {
             if let Some(outcome) = self.updated.remove(&id) {
@@ -139,7 +141,8 @@ impl Mesh {
     fn read(&mut self, n: u8, of: &[u8]) -> Option<Value> {
         self.calls += 1;
         let (now, id) = (self.now, self.calls);
-        self.node(n).read(now, id, of);
+        let kind = Kind::from_byte(of[0]).expect("it is a key");
+        self.node(n).read(now, id, kind, &of[1..]);
         self.deliver();
         for _ in 0..20 {
             if let Some(value) = self.read.remove(&id) {
@@ -162,7 +165,7 @@ impl Mesh {
         for n in 1..=MEMBER {
             mesh.write(n, COUNTER, Op::Add { by: 3 }).expect("it is the first write");
             mesh.write(n, SET, Op::Insert { element: vec![n] }).expect("it is the first write");
-            mesh.write(n, b"register", Op::Set { value: vec![n; 5] }).expect("it is the first write");
+            mesh.write(n, REGISTER, Op::Set { value: vec![n; 5] }).expect("it is the first write");
         }
         mesh.write(MEMBER, SET, Op::Remove { element: vec![1] }).expect("an honest write");
         mesh
@@ -186,7 +189,7 @@ impl Mesh {
 /// One message of each type, as the insider writes them.
 pub(crate) fn hostile_samples() -> Vec<Vec<u8>> {
     let mesh = Mesh::new();
-    (0..14).map(|kind| message(&mut Draw::new(&[kind, 0, 0, 0, 0, 0]), &mesh)).collect()
+    (0..13).map(|kind| message(&mut Draw::new(&[kind, 0, 0, 0, 0, 0]), &mesh)).collect()
 }
 
 pub(super) fn programs() -> Vec<Vec<u8>> {
@@ -229,14 +232,14 @@ pub(super) fn run(bytes: &[u8]) -> bool {
         assert_eq!(done, Ok(()), "an honest write is made at {n}");
         for reader in [MEMBER, 1] {
             let value = mesh.read(reader, SET);
-            let found = matches!(value.as_ref().and_then(|v| v.part(Kind::Set)), Some(Value::Set(set)) if set.contains(&element));
+            let found = matches!(&value, Some(Value::Set(set)) if set.contains(&element));
             assert!(found, "an honest write of {n} is read at {reader}: {value:?}");
         }
     }
     mesh.run(secs(40));
     for reader in 1..=MEMBER {
         let value = mesh.read(reader, COUNTER);
-        let Some(Value::Counter(counter)) = value.as_ref().and_then(|value| value.part(Kind::Counter)) else {
+        let Some(Value::Counter(counter)) = &value else {
             panic!("the counter is lost: {value:?}");
         };
         for (n, sum) in &added {
@@ -257,7 +260,7 @@ fn message(draw: &mut Draw<'_>, mesh: &Mesh) -> Vec<u8> {
 }
 
 fn key_of(draw: &mut Draw<'_>) -> &'static [u8] {
-    draw.of(&[COUNTER, SET, b"register", b"own 1", b"own 2", b""])
+    draw.of(&[COUNTER, REGISTER, SET, b"\x01own 1", b"\x03own 2", b"\x02", b"own 3", b""])
 }
 
 fn id(draw: &mut Draw<'_>, e: &mut Writer<'_>) -> Step {
@@ -302,7 +305,7 @@ fn items(draw: &mut Draw<'_>, mesh: &Mesh, digests: bool, e: &mut Writer<'_>) ->
 }
 
 fn fields(draw: &mut Draw<'_>, mesh: &Mesh, e: &mut Writer<'_>) -> Step {
-    let kind = draw.u8() % 14;
+    let kind = draw.u8() % 13;
     e.array(2)?.u8(kind)?;
     let of = key_of(draw);
     match kind {
@@ -351,15 +354,21 @@ fn fields(draw: &mut Draw<'_>, mesh: &Mesh, e: &mut Writer<'_>) -> Step {
         }
         9 => {
             // A member may add to the counter by a write like anybody's, which isn't what is looked for.
-            let of: &[u8] = if of == COUNTER { b"own 1" } else { of };
+            let of: &[u8] = if of == COUNTER { b"\x01own 1" } else { of };
             e.array(3)?.bytes(&[draw.u8() % 4; 16])?.bytes(of)?;
-            let (variant, element) = (draw.u8() % 4, draw.bytes(20));
+            // Mostly one that is of the key's kind.
+            let (any, element) = (draw.u8(), draw.bytes(20));
+            let variant = match of.first() {
+                Some(1) if any > 3 => 0,
+                Some(2) if any > 3 => 1,
+                Some(3) if any > 3 => 2 + any % 2,
+                _ => any % 4,
+            };
             e.array(2)?.u8(variant)?.array(1)?;
             if variant == 0 { e.i64(draw.u64() as i64)?.ok() } else { e.bytes(&element)?.ok() }
         }
-        10 => e.array(2)?.bytes(&[draw.u8() % 4; 16])?.u8(draw.u8() % 8)?.ok(),
-        11 => e.array(3)?.bytes(of)?.u64(small(draw))?.u8(draw.u8() % 5)?.ok(),
-        12 => e.array(3)?.bytes(of)?.u64(draw.u64())?.bytes(&state(draw, mesh, of))?.ok(),
+        10 => e.array(2)?.bytes(&[draw.u8() % 4; 16])?.u8(draw.u8() % 5)?.ok(),
+        11 => e.array(3)?.bytes(of)?.u64(draw.u64())?.bytes(&state(draw, mesh, of))?.ok(),
         _ => e.array(1)?.bytes(of)?.ok(),
     }
 }
@@ -369,17 +378,14 @@ fn author(draw: &mut Draw<'_>) -> ReplicaId {
     ReplicaId { key: key(draw.u8() % 6), incarnation: if draw.flag() { 1 } else { draw.u64() } }
 }
 
-/// A state of any type: made up, or what an owner holds, with changes.
+/// A state, mostly of its key's kind: made up, or what an owner holds, with changes.
 fn state(draw: &mut Draw<'_>, mesh: &Mesh, of: &[u8]) -> Vec<u8> {
     let held = mesh.nodes[&key(1)].get(of);
-    let mut value = match (draw.u8() % 4, held) {
-        (0, Some(held)) => held.clone(),
-        (1, _) => Value::new(draw.of(&[Kind::Counter, Kind::Register, Kind::Set])),
-        (2, _) => {
-            // Of the key's own type.
-            Value::new(held.map_or(Kind::Set, Value::kind))
-        }
-        _ => Value::new(Kind::Counter),
+    let kind = of.first().and_then(|byte| Kind::from_byte(*byte)).unwrap_or(Kind::Set);
+    let mut value = match (draw.u8() % 8, held) {
+        (0 | 1, Some(held)) => held.clone(),
+        (2, _) => Value::new(draw.of(&[Kind::Counter, Kind::Register, Kind::Set])),
+        _ => Value::new(kind),
     };
     for _ in 0..draw.below(4) {
         let part = match value.kind() {

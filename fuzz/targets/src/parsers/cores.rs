@@ -11,8 +11,11 @@ use nurl::internals::net::reach::control::{Connection, MAX_PLAINTEXT_BYTES};
 use nurl::internals::net::secure::route::Route;
 use nurl::internals::net::secure::securedgram::frames::{self, FrameKind, InitPayload, ResponsePayload};
 use nurl::internals::net::secure::securedgram::{Endpoint, EndpointConfig, Received, Source, mac};
+use nurl::internals::replication::crdt::Kind;
 use nurl::internals::replication::identity::ReplicaId;
-use nurl::internals::replication::replicator::{Config as StateConfig, MAX_MESSAGE_BYTES, Replicator};
+use nurl::internals::replication::replicator::{
+    Config as StateConfig, MAX_MESSAGE_BYTES, Replicator, state_key,
+};
 use nurl::internals::ring::{Ring, RingMember};
 use nurl::internals::transport::group::{FrameOutcome, GROUP_FRAME, Groups};
 
@@ -292,6 +295,9 @@ fn state_message(bytes: &[u8]) -> bool {
     drain_state(&mut node);
     node.handle_timeout(now + millis(2_000), UNIX + millis(2_000));
     drain_state(&mut node);
+    for key in node.keys() {
+        assert!(node.get(key).is_some_and(|value| value.kind() as u8 == key[0]));
+    }
     malformed == 0
 }
 
@@ -320,16 +326,23 @@ fn state_seeds() -> Vec<Vec<u8>> {
 
 /// A key's record in the store, after a restart. What is kept of it can be restored again.
 fn state_record(bytes: &[u8]) -> bool {
-    let now = now();
+    let kinds = [Kind::Counter, Kind::Register, Kind::Set];
+    kinds.map(|kind| restored(kind, bytes)).contains(&true)
+}
+
+/// Whether the record is that of a key of this kind.
+fn restored(kind: Kind, bytes: &[u8]) -> bool {
+    let (now, key) = (now(), state_key(kind, b"name"));
     let mut node = owner(now);
-    if node.restore(now, UNIX, b"key", bytes).is_err() {
+    if node.restore(now, UNIX, &key, bytes).is_err() {
         return false;
     }
-    if let Some(record) = node.record(b"key") {
+    assert!(node.get(&key).is_none_or(|value| value.kind() == kind));
+    if let Some(record) = node.record(&key) {
         let mut again = owner(now);
-        assert_eq!(again.restore(now, UNIX, b"key", &record), Ok(()));
-        assert_eq!(again.record(b"key"), Some(record));
-        assert_eq!(again.get(b"key"), node.get(b"key"));
+        assert_eq!(again.restore(now, UNIX, &key, &record), Ok(()));
+        assert_eq!(again.record(&key), Some(record));
+        assert_eq!(again.get(&key), node.get(&key));
     }
     node.handle_timeout(now + millis(2_000), UNIX + millis(2_000));
     drain_state(&mut node);

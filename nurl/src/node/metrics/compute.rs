@@ -18,12 +18,10 @@ pub(super) fn ring(into: &mut Metrics, stats: &WorkStats) {
 
 pub(super) fn state(into: &mut Metrics, stats: &WorkStats) {
     list!(into, Counter, "state", [&stats.replication] => ReplicationStats {
-        malformed: "Messages that didn't parse.",
+        malformed: "Messages that didn't parse, or had a value of another kind than their key.",
         bad_states: "States refused: not canonical, or above a limit.",
         not_owner: "States refused: of keys that this node doesn't own.",
-        other_kind: "Writes refused: the key holds another kind of value.",
         foreign: "States refused: they would have changed what the sender didn't write.",
-        mixed: "Merges that kept a state of another kind beside the held one.",
         stray: "Acknowledgements and answers that match no request.",
         full: "States and deltas refused because this node holds as much as it may.",
         outbox_dropped: "Messages dropped because too many waited.",

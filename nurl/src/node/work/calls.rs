@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-
 use super::outcome;
 use crate::error::Error;
 use crate::node::command::Reply;
@@ -13,9 +11,9 @@ use crate::replication::replicator::ReplicatorEvent;
 /// A call, and its caller.
 pub(super) enum Call {
     /// A write.
-    Update { key: Bytes, reply: Reply<Result<(), Error>> },
+    Update(Reply<Result<(), Error>>),
     /// A read.
-    Read { key: Bytes, reply: Reply<Result<Option<Value>, Error>> },
+    Read(Reply<Result<Option<Value>, Error>>),
 }
 
 /// The calls under way. The replicator bounds them: it ends a call over its limits at once.
@@ -39,18 +37,18 @@ impl Calls {
         // An error of a reply means that the caller gave up.
         match event {
             ReplicatorEvent::Updated { id, outcome } => {
-                if let Some(Call::Update { key, reply }) = self.open.remove(&id) {
-                    let _ = reply.send(outcome.map_err(|failure| outcome::of_update(failure, &key)));
+                if let Some(Call::Update(reply)) = self.open.remove(&id) {
+                    let _ = reply.send(outcome.map_err(outcome::of_update));
                 }
             }
             ReplicatorEvent::ReadDone { id, value } => {
-                if let Some(Call::Read { reply, .. }) = self.open.remove(&id) {
+                if let Some(Call::Read(reply)) = self.open.remove(&id) {
                     let _ = reply.send(Ok(value));
                 }
             }
             ReplicatorEvent::ReadFailed { id, why } => {
-                if let Some(Call::Read { key, reply }) = self.open.remove(&id) {
-                    let _ = reply.send(Err(outcome::of_read(why, &key)));
+                if let Some(Call::Read(reply)) = self.open.remove(&id) {
+                    let _ = reply.send(Err(outcome::of_read(why)));
                 }
             }
             // Views converge by membership's own push-pull.
@@ -70,9 +68,9 @@ mod tests {
     fn each_caller_gets_its_own_answer_once() {
         let mut calls = Calls::default();
         let (reply, mut written) = oneshot::channel();
-        let write = calls.open(Call::Update { key: Bytes::from_static(b"w"), reply });
+        let write = calls.open(Call::Update(reply));
         let (reply, mut read) = oneshot::channel();
-        let failed = calls.open(Call::Read { key: Bytes::from_static(b"r"), reply });
+        let failed = calls.open(Call::Read(reply));
         assert_ne!(write, failed);
         calls.on_event(ReplicatorEvent::ReadFailed { id: failed, why: ReadFailure::NoAnswer });
         assert!(matches!(read.try_recv(), Ok(Err(Error::State(StateError::NoAnswer)))));

@@ -37,7 +37,6 @@ use crate::rt::sync::mpsc;
 use crate::rt::time;
 use crate::transport::{Priority, kind};
 
-pub(super) use self::outcome::other_kind;
 pub(super) use self::parts::WorkParts;
 
 /// Inputs taken in one turn.
@@ -174,13 +173,13 @@ impl WorkPlane {
             WorkCommand::Cancel { task, reply } => {
                 let _ = reply.send(self.jobs.cancel(now, task));
             }
-            WorkCommand::Update { key, op, reply } => {
-                let id = self.calls.open(Call::Update { key: key.clone(), reply });
-                self.replicator.update(now, time::unix_now(), id, &key, op);
+            WorkCommand::Update { name, op, reply } => {
+                let id = self.calls.open(Call::Update(reply));
+                self.replicator.update(now, time::unix_now(), id, &name, op);
             }
-            WorkCommand::Read { key, reply } => {
-                let id = self.calls.open(Call::Read { key: key.clone(), reply });
-                self.replicator.read(now, id, &key);
+            WorkCommand::Read { kind, name, reply } => {
+                let id = self.calls.open(Call::Read(reply));
+                self.replicator.read(now, id, kind, &name);
             }
             WorkCommand::Stats { reply } => {
                 let _ = reply.send(self.stats());

@@ -1,14 +1,12 @@
 //! How a call on replicated state failed, as its caller is told.
 
 use crate::error::{Error, StateError};
-use crate::replication::crdt::{CrdtError, Kind};
 use crate::replication::replicator::{OperationError, ReadFailure, UpdateError, UpdateFailure};
 
 /// The error of an update that failed.
-pub(super) fn of_update(failure: UpdateFailure, key: &[u8]) -> Error {
+pub(super) fn of_update(failure: UpdateFailure) -> Error {
     match failure {
-        UpdateFailure::Here(error) => refused(error, key),
-        UpdateFailure::AtMember(OperationError::OtherKind(held)) => other_kind(key, held),
+        UpdateFailure::Here(error) => refused(error),
         UpdateFailure::AtMember(OperationError::Busy) => StateError::Busy.into(),
         UpdateFailure::AtMember(OperationError::Refused) => StateError::Refused.into(),
         UpdateFailure::AtMember(OperationError::Unknown) => StateError::Unknown.into(),
@@ -17,24 +15,18 @@ pub(super) fn of_update(failure: UpdateFailure, key: &[u8]) -> Error {
 }
 
 /// The error of a read that failed.
-pub(super) fn of_read(failure: ReadFailure, key: &[u8]) -> Error {
+pub(super) fn of_read(failure: ReadFailure) -> Error {
     match failure {
-        ReadFailure::Refused(error) => refused(error, key),
+        ReadFailure::Refused(error) => refused(error),
         ReadFailure::NoAnswer => StateError::NoAnswer.into(),
     }
 }
 
-fn refused(error: UpdateError, key: &[u8]) -> Error {
+fn refused(error: UpdateError) -> Error {
     match error {
-        UpdateError::Value(CrdtError::WrongKind { held, .. }) => other_kind(key, held),
         UpdateError::Unacknowledged => Error::Unacknowledged,
         other => StateError::Write(other).into(),
     }
-}
-
-/// The error of a call on a key that holds a value of another kind.
-pub(in super::super) fn other_kind(key: &[u8], held: Kind) -> Error {
-    Error::OtherKind { key: String::from_utf8_lossy(key).into_owned(), held: held.as_str() }
 }
 
 #[cfg(test)]
@@ -43,13 +35,7 @@ mod tests {
 
     #[test]
     fn a_failure_becomes_the_error_that_says_what_to_do() {
-        let wrong = CrdtError::WrongKind { held: Kind::Counter, wanted: Kind::Set };
         let table = [
-            (UpdateFailure::Here(wrong.into()), "k holds a counter: use it as that, or take another key"),
-            (
-                UpdateFailure::AtMember(OperationError::OtherKind(Kind::Set)),
-                "k holds a set: use it as that, or take another key",
-            ),
             (UpdateFailure::Here(UpdateError::NoOwners), "nobody owns the key"),
             (
                 UpdateFailure::AtMember(OperationError::Busy),
@@ -63,14 +49,14 @@ mod tests {
             (UpdateFailure::Leaving, "the node has shut down"),
         ];
         for (failure, told) in table {
-            assert_eq!(of_update(failure, b"k").to_string(), told);
+            assert_eq!(of_update(failure).to_string(), told);
         }
         let unacknowledged = UpdateFailure::Here(UpdateError::Unacknowledged);
-        assert!(matches!(of_update(unacknowledged, b"k"), Error::Unacknowledged));
-        assert!(matches!(of_read(ReadFailure::NoAnswer, b"k"), Error::State(StateError::NoAnswer)));
+        assert!(matches!(of_update(unacknowledged), Error::Unacknowledged));
+        assert!(matches!(of_read(ReadFailure::NoAnswer), Error::State(StateError::NoAnswer)));
         let full = UpdateError::Full("reads");
         assert!(matches!(
-            of_read(ReadFailure::Refused(full), b"k"),
+            of_read(ReadFailure::Refused(full)),
             Error::State(StateError::Write(error)) if error == full
         ));
     }

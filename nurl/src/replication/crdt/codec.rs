@@ -82,10 +82,6 @@ impl<'a> Reader<'a> {
         self.0.array::<REPLICA_ID_LEN>().map(ReplicaId::from_bytes).ok_or(TRUNCATED)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.rest().is_empty()
-    }
-
     pub(super) fn finish(self) -> Result<(), CrdtError> {
         self.0.end(()).ok_or(CrdtError::NotCanonical("trailing bytes"))
     }

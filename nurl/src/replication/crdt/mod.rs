@@ -8,9 +8,7 @@
 //!
 //! # Types
 //! [`PnCounter`], [`LwwRegister`] (hybrid logical clock), [`OrSet`] (observed-remove, add wins, no tombstones).
-//! [`Value`] is any of them. The replica that takes a write refuses it if the key has another type. Replicas that
-//! couldn't reach each other may still create one key as different types. They converge too, on a [mixed](Mixed)
-//! state in which each type has its own writes.
+//! [`Value`] is any of them. A key says of which [`Kind`] its value is, so states of two kinds never meet.
 //!
 //! # Rejected input
 //! Bytes that are not canonical, states over a limit ([`MAX_COUNTER_SLOTS`], [`MAX_STATE_BYTES`], …), and a write
@@ -31,7 +29,7 @@ pub use context::{Context, Dot, MAX_ACTORS, MAX_CLOUD_DOTS};
 pub use counter::{MAX_COUNTER_SLOTS, PnCounter};
 pub use register::{LwwRegister, MAX_PARKED, MAX_REGISTER_BYTES};
 pub use set::{MAX_ELEMENT_BYTES, OrSet};
-pub use value::{DIGEST_LEN, Digest, Kind, Mixed, News, Value};
+pub use value::{DIGEST_LEN, Digest, Kind, News, Value};
 
 /// The encoded size above which a local write is refused. It is a quarter of [`MAX_STATE_BYTES`], so that two sides
 /// of a partition that both fill up can still merge.
@@ -66,14 +64,9 @@ pub enum CrdtError {
         /// The difference in milliseconds.
         behind_ms: u64,
     },
-    /// The key holds another type.
-    #[error("the key holds a {}, not a {}", held.as_str(), wanted.as_str())]
-    WrongKind {
-        /// The key's type.
-        held: Kind,
-        /// The operation's type.
-        wanted: Kind,
-    },
+    /// The two states, or the key and its value, are of different kinds.
+    #[error("values of different kinds don't go together")]
+    WrongKind,
     /// The bytes are not the canonical encoding of a state.
     #[error("not a canonical state: {0}")]
     NotCanonical(&'static str),

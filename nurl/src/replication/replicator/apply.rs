@@ -9,7 +9,7 @@ use crate::replication::crdt::{Clock, CrdtError, Kind, LwwRegister, PnCounter, V
 use crate::replication::identity::ReplicaId;
 
 impl Op {
-    /// The type that the operation is for.
+    /// The kind that the operation is for.
     pub fn kind(&self) -> Kind {
         match self {
             Op::Add { .. } => Kind::Counter,
@@ -19,7 +19,7 @@ impl Op {
     }
 }
 
-/// The delta of `op` over the `known` state of the key, continuing from `own`.
+/// The delta of `op` over the `known` state of the key, which is of the operation's kind, continuing from `own`.
 pub(super) fn delta(
     op: &Op,
     known: &Value,
@@ -29,8 +29,7 @@ pub(super) fn delta(
     wall: Duration,
 ) -> Result<Value, UpdateError> {
     let own = own.join(Own::of(known, &replica));
-    let wrong = CrdtError::WrongKind { held: known.kind(), wanted: op.kind() };
-    match (op, known.part(op.kind()).ok_or(wrong)?) {
+    match (op, known) {
         (Op::Add { by }, Value::Counter(_)) => {
             let mut slot = PnCounter::of(replica, own.added, own.taken);
             Ok(Value::Counter(slot.add(replica, *by)?))
@@ -43,6 +42,6 @@ pub(super) fn delta(
         }
         (Op::Insert { element }, Value::Set(set)) => Ok(Value::Set(set.adding(replica, element, own.dot)?)),
         (Op::Remove { element }, Value::Set(set)) => Ok(Value::Set(set.removing(element))),
-        _ => Err(wrong.into()),
+        _ => Err(CrdtError::WrongKind.into()),
     }
 }

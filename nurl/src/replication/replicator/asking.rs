@@ -2,8 +2,8 @@
 //!
 //! An owner without a copy doesn't know whether the key is new or its copy is yet to come: the owner may have lost
 //! its disk, or have just become an owner. If it took the key for empty, it would acknowledge the removal of an
-//! element that other owners hold, and accept a write of another type. So it asks the other owners before the first
-//! write.
+//! element that other owners hold, and answer reads from a copy that has nothing but the new write. So it asks the
+//! other owners before the first write.
 
 use std::collections::BTreeMap;
 

@@ -21,8 +21,6 @@ pub(super) enum Judgement {
     /// It removes what this node hasn't seen. An element may be younger than this node's copy, so the other owners have
     /// to be asked whether it exists.
     Unseen,
-    /// The key holds another type.
-    OtherKind,
     /// It would change what its sender didn't write.
     Foreign,
 }
@@ -41,19 +39,16 @@ pub(super) fn judge(
     let nothing = Value::new(state.kind());
     let news = held.unwrap_or(&nothing).news(state);
     let others: Vec<_> = news.iter().filter(|(author, _)| author.key != *from).collect();
-    let other_kind = held.is_some_and(|held| !held.takes(state));
     let crowded = !news.is_empty() && held.unwrap_or(&nothing).slots_with(state, from) > MAX_AUTHOR_SLOTS;
-    // A state without content creates no key, since it would give the key its type.
+    // A state without content creates no key: it would be nobody's.
     let empty = held.is_none() && news.is_empty();
-    if others.is_empty() && !other_kind && !crowded && !empty {
+    if others.is_empty() && !crowded && !empty {
         return Judgement::Take;
     }
     let may_tell = sh.may_tell(now, from, key)
         || (sh.stood_in(now, from) && others.iter().all(|(author, _)| sh.was_away(now, &author.key)));
     if may_tell {
         Judgement::Take
-    } else if other_kind {
-        Judgement::OtherKind
     } else if crowded || empty || others.iter().any(|(_, how)| *how == News::Written) {
         Judgement::Foreign
     } else {

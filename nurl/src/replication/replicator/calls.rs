@@ -1,8 +1,7 @@
 //! The callers of writes.
 //!
 //! A caller is the local application or a remote observer. It is answered when the write is safe. On an owner that is
-//! when the write is made. Elsewhere it is when an owner has acknowledged it, or refused it because of the key's
-//! type.
+//! when the write is made. Elsewhere it is when an owner has acknowledged it.
 
 use std::time::{Duration, Instant};
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::replication::crdt::Stamp;
 
-/// The longest key; the same limit as for a tenure's key.
+/// The longest name of a state object, which an application gives as its key; the same limit as for a tenure's key. The
+/// byte of the kind is added to it.
 pub const MAX_KEY_BYTES: usize = crate::ring::MAX_TENURE_KEY_BYTES;
 
 /// Limit on the keys held. The tables cost about 300 bytes a key besides its state.

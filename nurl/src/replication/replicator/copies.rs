@@ -137,9 +137,7 @@ impl Copies {
         }
     }
 
-    /// Merges into the held state. The caller has checked that this node owns the key. A state of another type is
-    /// kept beside the held one: it comes from another copy, because a write of another type is refused before this
-    /// point.
+    /// Merges into the held state. The caller has checked that this node owns the key.
     pub(super) fn merge(
         &mut self,
         sh: &mut Shared,
@@ -154,11 +152,9 @@ impl Copies {
                     sh.stats.full += 1;
                     return Err(UpdateError::Full("bytes held"));
                 }
-                let mixes = !entry.value.takes(delta);
                 if !entry.value.merge(delta, wall)? {
                     return Ok(Merged::Unchanged);
                 }
-                sh.stats.mixed += u64::from(mixes);
                 entry.digest = None;
                 entry.size += size;
                 Merged::Changed
@@ -186,8 +182,7 @@ impl Copies {
 
     /// Advances the clock to a register's stamp, and notes the key if the register has parked writes.
     fn observe_register(&mut self, sh: &mut Shared, wall: Duration, key: &[u8]) {
-        let register = self.entries.get_mut(key).and_then(|entry| entry.value.register_mut());
-        let Some(register) = register else { return };
+        let Some(Value::Register(register)) = self.value(key) else { return };
         if let Some(stamp) = register.stamp() {
             sh.clock.observe(stamp, wall);
         }
@@ -200,9 +195,7 @@ impl Copies {
     pub(super) fn settle_parked(&mut self, sh: &mut Shared, wall: Duration) {
         let keys: Vec<Vec<u8>> = self.parked.iter().cloned().collect();
         for key in keys {
-            let entry = self.entries.get_mut(&key);
-            let Some((register, digest)) =
-                entry.and_then(|entry| Some((entry.value.register_mut()?, &mut entry.digest)))
+            let Some(Entry { value: Value::Register(register), digest, .. }) = self.entries.get_mut(&key)
             else {
                 self.parked.remove(&key);
                 continue;

@@ -10,7 +10,7 @@ pub enum UpdateError {
     /// The value refused it.
     #[error(transparent)]
     Value(#[from] CrdtError),
-    /// The key is longer than [`MAX_KEY_BYTES`].
+    /// The key, as the application gave it, is longer than [`MAX_KEY_BYTES`].
     #[error("a key of {0} bytes, the limit is {MAX_KEY_BYTES}")]
     KeyTooLong(usize),
     /// A table is full: try again after owners have acknowledged, or at another node.

@@ -41,19 +41,15 @@ pub enum ReplicatorEvent {
 /// Counters of the replicator's work, of drops and of refusals.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ReplicationStats {
-    /// Messages that didn't decode.
+    /// Messages that didn't decode, or whose value is of another kind than its key.
     pub malformed: u64,
     /// States whose bytes were not canonical, or that exceeded a limit.
     pub bad_states: u64,
     /// States for keys that this node doesn't own.
     pub not_owner: u64,
-    /// Writes refused because the key holds another type.
-    pub other_kind: u64,
     /// States refused: they would have changed what the sender didn't write, and it isn't one of the key's owners of
     /// the last minutes; or its author has too many slots.
     pub foreign: u64,
-    /// Merges that kept a state of another type beside the held state.
-    pub mixed: u64,
     /// Acknowledgements and answers that match no request, or come from the wrong node.
     pub stray: u64,
     /// States refused because the node holds as much as it may, and deltas refused because too many wait.

@@ -113,10 +113,6 @@ impl Held {
         };
         match self.judge(sh, at, &from, &key, &value) {
             Judgement::Take => {}
-            Judgement::OtherKind => {
-                sh.stats.other_kind += 1;
-                return None;
-            }
             Judgement::Foreign | Judgement::Unseen => {
                 sh.stats.foreign += 1;
                 return None;
@@ -144,30 +140,7 @@ impl Held {
         authors::judge(sh, at.now, self.copies.value(key), (from, key), state)
     }
 
-    /// Takes the write of a node that isn't an owner, or refuses it because of the key's type.
-    pub(super) fn take_delta(
-        &mut self,
-        sh: &mut Shared,
-        at: Moment,
-        from: PublicKey,
-        key: Vec<u8>,
-        id: u64,
-        state: &[u8],
-    ) {
-        let Ok(delta) = Value::decode(state) else {
-            sh.stats.bad_states += 1;
-            return;
-        };
-        if let Some(held) = self.copies.value(&key).filter(|held| !held.takes(&delta)) {
-            let held = held.kind() as u8;
-            sh.stats.other_kind += 1;
-            sh.send(from, &Message::OtherKind { key: key.into(), id, held });
-            return;
-        }
-        self.on_copy(sh, at, from, key, id, state);
-    }
-
-    /// Takes a copy and acknowledges it.
+    /// Takes a copy, or the write of a node that isn't an owner, and acknowledges it.
     pub(super) fn on_copy(
         &mut self,
         sh: &mut Shared,

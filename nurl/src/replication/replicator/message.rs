@@ -1,12 +1,12 @@
 //! The wire format: CBOR with indexed fields, so a later version may add fields and an older one skips them.
 //!
-//! The length of a message bounds its lists, and is checked first. Keys are checked after decoding. A replicated
-//! state is sent as its canonical bytes.
+//! The length of a message bounds its lists, and is checked first. Keys, and whether each value is of its key's kind, are
+//! checked after decoding. A replicated state is sent as its canonical bytes.
 
 use minicbor::bytes::{ByteArray, ByteVec};
 use minicbor::{Decode, Encode};
 
-use super::MAX_KEY_BYTES;
+use super::key::{is_of_kind, kind_of};
 
 /// The largest message that is sent or taken.
 pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
@@ -34,8 +34,8 @@ pub(super) struct Range {
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub(super) enum Message {
-    /// A write for an owner. With an id it comes from a node that isn't an owner. The owner acknowledges it, or refuses
-    /// it if the key holds another type. Without an id it comes from an owner.
+    /// A write for an owner. With an id it comes from a node that isn't an owner, and the owner acknowledges it. Without
+    /// an id it comes from an owner.
     #[n(0)]
     Delta {
         #[n(0)]
@@ -121,8 +121,8 @@ pub(super) enum Message {
         #[n(2)]
         op: Op,
     },
-    /// The outcome of an operation. 0: applied. 1: not done, busy. 2: not done, refused. 3 to 5: not done, the key
-    /// holds a counter, a register, a set. 6: done, but no owner has acknowledged it.
+    /// The outcome of an operation. 0: applied. 1: not done, busy. 2: not done, refused. 3: done, but no owner has
+    /// acknowledged it.
     #[n(10)]
     OperationReply {
         #[n(0)]
@@ -130,18 +130,8 @@ pub(super) enum Message {
         #[n(1)]
         outcome: u8,
     },
-    /// Refuses a write because the key holds another type, which is sent along.
-    #[n(11)]
-    OtherKind {
-        #[n(0)]
-        key: ByteVec,
-        #[n(1)]
-        id: u64,
-        #[n(2)]
-        held: u8,
-    },
     /// The copy of a node that leaves the key's owners or the mesh. It is acknowledged like a delta.
-    #[n(12)]
+    #[n(11)]
     Copy {
         #[n(0)]
         key: ByteVec,
@@ -151,7 +141,7 @@ pub(super) enum Message {
         state: ByteVec,
     },
     /// A reader tells an owner that another owner has more of the key: it compares with the others.
-    #[n(13)]
+    #[n(12)]
     Behind {
         #[n(0)]
         key: ByteVec,
@@ -196,14 +186,25 @@ impl Message {
         minicbor::to_vec(self).expect("a Vec takes every write")
     }
 
-    /// Refuses a message that is too long, doesn't decode, or has an oversize key.
+    /// Refuses a message that is too long, doesn't decode, or has a wrong key or a value of another kind than its key.
     pub(super) fn decode(bytes: &[u8]) -> Option<Message> {
         if bytes.len() > MAX_MESSAGE_BYTES {
             return None;
         }
         let message: Message = minicbor::decode(bytes).ok()?;
-        let sound = message.keys().all(|key| key.len() <= MAX_KEY_BYTES);
+        let sound = message.keys().all(|key| kind_of(key).is_some()) && message.is_of_its_keys_kinds();
         sound.then_some(message)
+    }
+
+    fn is_of_its_keys_kinds(&self) -> bool {
+        match self {
+            Message::Delta { key, state, .. }
+            | Message::Copy { key, state, .. }
+            | Message::ReadReply { key, state: Some(state), .. } => is_of_kind(key, state),
+            Message::States { items } => items.iter().all(|item| is_of_kind(&item.key, &item.bytes)),
+            Message::Operation { key, op, .. } => kind_of(key) == Some(op.kind()),
+            _ => true,
+        }
     }
 
     fn keys(&self) -> Box<dyn Iterator<Item = &ByteVec> + '_> {
@@ -213,7 +214,6 @@ impl Message {
             | Message::Refused { key, .. }
             | Message::Read { key, .. }
             | Message::ReadReply { key, .. }
-            | Message::OtherKind { key, .. }
             | Message::Copy { key, .. }
             | Message::Behind { key }
             | Message::Operation { key, .. } => Box::new(std::iter::once(key)),
@@ -224,6 +224,56 @@ impl Message {
             Message::Pull { keys } => Box::new(keys.iter()),
             Message::States { items } => Box::new(items.iter().map(|item| &item.key)),
             Message::OperationReply { .. } => Box::new(std::iter::empty()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replication::crdt::{Kind, Value};
+    use crate::replication::replicator::state_key;
+
+    const KINDS: [Kind; 3] = [Kind::Counter, Kind::Register, Kind::Set];
+
+    #[test]
+    fn a_message_whose_value_is_of_another_kind_than_its_key_is_none() {
+        for (key, value) in KINDS.iter().flat_map(|key| KINDS.map(|value| (*key, value))) {
+            let state = || ByteVec::from(Value::new(value).encode());
+            let of = |kind| ByteVec::from(state_key(kind, b"name"));
+            let sound = Item { key: of(value), bytes: state() };
+            let op = match value {
+                Kind::Counter => Op::Add { by: 1 },
+                Kind::Register => Op::Set { value: Vec::new() },
+                Kind::Set => Op::Remove { element: Vec::new() },
+            };
+            let messages = [
+                Message::Delta { key: of(key), id: None, state: state() },
+                Message::Copy { key: of(key), id: 1, state: state() },
+                Message::ReadReply { key: of(key), id: 1, state: Some(state()) },
+                Message::States { items: vec![sound, Item { key: of(key), bytes: state() }] },
+                Message::Operation { id: [1; 16].into(), key: of(key), op },
+            ];
+            for message in messages {
+                let decoded = Message::decode(&message.encode());
+                assert_eq!(decoded, (key == value).then_some(message));
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_with_a_key_of_no_kind_is_none() {
+        for (key, sound) in [(&b""[..], false), (b"name", false), (&[4], false), (&[3], true)] {
+            let key = || ByteVec::from(key.to_vec());
+            let messages = [
+                Message::Ack { key: key(), id: 1, digest: [0; 16].into() },
+                Message::Summary { range: Range { after: None, upto: Some(key()) }, hash: [0; 16].into() },
+                Message::Pull { keys: vec![key()] },
+                Message::ReadReply { key: key(), id: 1, state: None },
+            ];
+            for message in messages {
+                assert_eq!(Message::decode(&message.encode()).is_some(), sound);
+            }
         }
     }
 }

@@ -4,14 +4,10 @@
 //! - A write is made on the node where it is called, as a delta under this node's replica id. Deltas are idempotent:
 //!   a retry repeats the delta, never the operation. A node that isn't an owner keeps the delta until an owner has
 //!   acknowledged it, and answers its caller then.
-//! - The owners refuse a write of another type than the key's, and the write changes nothing. This holds as long as
-//!   one owner, in the view of the owner that takes the write, has a copy. An owner without a copy asks the other
-//!   owners first. It makes no write if all that answered have no copy and another is silent, or if it has no room
-//!   for the state that they sent.
-//! - If no such owner has a copy, two types may meet: all owners are new and the former ones haven't handed over yet,
-//!   or two owners make the first write at the same time, or on two sides of a partition. Only consensus on the first
-//!   write would prevent that, and a minority couldn't write then. All copies keep both types, both types accept
-//!   further writes, and [`ReplicationStats::mixed`] counts the case.
+//! - A key says of which kind its value is. A message with a value of another kind is malformed, at every node, whatever
+//!   it holds: no writer decides for others of which kind an object is.
+//! - An owner without a copy asks the other owners before the first write. It makes no write if all that answered have
+//!   no copy and another is silent, or if it has no room for the state that they sent.
 //! - Owners of a key that can reach each other converge despite any message loss: they compare digests and exchange
 //!   the keys that differ. Equal digests transfer no state.
 //! - A node that is no longer an owner hands its copy over, and drops it only after all owners, unchanged for
@@ -34,10 +30,10 @@
 //! write. All of them share `Shared`. The choreography across the parts is in `update`.
 //!
 //! # Rejected input
-//! States for keys that this node doesn't own in its own view (it answers with that view), bytes that are not
-//! canonical, and everything over a limit. A peer changes its own slots only: what others wrote is taken from owners of
-//! the key in the views of the last 10 minutes, and from members that stood in for them (`authors`, `history`). There
-//! are no hinted hand-offs: while an owner is away the other owners hold the key.
+//! Values of another kind than their key; states for keys that this node doesn't own in its own view (it answers with
+//! that view), bytes that are not canonical, and everything over a limit. A peer changes its own slots only: what others
+//! wrote is taken from owners of the key in the views of the last 10 minutes, and from members that stood in for them
+//! (`authors`, `history`). There are no hinted hand-offs: while an owner is away the other owners hold the key.
 
 mod apply;
 mod asking;
@@ -50,6 +46,7 @@ mod event;
 mod handoff;
 mod held;
 mod history;
+mod key;
 mod leave;
 mod message;
 mod operations;
@@ -74,12 +71,14 @@ pub use config::{
 };
 pub use error::{ReadFailure, UpdateError, UpdateFailure};
 pub use event::{ReplicationStats, ReplicatorEvent};
+pub use key::state_key;
 pub use leave::Unheld;
 pub use message::{MAX_MESSAGE_BYTES, Op};
 pub use operations::{OperationError, OperationId};
 
 use self::asking::Asking;
 use self::held::Held;
+use self::key::checked_key;
 use self::message::Message;
 use self::operations::Operations;
 use self::reads::Reads;
@@ -89,7 +88,7 @@ use self::shared::{Moment, Shared};
 use self::writes::Writes;
 use crate::key::PublicKey;
 use crate::kit::draw;
-use crate::replication::crdt::{Stamp, Value};
+use crate::replication::crdt::{Kind, Stamp, Value};
 use crate::replication::identity::ReplicaId;
 use crate::ring::Ring;
 use crate::rt::Rng;
@@ -165,20 +164,18 @@ impl Replicator {
 
     // ---- Calls.
 
-    /// Reads a key. A node that holds it answers from its copy; any other node asks the owners. In both cases the
-    /// answer includes this node's own pending write. [`ReplicatorEvent::ReadDone`] or
+    /// Reads the object of this kind and name. A node that holds it answers from its copy; any other node asks the owners.
+    /// In both cases the answer includes this node's own pending write. [`ReplicatorEvent::ReadDone`] or
     /// [`ReplicatorEvent::ReadFailed`] with `id` follows, also if the read wasn't begun.
-    pub fn read(&mut self, now: Instant, id: u64, key: &[u8]) {
-        if let Err(error) = self.begin_read(now, id, key) {
+    pub fn read(&mut self, now: Instant, id: u64, kind: Kind, name: &[u8]) {
+        let begun = checked_key(kind, name).and_then(|key| self.begin_read(now, id, &key));
+        if let Err(error) = begun {
             self.shared.events.push(ReplicatorEvent::ReadFailed { id, why: error.into() });
         }
     }
 
     fn begin_read(&mut self, now: Instant, id: u64, key: &[u8]) -> Result<(), UpdateError> {
         let sh = &mut self.shared;
-        if key.len() > MAX_KEY_BYTES {
-            return Err(UpdateError::KeyTooLong(key.len()));
-        }
         if !self.reads.has_room() || self.reads.contains(id) || sh.events.waiting() >= MAX_READS {
             return Err(UpdateError::Full("reads"));
         }
@@ -239,6 +236,7 @@ impl Replicator {
     ///
     /// # Errors
     /// [`CrdtError::NotCanonical`](crate::replication::crdt::CrdtError::NotCanonical) when the record is damaged,
+    /// [`CrdtError::WrongKind`](crate::replication::crdt::CrdtError::WrongKind) when its states aren't of the key's kind,
     /// [`UpdateError::Full`] when it doesn't fit.
     pub fn restore(
         &mut self,
@@ -248,7 +246,7 @@ impl Replicator {
         record: &[u8],
     ) -> Result<(), UpdateError> {
         let (sh, at) = (&mut self.shared, Moment { now, wall });
-        let record = Record::decode(record)?;
+        let record = Record::decode(key, record)?;
         if let Some(state) = record.held() {
             self.held.merge(sh, at, key, &Value::decode(state)?, state.len())?;
         }
@@ -277,9 +275,6 @@ impl Replicator {
         match message {
             Message::Delta { key, id, state } => self.on_delta(at, from, key.into(), id, &state),
             Message::Ack { key, id, digest } => self.on_ack(from, &key, id, digest.into()),
-            Message::OtherKind { key, id, held } => {
-                self.writes.on_other_kind(sh, &mut self.served, from, &key, id, held);
-            }
             Message::Refused { key, id, owners } => {
                 let ours = sh.owners(&key);
                 if !ours.iter().map(PublicKey::as_bytes).eq(owners.iter().map(|owner| &**owner)) {

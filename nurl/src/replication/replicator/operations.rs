@@ -9,14 +9,12 @@ use std::time::{Duration, Instant};
 
 use rand_core::Rng as _;
 
-use super::config::MAX_KEY_BYTES;
 use super::error::{UpdateError, UpdateFailure};
 use super::event::ReplicatorEvent;
 use super::message::{Message, Op};
-use super::served::{APPLIED, BUSY, OTHER_KIND, REFUSED, UNKNOWN};
+use super::served::{APPLIED, BUSY, REFUSED, UNKNOWN};
 use super::shared::Shared;
 use crate::key::PublicKey;
-use crate::replication::crdt::Kind;
 
 /// Limit on the operations under way at an observer: a command line has one.
 pub(super) const MAX_OPERATIONS: usize = 1024;
@@ -37,9 +35,6 @@ pub enum OperationError {
     /// Not done: the value or the key refused it.
     #[error("the member refused the write")]
     Refused,
-    /// Not done: the key holds this type.
-    #[error("the key holds a {}", .0.as_str())]
-    OtherKind(Kind),
     /// Done once or not at all: the member is lost or silent, or no owner has acknowledged its write.
     #[error("the write was made once or not at all")]
     Unknown,
@@ -52,7 +47,7 @@ pub(super) fn outcome_of(code: u8) -> Option<Result<(), OperationError>> {
         BUSY => OperationError::Busy,
         REFUSED => OperationError::Refused,
         UNKNOWN => OperationError::Unknown,
-        _ => OperationError::OtherKind(code.checked_sub(OTHER_KIND).and_then(Kind::from_byte)?),
+        _ => return None,
     };
     Some(Err(error))
 }
@@ -82,9 +77,6 @@ impl Operations {
         key: &[u8],
         op: Op,
     ) -> Result<(), UpdateError> {
-        if key.len() > MAX_KEY_BYTES {
-            return Err(UpdateError::KeyTooLong(key.len()));
-        }
         if self.0.len() + sh.events.waiting() >= MAX_OPERATIONS {
             return Err(UpdateError::Full("operations"));
         }

@@ -26,9 +26,6 @@ impl Own {
             }
             Value::Register(_) => Own::default(),
             Value::Set(set) => Own { dot: set.context().highest(replica), ..Own::default() },
-            Value::Mixed(_) => {
-                value.parts().iter().fold(Own::default(), |own, part| own.join(Own::of(part, replica)))
-            }
         }
     }
 

@@ -3,6 +3,7 @@
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
+use super::key::{is_of_kind, kind_of};
 use super::own::Own;
 use crate::replication::crdt::{CrdtError, Value};
 
@@ -38,8 +39,12 @@ impl Record {
         minicbor::to_vec(self).expect("a Vec takes every write")
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Result<Record, CrdtError> {
-        minicbor::decode(bytes).map_err(|_| CrdtError::NotCanonical("record"))
+    /// Decodes the record of a key, if its states are of the key's kind.
+    pub(super) fn decode(key: &[u8], bytes: &[u8]) -> Result<Record, CrdtError> {
+        let record: Record = minicbor::decode(bytes).map_err(|_| CrdtError::NotCanonical("record"))?;
+        let mut states = record.held.iter().chain(&record.pending);
+        let sound = kind_of(key).is_some() && states.all(|state| is_of_kind(key, state));
+        sound.then_some(record).ok_or(CrdtError::WrongKind)
     }
 
     /// The bytes of the state held.
@@ -70,11 +75,16 @@ mod tests {
         for (held, pending, own) in
             [(Some(&value), None, None), (None, Some(&value), Some(own)), (None, None, Some(own))]
         {
-            let record = Record::decode(&Record::of(held, pending, own).unwrap().encode()).unwrap();
+            let bytes = Record::of(held, pending, own).unwrap().encode();
+            let record = Record::decode(b"\x03name", &bytes).unwrap();
+            for key in [&b""[..], b"name", b"\x01name", b"\x02name"] {
+                let sound = held.or(pending).is_none() && kind_of(key).is_some();
+                assert_eq!(Record::decode(key, &bytes).err(), (!sound).then_some(CrdtError::WrongKind));
+            }
             assert_eq!(record.held(), held.map(Value::encode).as_deref());
             assert_eq!(record.pending(), pending.map(Value::encode).as_deref());
             assert_eq!(record.own(), own.unwrap_or_default());
         }
-        assert_eq!(Record::decode(b"no").unwrap_err(), CrdtError::NotCanonical("record"));
+        assert_eq!(Record::decode(b"\x03name", b"no").unwrap_err(), CrdtError::NotCanonical("record"));
     }
 }

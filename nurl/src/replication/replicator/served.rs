@@ -10,7 +10,6 @@ use super::message::Message;
 use super::operations::OperationId;
 use super::shared::Shared;
 use crate::key::PublicKey;
-use crate::replication::crdt::CrdtError;
 
 /// Limit on the operations that a member remembers. With more than that in 10 minutes it answers busy.
 pub(super) const MAX_REMEMBERED: usize = 16_384;
@@ -20,10 +19,8 @@ pub(super) const REMEMBER: Duration = Duration::from_secs(600);
 pub(super) const APPLIED: u8 = 0;
 pub(super) const BUSY: u8 = 1;
 pub(super) const REFUSED: u8 = 2;
-/// The key's type is added to it: 3 to 5.
-pub(super) const OTHER_KIND: u8 = 2;
 /// The write was made, but no owner has acknowledged it.
-pub(super) const UNKNOWN: u8 = 6;
+pub(super) const UNKNOWN: u8 = 3;
 
 /// An observer, and the id of its operation.
 type Name = (PublicKey, OperationId);
@@ -88,7 +85,6 @@ fn code(outcome: Result<(), UpdateError>) -> u8 {
     match outcome {
         Ok(()) => APPLIED,
         Err(UpdateError::Full(_) | UpdateError::NoOwners | UpdateError::Unknown) => BUSY,
-        Err(UpdateError::Value(CrdtError::WrongKind { held, .. })) => OTHER_KIND + held as u8,
         Err(UpdateError::Unacknowledged) => UNKNOWN,
         Err(UpdateError::Value(_) | UpdateError::KeyTooLong(_) | UpdateError::Observer) => REFUSED,
     }
@@ -97,19 +93,17 @@ fn code(outcome: Result<(), UpdateError>) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replication::crdt::Kind;
+    use crate::replication::crdt::CrdtError;
     use crate::replication::replicator::operations::{OperationError, outcome_of};
 
     #[test]
     fn an_outcome_is_told_as_it_was() {
-        let wrong = |held| UpdateError::Value(CrdtError::WrongKind { held, wanted: Kind::Set });
         let table = [
             (Ok(()), Ok(())),
             (Err(UpdateError::Full("reads")), Err(OperationError::Busy)),
             (Err(UpdateError::NoOwners), Err(OperationError::Busy)),
             (Err(UpdateError::Unknown), Err(OperationError::Busy)),
-            (Err(wrong(Kind::Counter)), Err(OperationError::OtherKind(Kind::Counter))),
-            (Err(wrong(Kind::Register)), Err(OperationError::OtherKind(Kind::Register))),
+            (Err(CrdtError::Overflow.into()), Err(OperationError::Refused)),
             (Err(UpdateError::Unacknowledged), Err(OperationError::Unknown)),
             (Err(UpdateError::KeyTooLong(9)), Err(OperationError::Refused)),
             (Err(UpdateError::Observer), Err(OperationError::Refused)),

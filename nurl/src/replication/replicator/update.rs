@@ -5,8 +5,7 @@
 //! 1. An owner without a copy, and the remover of an element that isn't in this node's copy, ask the other owners
 //!    first ([`must_ask`](Replicator::must_ask)). The write continues with their answers.
 //! 2. The write is made: as an owner in the state held, elsewhere as a delta for the owners.
-//! 3. A delta waits until an owner acknowledges or refuses it, or the owners are taken to be away. Then its callers
-//!    are answered.
+//! 3. A delta waits until an owner acknowledges it, or the owners are taken to be away. Then its callers are answered.
 //!
 //! Other nodes' deltas and observers' operations take the same steps.
 
@@ -16,9 +15,9 @@ use super::Replicator;
 use super::asking::Asked;
 use super::authors::Judgement;
 use super::calls::{Caller, MAX_WRITES};
-use super::config::MAX_KEY_BYTES;
 use super::error::{UpdateError, UpdateFailure};
 use super::event::ReplicatorEvent;
+use super::key::checked_key;
 use super::message::{Message, Op};
 use super::operations::OperationId;
 use super::served::Arrival;
@@ -27,20 +26,27 @@ use crate::key::PublicKey;
 use crate::replication::crdt::{Digest, Value};
 
 impl Replicator {
-    /// Changes a key. [`ReplicatorEvent::Updated`] with `id` tells how the update ended, also if it wasn't begun.
+    /// Changes the object of this name and of the operation's kind. [`ReplicatorEvent::Updated`] with `id` tells how the
+    /// update ended, also if it wasn't begun.
     ///
     /// An observer has no replica id: the key's first owner writes in its place.
-    pub fn update(&mut self, now: Instant, wall: Duration, id: u64, key: &[u8], op: Op) {
-        let begun = if self.held.is_leaving() {
-            Err(UpdateFailure::Leaving)
-        } else if self.shared.config.observer {
-            self.operate(now, id, key, op).map_err(UpdateFailure::from)
-        } else {
-            self.call(Moment { now, wall }, key, op, Caller::Driver(id)).map_err(UpdateFailure::from)
-        };
-        if let Err(failure) = begun {
+    pub fn update(&mut self, now: Instant, wall: Duration, id: u64, name: &[u8], op: Op) {
+        if let Err(failure) = self.begin_update(Moment { now, wall }, id, name, op) {
             self.shared.events.push(ReplicatorEvent::Updated { id, outcome: Err(failure) });
         }
+    }
+
+    fn begin_update(&mut self, at: Moment, id: u64, name: &[u8], op: Op) -> Result<(), UpdateFailure> {
+        let key = checked_key(op.kind(), name)?;
+        if self.held.is_leaving() {
+            return Err(UpdateFailure::Leaving);
+        }
+        if self.shared.config.observer {
+            self.operate(at.now, id, &key, op)?;
+        } else {
+            self.call(at, &key, op, Caller::Driver(id))?;
+        }
+        Ok(())
     }
 
     fn operate(&mut self, now: Instant, id: u64, key: &[u8], op: Op) -> Result<(), UpdateError> {
@@ -55,9 +61,6 @@ impl Replicator {
     pub(super) fn call(&mut self, at: Moment, key: &[u8], op: Op, caller: Caller) -> Result<(), UpdateError> {
         if self.shared.config.observer {
             return Err(UpdateError::Observer);
-        }
-        if key.len() > MAX_KEY_BYTES {
-            return Err(UpdateError::KeyTooLong(key.len()));
         }
         if self.writes.waiting() + self.asking.len() >= MAX_WRITES {
             return Err(UpdateError::Full("writes under way"));
@@ -159,7 +162,7 @@ impl Replicator {
                 self.settle_or_wait(at.now, key, caller, outcome);
             }
             Asked::Delta { key, from, id, state } if ready.is_ok() => {
-                self.held.take_delta(&mut self.shared, at, from, key, id, &state);
+                self.held.on_copy(&mut self.shared, at, from, key, id, &state);
             }
             // The writer sends the delta again.
             Asked::Delta { .. } => {}
@@ -214,7 +217,7 @@ impl Replicator {
                 if asks && !sh.other_owners(&key).is_empty() {
                     self.ask_for_delta(at.now, from, key, id, state);
                 } else {
-                    self.held.take_delta(sh, at, from, key, id, state);
+                    self.held.on_copy(sh, at, from, key, id, state);
                 }
             }
         }
@@ -245,5 +248,5 @@ impl Replicator {
 }
 
 fn has_element(value: &Value, element: &[u8]) -> bool {
-    value.parts().iter().any(|part| matches!(part, Value::Set(set) if set.contains(element)))
+    matches!(value, Value::Set(set) if set.contains(element))
 }

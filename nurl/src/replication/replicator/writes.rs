@@ -13,8 +13,7 @@ use super::own::{Own, Sums};
 use super::record::Record;
 use super::served::Served;
 use super::shared::{Moment, Shared};
-use crate::key::PublicKey;
-use crate::replication::crdt::{CrdtError, Kind, Value};
+use crate::replication::crdt::Value;
 
 /// The first pause before an unacknowledged delta is sent again; it doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_secs(2);
@@ -128,19 +127,14 @@ impl Writes {
         // The part of the key that this node has seen: the state read, or the copy under hand-off, and its own
         // pending delta.
         let mut known = observed.or(copy).cloned().unwrap_or_else(|| Value::new(op.kind()));
-        if let Some(pending) = self.pending.get(key) {
-            let wrong = CrdtError::WrongKind { held: pending.value.kind(), wanted: op.kind() };
-            pending.value.part(op.kind()).ok_or(wrong)?;
-            known.merge(&pending.value, at.wall)?;
+        if let Some(pending) = self.pending(key) {
+            known.merge(pending, at.wall)?;
         }
         let own = self.sums.get(key).unwrap_or_default();
         let own = copy.map_or(own, |copy| own.join(Own::of(copy, &sh.local)));
         let delta = apply::delta(op, &known, own, sh.local, &mut sh.clock, at.wall)?;
         let id = sh.fresh_id();
-        let mut value = match self.pending.get(key) {
-            Some(pending) => pending.value.clone(),
-            None => Value::new(op.kind()),
-        };
+        let mut value = self.pending(key).cloned().unwrap_or_else(|| Value::new(op.kind()));
         // The merge uses the writer's own clock, so the writer's own stamp is never parked here.
         value.merge(&delta, at.wall)?;
         let bytes = value.encode();
@@ -202,35 +196,13 @@ impl Writes {
 
     /// Whether an owner's acknowledgement belongs to a delta, whose callers are answered then.
     pub(super) fn acknowledged(&mut self, sh: &mut Shared, served: &mut Served, key: &[u8], id: u64) -> bool {
-        let Some(pending) = self.take(sh, key, id) else { return false };
-        self.settle(sh, served, pending.waiting, Ok(()));
-        true
-    }
-
-    /// Gives up a write that an owner has refused: it changed nothing there.
-    pub(super) fn on_other_kind(
-        &mut self,
-        sh: &mut Shared,
-        served: &mut Served,
-        from: PublicKey,
-        key: &[u8],
-        id: u64,
-        held: u8,
-    ) {
-        let held = Kind::from_byte(held).filter(|_| sh.owns(&from, key));
-        let Some((held, pending)) = held.and_then(|held| Some((held, self.take(sh, key, id)?))) else {
-            sh.stats.stray += 1;
-            return;
-        };
-        let wanted = pending.value.kind();
-        self.settle(sh, served, pending.waiting, Err(CrdtError::WrongKind { held, wanted }.into()));
-    }
-
-    /// Removes the pending delta with this id.
-    fn take(&mut self, sh: &mut Shared, key: &[u8], id: u64) -> Option<Pending> {
-        self.pending.get(key).filter(|pending| pending.id == id)?;
+        if self.pending.get(key).is_none_or(|pending| pending.id != id) {
+            return false;
+        }
         sh.events.changed(key);
-        self.pending.remove(key)
+        let waiting = self.pending.remove(key).map(|pending| pending.waiting).unwrap_or_default();
+        self.settle(sh, served, waiting, Ok(()));
+        true
     }
 
     /// Makes all deltas due: a new view may have brought an owner back.
@@ -246,8 +218,8 @@ impl Writes {
         let due: Vec<Vec<u8>> = due.map(|(key, _)| key.clone()).take(MAX_RETRIES_PER_TICK).collect();
         for key in due {
             let Some(mut pending) = self.pending.remove(&key) else { continue };
-            if let Some(outcome) = take_own(sh, held, at, &key, &pending.value) {
-                self.settle(sh, served, pending.waiting, outcome);
+            if take_own(sh, held, at, &key, &pending.value) {
+                self.settle(sh, served, pending.waiting, Ok(()));
                 sh.events.changed(&key);
                 continue;
             }
@@ -301,21 +273,9 @@ impl Writes {
 }
 
 /// Merges this node's own delta, if the node has become an owner and holds the key. Then the delta is part of the
-/// state, and repair carries it to the others. Without a copy the other owners have to take the delta.
-fn take_own(
-    sh: &mut Shared,
-    held: &mut Held,
-    at: Moment,
-    key: &[u8],
-    delta: &Value,
-) -> Option<Result<(), UpdateError>> {
-    let copy = held.copies.value(key);
-    if !sh.is_owner(key) || (copy.is_none() && !sh.other_owners(key).is_empty()) {
-        return None;
-    }
-    if let Some(copy) = copy.filter(|copy| !copy.takes(delta)) {
-        sh.stats.other_kind += 1;
-        return Some(Err(CrdtError::WrongKind { held: copy.kind(), wanted: delta.kind() }.into()));
-    }
-    held.commit(sh, at, key, delta).is_ok().then_some(Ok(()))
+/// state, and repair carries it to the others. Without a copy the other owners have to take the delta. Returns whether it
+/// was merged.
+fn take_own(sh: &mut Shared, held: &mut Held, at: Moment, key: &[u8], delta: &Value) -> bool {
+    let alone = sh.other_owners(key).is_empty();
+    sh.is_owner(key) && (alone || held.copies.contains(key)) && held.commit(sh, at, key, delta).is_ok()
 }

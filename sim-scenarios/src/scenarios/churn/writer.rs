@@ -12,7 +12,7 @@ use super::ledger::Ledger;
 use crate::cluster::{Peer, secret};
 use crate::lock::lock;
 
-const OTHER_KIND: &str = "a write of another kind is refused";
+const NAMESAKE: &str = "a set with a counter's name is an object of its own";
 
 /// The keys that all nodes write.
 pub(super) const COUNTER: &str = "counter";
@@ -103,14 +103,14 @@ impl Writer {
         }
     }
 
-    /// Tries to write a set under the counter's key.
-    pub(super) async fn write_wrong_type(&mut self) -> Result<(), Violation> {
-        let set = self.peer.node(&self.world).await.set(COUNTER);
-        match set.insert(b"a mistake").await {
-            Ok(()) => {
-                Err(Violation::safety(OTHER_KIND, format!("{} was told that it is done", self.peer.name)))
-            }
-            Err(_) => Ok(()),
+    /// Writes a set under the counter's name. The copies and readings of the counter are compared afterwards.
+    pub(super) async fn write_namesake(&mut self) -> Result<(), Violation> {
+        let node = self.peer.node(&self.world).await;
+        let by = |error: nurl::Error| Violation::safety(NAMESAKE, format!("{}: {error}", self.peer.name));
+        node.set(COUNTER).insert(b"a namesake").await.map_err(by)?;
+        match node.set(COUNTER).members().await.map_err(by)?.as_slice() {
+            [only] if only == b"a namesake" => Ok(()),
+            others => Err(Violation::safety(NAMESAKE, format!("{} reads {others:?}", self.peer.name))),
         }
     }
 

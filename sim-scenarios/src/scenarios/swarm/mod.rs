@@ -145,7 +145,7 @@ async fn differing_copies(applications: &Applications) -> Vec<String> {
     let (mut copies, mut reads) = (BTreeMap::new(), BTreeMap::new());
     for peer in &applications.peers {
         let node = peer.node(&applications.world).await;
-        if let Ok(Some(digest)) = node.held_digest(COUNTER).await {
+        if let Ok(Some(digest)) = node.counter(COUNTER).held_digest().await {
             copies.entry(digest).or_insert_with(Vec::new).push(peer.name.as_str());
         }
         let read = node.counter(COUNTER).get().await;

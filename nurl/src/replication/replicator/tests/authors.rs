@@ -1,6 +1,6 @@
 //! A peer changes its own slots only, unless it is an owner of the key.
 
-use super::mesh::{Mesh, add, insert, peer, remove, ring, set};
+use super::mesh::{K, Mesh, R, S, WALL, add, insert, peer, remove, ring, set};
 use crate::replication::crdt::{Kind, LwwRegister, OrSet, PnCounter};
 use crate::replication::replicator::authors::MAX_AUTHOR_SLOTS;
 use crate::replication::replicator::*;
@@ -63,103 +63,142 @@ impl Mesh {
 #[test]
 fn an_observer_raises_no_slot_but_its_own() {
     let mut mesh = Mesh::new(5);
-    let owner = mesh.insider(b"k");
-    mesh.update(owner, b"k", &add(5));
+    let owner = mesh.insider(K);
+    mesh.update(owner, K, &add(5));
     mesh.run(20);
-    let before = mesh.all_copies(b"k");
-    mesh.tell(OBSERVER, b"k", &counter([(id(owner, 1), u64::MAX)]));
-    mesh.tell(OBSERVER, b"k", &counter((0..4095).map(|n| (id((n % 250) as u8, n), 1))));
-    assert_eq!(mesh.all_copies(b"k"), before);
+    let before = mesh.all_copies(K);
+    mesh.tell(OBSERVER, K, &counter([(id(owner, 1), u64::MAX)]));
+    mesh.tell(OBSERVER, K, &counter((0..4095).map(|n| (id((n % 250) as u8, n), 1))));
+    assert_eq!(mesh.all_copies(K), before);
     assert!(mesh.foreign() > 0);
-    assert_eq!(mesh.write(owner, b"k", add(1)), Ok(()), "the owner's slot isn't exhausted");
-    mesh.tell(OBSERVER, b"k", &counter([(id(OBSERVER, 1), 4)]));
-    assert_eq!(mesh.counter(b"k"), 10, "its own slot is its own affair");
+    assert_eq!(mesh.write(owner, K, add(1)), Ok(()), "the owner's slot isn't exhausted");
+    mesh.tell(OBSERVER, K, &counter([(id(OBSERVER, 1), 4)]));
+    assert_eq!(mesh.counter(K), 10, "its own slot is its own affair");
 }
 
 #[test]
 fn an_author_has_a_bounded_number_of_slots() {
     let mut mesh = Mesh::new(3);
     let slots = |count: u64| counter((0..count).map(|n| (id(OBSERVER, n), 1)));
-    mesh.tell(OBSERVER, b"k", &slots(MAX_AUTHOR_SLOTS as u64));
-    assert_eq!(mesh.counter(b"k"), MAX_AUTHOR_SLOTS as i128);
-    mesh.tell(OBSERVER, b"k", &slots(MAX_AUTHOR_SLOTS as u64 + 1));
-    mesh.tell(OBSERVER, b"k", &counter([(id(OBSERVER, 9999), 1)]));
-    assert_eq!(mesh.counter(b"k"), MAX_AUTHOR_SLOTS as i128);
+    mesh.tell(OBSERVER, K, &slots(MAX_AUTHOR_SLOTS as u64));
+    assert_eq!(mesh.counter(K), MAX_AUTHOR_SLOTS as i128);
+    mesh.tell(OBSERVER, K, &slots(MAX_AUTHOR_SLOTS as u64 + 1));
+    mesh.tell(OBSERVER, K, &counter([(id(OBSERVER, 9999), 1)]));
+    assert_eq!(mesh.counter(K), MAX_AUTHOR_SLOTS as i128);
     // Beyond gaps in a set, too.
     for n in 1..=2 * MAX_AUTHOR_SLOTS as u64 {
-        mesh.tell(OBSERVER, b"s", &element(id(OBSERVER, 1), b"x", 2 * n));
+        mesh.tell(OBSERVER, S, &element(id(OBSERVER, 1), b"x", 2 * n));
     }
-    let Some(Value::Set(held)) = mesh.node(0).get(b"s") else { panic!() };
+    let Some(Value::Set(held)) = mesh.node(0).get(S) else { panic!() };
     assert_eq!(held.context().highest(&id(OBSERVER, 1)), 2 * MAX_AUTHOR_SLOTS as u64);
-    assert_eq!(mesh.write(0, b"s", insert(b"y")), Ok(()));
+    assert_eq!(mesh.write(0, S, insert(b"y")), Ok(()));
 }
 
 #[test]
-fn an_observer_replaces_no_value_by_another_kind_and_takes_no_name_with_an_empty_one() {
-    let mut mesh = Mesh::new(5);
-    let owner = mesh.insider(b"k");
-    mesh.update(owner, b"k", &add(5));
-    mesh.run(20);
-    for kind in [Kind::Set, Kind::Register, Kind::Counter] {
-        mesh.tell(OBSERVER, b"k", &Value::new(kind));
-        mesh.tell(OBSERVER, b"new", &Value::new(kind));
+fn a_value_of_another_kind_than_its_key_says_changes_nothing_whoever_sends_it() {
+    let own = |n: u8, kind: Kind| match kind {
+        Kind::Counter => counter([(id(n, 1), 4)]),
+        Kind::Register => {
+            let mut clock = crate::replication::crdt::Clock::default();
+            Value::Register(LwwRegister::default().set(id(n, 1), &mut clock, WALL, b"v").unwrap())
+        }
+        Kind::Set => element(id(n, 1), b"x", 1),
+    };
+    let op = |kind: Kind| match kind {
+        Kind::Counter => add(1),
+        Kind::Register => set(b"v"),
+        Kind::Set => insert(b"y"),
+    };
+    let kinds = [Kind::Counter, Kind::Register, Kind::Set];
+    for (of, kind, written) in
+        kinds.iter().flat_map(|of| kinds.map(|kind| [(*of, kind, false), (*of, kind, true)])).flatten()
+    {
+        let mut mesh = Mesh::new(3);
+        let key = state_key(of, b"name");
+        if written {
+            mesh.update(0, &key, &op(of));
+            mesh.run(20);
+        }
+        let before = mesh.all_copies(&key);
+        for from in [OBSERVER, 1] {
+            mesh.tell(from, &key, &own(from, kind));
+            mesh.tell(from, &key, &Value::new(kind));
+            let operation =
+                Message::Operation { id: [from; 16].into(), key: key.clone().into(), op: op(kind) };
+            let (now, wall) = (mesh.now, mesh.wall);
+            mesh.node(0).handle_message(now, wall, peer(from), &operation.encode());
+            mesh.deliver();
+        }
+        let changed = mesh.all_copies(&key) != before;
+        let malformed: u64 = mesh.nodes.values().map(|node| node.stats().malformed).sum();
+        if of == kind {
+            assert!(changed && malformed == 0, "the negative control");
+        } else {
+            // Two senders, each with four messages of each of two states to three nodes, and an operation.
+            assert_eq!((changed, malformed), (false, 2 * (2 * 4 * 3 + 1)), "{kind:?} for {of:?}");
+        }
     }
-    mesh.tell(OBSERVER, b"k", &element(id(OBSERVER, 1), b"x", 1));
-    assert_eq!(mesh.counter(b"k"), 5);
-    assert!(mesh.copies(b"new").is_empty());
-    assert_eq!(mesh.nodes.values().map(|node| node.stats().mixed).sum::<u64>(), 0);
-    assert_eq!(mesh.write(owner, b"k", add(1)), Ok(()));
+}
+
+#[test]
+fn a_state_without_content_creates_no_key() {
+    let mut mesh = Mesh::new(5);
+    for (key, kind) in [(K, Kind::Counter), (R, Kind::Register), (S, Kind::Set)] {
+        mesh.tell(OBSERVER, key, &Value::new(kind));
+        assert!(mesh.copies(key).is_empty());
+    }
+    assert!(mesh.foreign() > 0);
 }
 
 #[test]
 fn an_observer_writes_no_register_in_anothers_name() {
     let mut mesh = Mesh::new(5);
-    let owner = mesh.insider(b"r");
-    mesh.update(owner, b"r", &set(b"v"));
+    let owner = mesh.insider(R);
+    mesh.update(owner, R, &set(b"v"));
     mesh.run(20);
-    let before = mesh.all_copies(b"r");
+    let before = mesh.all_copies(R);
     let mut clock = crate::replication::crdt::Clock::default();
     for ahead in [1, 5000] {
         let wall = mesh.wall + Duration::from_secs(ahead);
         let forged = LwwRegister::default().set(id(owner, 1), &mut clock, wall, b"forged").unwrap();
-        mesh.tell(OBSERVER, b"r", &Value::Register(forged));
+        mesh.tell(OBSERVER, R, &Value::Register(forged));
     }
-    assert_eq!(mesh.all_copies(b"r"), before);
+    assert_eq!(mesh.all_copies(R), before);
 }
 
 #[test]
 fn an_observer_removes_no_element_that_is_yet_to_be_written() {
     let mut mesh = Mesh::new(5);
-    let owner = mesh.insider(b"s");
-    mesh.update(owner, b"s", &insert(b"old"));
+    let owner = mesh.insider(S);
+    mesh.update(owner, S, &insert(b"old"));
     mesh.run(20);
-    let before = mesh.all_copies(b"s");
-    mesh.tell(OBSERVER, b"s", &removal(id(owner, 1), 2));
-    mesh.tell(OBSERVER, b"s", &removal(id(owner, 1), u64::MAX));
-    mesh.tell(OBSERVER, b"s", &element(id(owner, 1), b"forged", 2));
+    let before = mesh.all_copies(S);
+    mesh.tell(OBSERVER, S, &removal(id(owner, 1), 2));
+    mesh.tell(OBSERVER, S, &removal(id(owner, 1), u64::MAX));
+    mesh.tell(OBSERVER, S, &element(id(owner, 1), b"forged", 2));
     mesh.run(10);
-    assert_eq!(mesh.all_copies(b"s"), before);
-    assert_eq!(mesh.write(owner, b"s", insert(b"new")), Ok(()));
+    assert_eq!(mesh.all_copies(S), before);
+    assert_eq!(mesh.write(owner, S, insert(b"new")), Ok(()));
     mesh.run(10);
-    let Some(Value::Set(held)) = mesh.node(owner).get(b"s") else { panic!() };
+    let Some(Value::Set(held)) = mesh.node(owner).get(S) else { panic!() };
     assert_eq!(held.iter().collect::<Vec<_>>(), [&b"new"[..], b"old"]);
 }
 
 #[test]
 fn a_removal_that_overtakes_the_write_that_it_removes_asks_the_other_owners_for_it() {
     let mut mesh = Mesh::new(6);
-    let (insider, outsider) = (mesh.insider(b"s"), mesh.outsider(b"s"));
-    mesh.update(insider, b"s", &insert(b"old"));
+    let (insider, outsider) = (mesh.insider(S), mesh.outsider(S));
+    mesh.update(insider, S, &insert(b"old"));
     mesh.run(20);
     // Only the insider has the element, when the removal arrives at the others.
     mesh.loss_percent = 100;
-    mesh.update(insider, b"s", &insert(b"x"));
+    mesh.update(insider, S, &insert(b"x"));
     mesh.deliver();
     mesh.loss_percent = 0;
-    assert_eq!(mesh.write(outsider, b"s", remove(b"x")), Ok(()));
+    assert_eq!(mesh.write(outsider, S, remove(b"x")), Ok(()));
     mesh.deliver();
-    for owner in ring(0..6).owners(b"s", 3) {
-        let Some(Value::Set(held)) = mesh.nodes[&owner].get(b"s") else { panic!() };
+    for owner in ring(0..6).owners(S, 3) {
+        let Some(Value::Set(held)) = mesh.nodes[&owner].get(S) else { panic!() };
         assert_eq!(held.iter().collect::<Vec<_>>(), [b"old"]);
         assert_eq!(held.context().highest(&id(insider, 1)), 2, "all have seen it");
     }
@@ -168,36 +207,36 @@ fn a_removal_that_overtakes_the_write_that_it_removes_asks_the_other_owners_for_
 #[test]
 fn a_worker_that_does_not_own_the_key_tells_no_others_writes_even_after_an_absence() {
     let mut mesh = Mesh::new(6);
-    let (owner, outsider) = (mesh.insider(b"k"), mesh.outsider(b"k"));
-    mesh.update(owner, b"k", &add(5));
+    let (owner, outsider) = (mesh.insider(K), mesh.outsider(K));
+    mesh.update(owner, K, &add(5));
     mesh.run(700);
     let forged = counter([(id(owner, 1), u64::MAX)]);
-    mesh.tell(outsider, b"k", &forged);
-    assert_eq!(mesh.counter(b"k"), 5);
+    mesh.tell(outsider, K, &forged);
+    assert_eq!(mesh.counter(K), 5);
     // It was away: what those that stayed wrote, it can't have heard from them.
     mesh.set_ring((0..6).filter(|n| *n != outsider));
     mesh.run(60);
     mesh.set_ring(0..6);
-    mesh.tell(outsider, b"k", &forged);
-    assert_eq!(mesh.counter(b"k"), 5);
+    mesh.tell(outsider, K, &forged);
+    assert_eq!(mesh.counter(K), 5);
     // But what another that was away wrote, it hands back.
     let absent = counter([(id(99, 1), 7), (id(outsider, 1), 1)]);
-    mesh.tell(outsider, b"k", &absent);
-    assert_eq!(mesh.counter(b"k"), 13);
+    mesh.tell(outsider, K, &absent);
+    assert_eq!(mesh.counter(K), 13);
     mesh.run(700);
-    mesh.tell(outsider, b"k", &counter([(id(98, 1), 7)]));
-    assert_eq!(mesh.counter(b"k"), 13, "that time is over");
+    mesh.tell(outsider, K, &counter([(id(98, 1), 7)]));
+    assert_eq!(mesh.counter(K), 13, "that time is over");
 }
 
 #[test]
 fn a_copy_that_is_contained_in_the_held_one_is_acknowledged_whoever_sends_it() {
     let mut mesh = Mesh::new(4);
-    let owner = mesh.insider(b"k");
-    mesh.update(owner, b"k", &add(5));
+    let owner = mesh.insider(K);
+    mesh.update(owner, K, &add(5));
     mesh.run(20);
-    let state = mesh.node(owner).get(b"k").unwrap().encode();
+    let state = mesh.node(owner).get(K).unwrap().encode();
     let (now, wall) = (mesh.now, mesh.wall);
-    let copy = Message::Copy { key: b"k".to_vec().into(), id: 8, state: state.into() };
+    let copy = Message::Copy { key: K.to_vec().into(), id: 8, state: state.into() };
     mesh.node(owner).handle_message(now, wall, peer(OBSERVER), &copy.encode());
     let answer = mesh.node(owner).poll_transmit().unwrap();
     assert_eq!(answer.0, peer(OBSERVER));

@@ -3,7 +3,7 @@
 use minicbor::bytes::ByteVec;
 use proptest::prelude::*;
 
-use super::mesh::{Mesh, add, insert, peer, ring, set};
+use super::mesh::{K, Mesh, S, add, insert, peer, ring, set};
 use crate::replication::crdt::OrSet;
 use crate::replication::replicator::*;
 
@@ -16,28 +16,26 @@ fn full_tables_are_typed_errors_and_counted() {
     mesh.set_ring(0..3);
     let (now, wall) = (mesh.now, mesh.wall);
     let node = mesh.node(0);
-    node.make(Moment { now, wall }, b"a", &add(1), None).unwrap();
-    node.make(Moment { now, wall }, b"b", &add(1), None).unwrap();
-    assert_eq!(node.make(Moment { now, wall }, b"c", &add(1), None), Err(UpdateError::Full("keys held")));
+    node.make(Moment { now, wall }, b"\x01a", &add(1), None).unwrap();
+    node.make(Moment { now, wall }, b"\x01b", &add(1), None).unwrap();
+    assert_eq!(node.make(Moment { now, wall }, b"\x01c", &add(1), None), Err(UpdateError::Full("keys held")));
     assert_eq!(node.stats().full, 1);
-    assert!(matches!(node.make(Moment { now, wall }, b"a", &set(b"x"), None), Err(UpdateError::Value(_))));
     node.set_ring(now, ring(1..3));
-    node.make(Moment { now, wall }, b"c", &add(1), None).unwrap();
+    node.make(Moment { now, wall }, b"\x01c", &add(1), None).unwrap();
     assert_eq!(
-        node.make(Moment { now, wall }, b"d", &add(1), None),
+        node.make(Moment { now, wall }, b"\x01d", &add(1), None),
         Err(UpdateError::Full("unacknowledged writes"))
     );
-    assert!(matches!(
-        node.call(Moment { now, wall }, &[0; 1025], add(1), calls::Caller::Driver(1)),
-        Err(UpdateError::KeyTooLong(1025))
-    ));
+    node.update(now, wall, 1, &[0; 1025], add(1));
+    let outcome = Err(UpdateError::KeyTooLong(1025).into());
+    assert_eq!(node.poll_event(), Some(ReplicatorEvent::Updated { id: 1, outcome }));
     node.set_ring(now, ring([]));
-    assert_eq!(node.make(Moment { now, wall }, b"a", &add(1), None), Err(UpdateError::NoOwners));
+    assert_eq!(node.make(Moment { now, wall }, b"\x01a", &add(1), None), Err(UpdateError::NoOwners));
     for id in 0..MAX_READS as u64 {
         node.set_ring(now, ring(1..3));
-        node.begin_read(now, id, b"zz").unwrap();
+        node.begin_read(now, id, b"\x01zz").unwrap();
     }
-    assert_eq!(node.begin_read(now, 99_999, b"zz"), Err(UpdateError::Full("reads")));
+    assert_eq!(node.begin_read(now, 99_999, b"\x01zz"), Err(UpdateError::Full("reads")));
     while node.shared.outbox.len() < MAX_OUTBOX {
         node.shared.send(peer(1), &Message::Pull { keys: Vec::new() });
     }
@@ -50,17 +48,17 @@ fn full_tables_are_typed_errors_and_counted() {
 fn operations_are_bounded_at_both_ends() {
     let mut mesh = Mesh::new(2);
     let (now, wall) = (mesh.now, mesh.wall);
-    mesh.update(1, b"n", &add(1));
+    mesh.update(1, b"\x01n", &add(1));
     mesh.deliver();
     for id in 0..operations::MAX_OPERATIONS as u64 {
-        mesh.operate(0, id, peer(1), b"k", add(1)).unwrap();
+        mesh.operate(0, id, peer(1), K, add(1)).unwrap();
     }
-    assert_eq!(mesh.operate(0, 99_999, peer(1), b"k", add(1)), Err(UpdateError::Full("operations")));
+    assert_eq!(mesh.operate(0, 99_999, peer(1), K, add(1)), Err(UpdateError::Full("operations")));
     let member = mesh.node(1);
     let ask = |member: &mut Replicator, now, n: u32| {
         let mut id = [0; 16];
         id[..4].copy_from_slice(&n.to_le_bytes());
-        let message = Message::Operation { id: id.into(), key: b"n".to_vec().into(), op: add(1) };
+        let message = Message::Operation { id: id.into(), key: b"\x01n".to_vec().into(), op: add(1) };
         member.handle_message(now, wall, peer(0), &message.encode());
         while let Some((_, answer)) = member.poll_transmit() {
             if let Some(Message::OperationReply { outcome, .. }) = Message::decode(&answer) {
@@ -77,7 +75,7 @@ fn operations_are_bounded_at_both_ends() {
     let later = now + served::REMEMBER;
     member.handle_timeout(later, wall);
     assert_eq!(ask(member, later, u32::MAX), 0);
-    let Some(Value::Counter(counter)) = member.get(b"n") else { panic!() };
+    let Some(Value::Counter(counter)) = member.get(b"\x01n") else { panic!() };
     assert_eq!(counter.value(), served::MAX_REMEMBERED as i128 + 2);
 }
 
@@ -89,7 +87,7 @@ fn the_bytes_held_are_bounded() {
     mesh.set_ring(0..1);
     let (now, wall) = (mesh.now, mesh.wall);
     let refused = (0..20u8)
-        .find_map(|key| mesh.node(0).make(Moment { now, wall }, &[key], &set(&[0; 1000]), None).err());
+        .find_map(|key| mesh.node(0).make(Moment { now, wall }, &[2, key], &set(&[0; 1000]), None).err());
     assert_eq!(refused, Some(UpdateError::Full("keys held")));
     assert!(mesh.node(0).held.copies.bytes() <= 10_000);
 }
@@ -106,7 +104,7 @@ proptest! {
     #[test]
     fn a_damaged_message_is_taken_without_a_panic(at: prop::sample::Index, with: u8, which in 0usize..5) {
         let mut mesh = Mesh::new(2);
-        let key: ByteVec = b"k".to_vec().into();
+        let key: ByteVec = S.to_vec().into();
         let mut elements = OrSet::default();
         elements.add(ReplicaId { key: peer(1), incarnation: 1 }, b"x").unwrap();
         let state: ByteVec = Value::Set(elements).encode().into();

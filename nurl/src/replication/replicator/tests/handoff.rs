@@ -1,13 +1,13 @@
 //! Former owners and nodes that leave: a copy is dropped only after other nodes hold it.
 
-use super::mesh::{Mesh, add, insert, peer, ring};
+use super::mesh::{K, Mesh, add, insert, peer, ring};
 use crate::replication::replicator::*;
 
 #[test]
 fn a_former_owner_drops_its_copy_only_after_all_owners_hold_one_digest() {
     let mut mesh = Mesh::new(4);
     for key in 0..40u8 {
-        mesh.update(0, &[key], &insert(b"x"));
+        mesh.update(0, &[3, key], &insert(b"x"));
     }
     mesh.run(5);
     for n in 4..8 {
@@ -16,62 +16,62 @@ fn a_former_owner_drops_its_copy_only_after_all_owners_hold_one_digest() {
     mesh.partition(&[4, 5, 6, 7]);
     mesh.set_ring(0..8);
     mesh.run(200);
-    let lacking = (0..40u8).filter(|key| mesh.holders(&[*key]).len() < 3).count();
+    let lacking = (0..40u8).filter(|key| mesh.holders(&[3, *key]).len() < 3).count();
     assert_eq!(lacking, 0, "while new owners are out of reach nothing is dropped");
     mesh.cut.clear();
     mesh.run(700);
     mesh.assert_converged(&ring(0..8));
     assert!(mesh.nodes.values().map(|node| node.stats().handed_off).sum::<u64>() > 0);
     for key in 0..40u8 {
-        assert_eq!(mesh.holders(&[key]).len(), 3);
+        assert_eq!(mesh.holders(&[3, key]).len(), 3);
     }
 }
 
 #[test]
 fn a_copy_is_held_for_a_minute_after_the_owners_changed() {
     let mut mesh = Mesh::new(4);
-    mesh.update(0, b"k", &add(1));
+    mesh.update(0, K, &add(1));
     mesh.run(5);
-    let before = mesh.holders(b"k");
+    let before = mesh.holders(K);
     let ring4 = ring(0..4);
-    let gone = ring4.owners(b"k", 3)[0];
+    let gone = ring4.owners(K, 3)[0];
     let members: Vec<u8> = (0..4).filter(|n| peer(*n) != gone).collect();
     mesh.set_ring(members);
     mesh.run(50);
-    assert!(mesh.holders(b"k").contains(&gone) && before.contains(&gone));
+    assert!(mesh.holders(K).contains(&gone) && before.contains(&gone));
     mesh.run(30);
-    assert!(!mesh.holders(b"k").contains(&gone));
+    assert!(!mesh.holders(K).contains(&gone));
     let Some(n) = (0..4).find(|n| peer(*n) == gone) else { panic!() };
-    mesh.update(n, b"k", &add(1));
+    mesh.update(n, K, &add(1));
     mesh.run(5);
-    assert_eq!(mesh.counter(b"k"), 2);
+    assert_eq!(mesh.counter(K), 2);
 }
 
 #[test]
 fn a_former_owners_later_write_goes_on_from_its_own_sum() {
     let mut mesh = Mesh::new(4);
-    let owners = ring(0..4).owners(b"k", 3);
+    let owners = ring(0..4).owners(K, 3);
     let n = (0..4).find(|n| peer(*n) == owners[0]).unwrap();
-    mesh.update(n, b"k", &add(10));
+    mesh.update(n, K, &add(10));
     mesh.run(5);
     mesh.set_ring((0..4).filter(|m| *m != n));
     mesh.run(120);
-    assert!(mesh.node(n).get(b"k").is_none());
-    mesh.update(n, b"k", &add(1));
+    assert!(mesh.node(n).get(K).is_none());
+    mesh.update(n, K, &add(1));
     mesh.run(5);
-    assert_eq!(mesh.counter(b"k"), 11);
+    assert_eq!(mesh.counter(K), 11);
 }
 
 #[test]
 fn a_node_that_leaves_offers_what_no_other_owner_is_known_to_have() {
     let mut mesh = Mesh::new(6);
-    let (insider, outsider) = (mesh.insider(b"k"), mesh.outsider(b"k"));
-    mesh.update(insider, b"k", &add(1));
+    let (insider, outsider) = (mesh.insider(K), mesh.outsider(K));
+    mesh.update(insider, K, &add(1));
     mesh.run(30);
     assert_eq!(mesh.node(insider).unheld(), Unheld::default(), "summaries have shown that others have it");
     mesh.loss_percent = 100;
-    mesh.update(insider, b"k", &add(2));
-    mesh.update(outsider, b"k", &add(4));
+    mesh.update(insider, K, &add(2));
+    mesh.update(outsider, K, &add(4));
     mesh.deliver();
     let now = mesh.now;
     for n in [insider, outsider] {
@@ -86,13 +86,13 @@ fn a_node_that_leaves_offers_what_no_other_owner_is_known_to_have() {
         assert_eq!(mesh.node(n).unheld(), Unheld::default());
     }
     mesh.nodes.remove(&peer(insider));
-    assert_eq!(mesh.counter(b"k"), 7);
+    assert_eq!(mesh.counter(K), 7);
 }
 
 #[test]
 fn a_node_that_leaves_nobody_behind_says_what_is_lost() {
     let mut mesh = Mesh::new(1);
-    mesh.update(0, b"k", &add(1));
+    mesh.update(0, K, &add(1));
     let now = mesh.now;
     mesh.node(0).leave(now);
     assert_eq!(mesh.node(0).unheld(), Unheld { keys: 1, offered: 0 });

@@ -4,11 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rand_core::{Rng as _, SeedableRng};
 
+use crate::replication::replicator::key::kind_of;
 use crate::replication::replicator::*;
 use crate::ring::RingMember;
 use crate::rt::Rng;
 
 pub(super) const WALL: Duration = Duration::from_secs(1_000_000);
+
+/// A counter, a register and a set.
+pub(super) const K: &[u8] = b"\x01k";
+pub(super) const R: &[u8] = b"\x02r";
+pub(super) const S: &[u8] = b"\x03s";
 
 pub(super) fn peer(n: u8) -> PublicKey {
     PublicKey::from_bytes(*blake3::hash(&[n]).as_bytes())
@@ -208,7 +214,7 @@ impl Mesh {
     /// Reads at `n`, and returns the event's content.
     pub(super) fn read(&mut self, n: u8, key: &[u8]) -> ReplicatorEvent {
         let now = self.now;
-        self.node(n).read(now, 77, key);
+        self.node(n).read(now, 77, kind_of(key).unwrap(), &key[1..]);
         self.deliver();
         self.run(6);
         let at = self.events.iter().position(|(_, event)| {
@@ -223,7 +229,8 @@ impl Mesh {
     /// Writes at `n` as an application does, and returns the event's outcome.
     pub(super) fn write(&mut self, n: u8, key: &[u8], op: Op) -> Result<(), UpdateError> {
         let (now, wall) = (self.now, self.wall);
-        self.node(n).update(now, wall, 88, key, op);
+        assert_eq!(kind_of(key), Some(op.kind()));
+        self.node(n).update(now, wall, 88, &key[1..], op);
         self.deliver();
         for _ in 0..20 {
             let done = self

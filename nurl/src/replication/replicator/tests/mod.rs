@@ -1,8 +1,8 @@
 mod authors;
 mod bounds;
 mod handoff;
+mod kinds;
 mod mesh;
 mod reads;
 mod sync;
-mod types;
 mod writes;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::mesh::{Mesh, WALL, add, insert, peer, ring, set};
-use crate::replication::crdt::{Kind, PnCounter};
+use super::mesh::{K, Mesh, R, S, WALL, add, insert, peer, ring, set};
+use crate::replication::crdt::{CrdtError, Kind, PnCounter};
 use crate::replication::replicator::*;
 
 #[test]
@@ -13,12 +13,12 @@ fn a_write_anywhere_reaches_the_owners_and_only_them() {
     let mut mesh = Mesh::new(8);
     for n in 0..8 {
         for key in 0..20u8 {
-            mesh.update(n, &[key], &add(i64::from(n) + 1));
+            mesh.update(n, &[1, key], &add(i64::from(n) + 1));
         }
     }
     mesh.deliver();
     mesh.assert_converged(&ring(0..8));
-    assert_eq!(mesh.counter(&[3]), 36);
+    assert_eq!(mesh.counter(&[1, 3]), 36);
     assert!(mesh.nodes.values().all(|node| node.pending() == 0), "everything is acknowledged");
 }
 
@@ -28,18 +28,18 @@ fn owners_converge_after_loss_and_repetition() {
     mesh.loss_percent = 60;
     for round in 0..10u8 {
         for n in 0..6 {
-            mesh.update(n, b"counter", &add(1));
-            mesh.update(n, b"register", &set(&[n, round]));
-            mesh.update(n, b"set", &insert(&[n, round]));
+            mesh.update(n, K, &add(1));
+            mesh.update(n, R, &set(&[n, round]));
+            mesh.update(n, S, &insert(&[n, round]));
         }
         mesh.run(1);
     }
     mesh.loss_percent = 0;
     mesh.run(120);
     mesh.assert_converged(&ring(0..6));
-    assert_eq!(mesh.counter(b"counter"), 60);
-    let holder = mesh.holders(b"set")[0];
-    let Some(Value::Set(elements)) = mesh.nodes[&holder].get(b"set") else { panic!() };
+    assert_eq!(mesh.counter(K), 60);
+    let holder = mesh.holders(S)[0];
+    let Some(Value::Set(elements)) = mesh.nodes[&holder].get(S) else { panic!() };
     assert_eq!(elements.len(), 60);
     assert!(mesh.nodes.values().all(|node| node.pending() == 0));
 }
@@ -47,25 +47,25 @@ fn owners_converge_after_loss_and_repetition() {
 #[test]
 fn two_sides_of_a_partition_converge_when_it_heals() {
     let mut mesh = Mesh::new(6);
-    mesh.update(0, b"set", &insert(b"before"));
+    mesh.update(0, S, &insert(b"before"));
     mesh.deliver();
     mesh.partition(&[0, 1, 2]);
     for n in 0..6 {
-        mesh.update(n, b"counter", &add(1));
-        mesh.update(n, b"set", &insert(&[n]));
+        mesh.update(n, K, &add(1));
+        mesh.update(n, S, &insert(&[n]));
     }
     mesh.run(60);
     mesh.cut.clear();
     mesh.run(120);
     mesh.assert_converged(&ring(0..6));
-    assert_eq!(mesh.counter(b"counter"), 6);
+    assert_eq!(mesh.counter(K), 6);
 }
 
 #[test]
 fn equal_digests_transfer_no_state() {
     let mut mesh = Mesh::new(5);
     for key in 0..200u16 {
-        mesh.update(0, &key.to_le_bytes(), &set(&[7; 500]));
+        mesh.update(0, &state_key(Kind::Register, &key.to_le_bytes()), &set(&[7; 500]));
     }
     mesh.run(60);
     mesh.state_bytes = 0;
@@ -81,12 +81,12 @@ fn equal_digests_transfer_no_state() {
 fn one_lost_delta_among_many_keys_costs_about_one_range_of_digests() {
     let mut mesh = Mesh::new(3);
     for key in 0..3000u32 {
-        mesh.update(0, &key.to_le_bytes(), &add(1));
+        mesh.update(0, &state_key(Kind::Counter, &key.to_le_bytes()), &add(1));
         mesh.deliver();
     }
     mesh.run(30);
     mesh.partition(&[0]);
-    mesh.update(0, b"lost", &add(1));
+    mesh.update(0, b"\x01lost", &add(1));
     mesh.deliver();
     mesh.cut.clear();
     mesh.state_bytes = 0;
@@ -98,7 +98,7 @@ fn one_lost_delta_among_many_keys_costs_about_one_range_of_digests() {
 #[test]
 fn a_node_that_lost_its_disk_gets_its_keys_back_and_loses_no_later_write() {
     let mut mesh = Mesh::new(4);
-    let key = b"counter";
+    let key = K;
     let owner = mesh.insider(key);
     mesh.update(owner, key, &add(5));
     mesh.deliver();
@@ -113,16 +113,15 @@ fn a_node_that_lost_its_disk_gets_its_keys_back_and_loses_no_later_write() {
 #[test]
 fn a_state_for_a_key_that_is_not_ours_is_refused_with_our_view() {
     let mut mesh = Mesh::new(6);
-    let outsider = mesh.outsider(b"k");
+    let outsider = mesh.outsider(K);
     let mut rogue = Value::new(Kind::Counter);
     rogue
         .merge(&Value::Counter(PnCounter::of(ReplicaId { key: peer(0), incarnation: 1 }, 1, 0)), WALL)
         .unwrap();
-    let delta =
-        Message::Delta { key: b"k".to_vec().into(), id: Some(1), state: rogue.encode().into() }.encode();
+    let delta = Message::Delta { key: K.to_vec().into(), id: Some(1), state: rogue.encode().into() }.encode();
     let (now, wall) = (mesh.now, mesh.wall);
     mesh.node(outsider).handle_message(now, wall, peer(50), &delta);
-    assert!(mesh.node(outsider).get(b"k").is_none());
+    assert!(mesh.node(outsider).get(K).is_none());
     let (to, answer) = mesh.node(outsider).poll_transmit().unwrap();
     let Some(Message::Refused { owners, .. }) = Message::decode(&answer) else { panic!() };
     assert_eq!((to, owners.len()), (peer(50), 3));
@@ -143,7 +142,7 @@ fn repair_stays_within_its_budget_and_still_ends() {
     mesh.set_ring(0..3);
     mesh.partition(&[2]);
     for key in 0..200u8 {
-        mesh.update(0, &[key], &set(&[1; 1000]));
+        mesh.update(0, &[2, key], &set(&[1; 1000]));
     }
     mesh.run(20);
     mesh.cut.clear();
@@ -159,16 +158,19 @@ fn repair_stays_within_its_budget_and_still_ends() {
 #[test]
 fn a_record_restores_what_an_owner_held() {
     let mut mesh = Mesh::new(3);
-    mesh.update(0, b"s", &insert(b"x"));
+    mesh.update(0, S, &insert(b"x"));
     mesh.deliver();
-    assert!(mesh.changed.contains(&(peer(2), b"s".to_vec())));
-    let record = mesh.node(2).record(b"s").unwrap();
+    assert!(mesh.changed.contains(&(peer(2), S.to_vec())));
+    let record = mesh.node(2).record(S).unwrap();
     let (now, wall) = (mesh.now, mesh.wall);
     mesh.start(2, 1);
-    mesh.node(2).restore(now, wall, b"s", &record).unwrap();
-    assert!(matches!(mesh.node(2).get(b"s"), Some(Value::Set(set)) if set.contains(b"x")));
-    assert!(mesh.node(2).restore(now, wall, b"s", b"junk").is_err());
-    assert_eq!(mesh.node(2).record(b"none"), None);
+    mesh.node(2).restore(now, wall, S, &record).unwrap();
+    assert!(matches!(mesh.node(2).get(S), Some(Value::Set(set)) if set.contains(b"x")));
+    assert!(mesh.node(2).restore(now, wall, S, b"junk").is_err());
+    let other = mesh.node(2).restore(now, wall, b"\x01s", &record);
+    assert_eq!(other, Err(UpdateError::Value(CrdtError::WrongKind)));
+    assert!(mesh.node(2).get(b"\x01s").is_none());
+    assert_eq!(mesh.node(2).record(b"\x03none"), None);
 }
 
 #[derive(Debug, Clone)]
@@ -205,7 +207,7 @@ proptest! {
         for fault in faults {
             match fault {
                 Fault::Add { node, key } => {
-                    mesh.update(node, &[key], &add(1));
+                    mesh.update(node, &[1, key], &add(1));
                     mesh.deliver();
                     *expected.entry(key).or_default() += 1;
                 }
@@ -229,7 +231,7 @@ proptest! {
         mesh.run(1000);
         mesh.assert_converged(&ring(0..6));
         for (key, sum) in expected {
-            prop_assert_eq!(mesh.counter(&[key]), sum);
+            prop_assert_eq!(mesh.counter(&[1, key]), sum);
         }
         prop_assert!(mesh.nodes.values().all(|node| node.pending() == 0));
     }
