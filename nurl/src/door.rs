@@ -82,7 +82,8 @@ pub mod events {
     pub use crate::net::reach::relay::CloseReason;
     pub use crate::net::secure::securedgram::paths::PathReason;
     pub use crate::node::{
-        Events, HandedOver, HubInfo, MemberInfo, Metric, MetricKind, Metrics, NodeEvent, Pong, Status,
+        Events, HandedOver, HubInfo, MemberInfo, Metric, MetricKind, Metrics, NodeEvent, Pong, ReachedIssuer,
+        Status,
     };
     pub use crate::transport::PathInfo;
 }

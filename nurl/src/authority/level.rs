@@ -35,6 +35,11 @@ impl Level {
         self == Level::Worker
     }
 
+    /// Whether hubs without the authority's key may ask its holder for passes.
+    pub const fn may_issue(self) -> bool {
+        matches!(self, Level::Issuer)
+    }
+
     /// The level in one word.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -17,6 +17,7 @@
 //! | [`invitation`] | a ticket's right to enrol new keys |
 //! | [`revocation`] | what no longer counts; the newest time for each subject wins |
 //! | [`rotation`] | a new secret for the mesh, and how its holders get it |
+//! | [`sealed`] | the secret on its way through a hub that mustn't read it |
 //! | [`keyring`] | the secrets that a node accepts |
 //! | [`peer_signature`] | signatures by a peer's X25519 key (XEdDSA), for facts and slips |
 
@@ -32,6 +33,7 @@ pub mod pass;
 pub mod peer_signature;
 pub mod revocation;
 pub mod rotation;
+pub mod sealed;
 pub mod slip;
 
 /// Seconds since 1970, as signed statements carry them: enough until 2106.

@@ -123,6 +123,8 @@ Examples:
 pub(crate) enum MeshCommand {
     /// Make an authority and a ticket here, for hubs that serve the mesh without either
     New(NewMeshArgs),
+    /// Issue passes from this machine, through hubs that don't have the authority's key
+    Serve(ServeArgs),
     /// Print a ticket that admits machines by itself
     Invite(InviteArgs),
     /// Sign a pass for one key, and print it
@@ -131,7 +133,7 @@ pub(crate) enum MeshCommand {
     Revoke(RevokeArgs),
     /// Give the mesh its next secret
     Rotate(RotateArgs),
-    /// Show the passes that the hub of this folder issued, and the number of the mesh's secret
+    /// Show the passes that were issued from this folder, and the number of the mesh's secret
     List {
         /// The folder with the authority's key
         #[arg(long, default_value = "nurl-hub", value_name = "DIR")]
@@ -151,6 +153,34 @@ pub(crate) struct NewMeshArgs {
     pub(crate) state: PathBuf,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The hubs hand this program what newcomers and expiring machines ask for, and get no key: they can neither let anybody in nor
+read the mesh. It needs no open port. Newcomers wait while none runs; machines that have a pass don't notice for weeks. Two
+machines with a copy of the folder may issue at once, or one after the other.
+
+Examples:
+  nurl mesh new --hub nurl1…@hub.example:4242 --state office
+  nurl hub --mesh-id 6d2f…                     # there
+  nurl mesh serve --state office               # here
+  nurl mesh invite --state office > ticket     # for a worker")]
+pub(crate) struct ServeArgs {
+    /// The folder with the authority's key and the ticket
+    #[arg(long, default_value = "nurl-mesh", value_name = "DIR")]
+    pub(crate) state: PathBuf,
+    /// How long to look for a hub
+    #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) join: Duration,
+    /// Directory for this machine's keys and passes [default: nurl in $XDG_STATE_HOME or ~/.local/state]
+    #[arg(long, env = "NURL_HOME", value_name = "DIR")]
+    pub(crate) home: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+    /// Exit when standard input ends (so that a parent's death leaves nothing behind)
+    #[arg(long, hide = true)]
+    pub(crate) exit_with_stdin: bool,
 }
 
 /// What a pass permits.

@@ -59,6 +59,19 @@ impl Identity {
         Err(Failure::new(Code::Resource, message))
     }
 
+    /// The issuer's identity on this machine. A copy of the authority's folder has another one elsewhere, so that two
+    /// issuers don't replace each other at a hub.
+    pub(crate) fn of_issuer(home: Option<&Path>, ticket: &Ticket) -> Result<Identity, Failure> {
+        let folder = mesh_folder(home, ticket)?.join("issuer");
+        make(&folder)?;
+        let Some(lock) = try_lock(&folder)? else {
+            let message = "this machine issues the mesh's passes already: stop the other `nurl mesh serve`";
+            return Err(Failure::new(Code::Resource, message));
+        };
+        let identity = Identity::open(&folder.join("key"), folder.join("pass"), ticket)?;
+        Ok(Identity { lock: Some(lock), ..identity })
+    }
+
     /// The key.
     pub(crate) fn key(&self) -> &SecretKey {
         &self.key
@@ -96,7 +109,7 @@ impl Identity {
         let mut events = node.events();
         task::spawn(async move {
             while let Some(event) = events.next().await {
-                if let NodeEvent::Issued { pass } = event {
+                if let NodeEvent::Issued { pass, .. } = event {
                     // Without it, the next start asks for the same pass again.
                     let _ = disk::atomic_replace(&self.pass_file, pass.as_bytes());
                     if self.pass.replace(pass).is_none() {
@@ -200,7 +213,7 @@ fn try_lock(folder: &Path) -> Result<Option<File>, Failure> {
 }
 
 /// What a person calls this machine, if the system says.
-fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     let name = disk::read(Path::new("/proc/sys/kernel/hostname"), 256).unwrap_or_default();
     String::from_utf8_lossy(&name).trim().to_owned()
 }

@@ -32,6 +32,8 @@ mod hub;
 #[cfg(not(feature = "sim"))]
 mod identity;
 #[cfg(not(feature = "sim"))]
+mod issue;
+#[cfg(not(feature = "sim"))]
 mod key;
 #[cfg(not(feature = "sim"))]
 mod mesh;
@@ -93,6 +95,7 @@ fn main() -> std::process::ExitCode {
     let out = Out::new(match &command {
         Command::Key(KeyCommand::New { output, .. } | KeyCommand::Show { output, .. }) => output.json,
         Command::Mesh(MeshCommand::New(args)) => args.output.json,
+        Command::Mesh(MeshCommand::Serve(args)) => args.output.json,
         Command::Mesh(MeshCommand::Invite(args)) => args.output.json,
         Command::Mesh(MeshCommand::Admit(args)) => args.output.json,
         Command::Mesh(MeshCommand::Revoke(args)) => args.output.json,

@@ -1,6 +1,7 @@
-//! `nurl mesh new|invite|admit|revoke|rotate|list`: what the holder of the authority's key does. Only `revoke` and `rotate`
-//! need a connection.
+//! `nurl mesh new|serve|invite|admit|revoke|rotate|list`: what the holder of the authority's key does. Only `serve`
+//! ([`issue`](crate::issue)), `revoke` and `rotate` need a connection.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use rand_core::Rng as _;
 use crate::args::{AdmitArgs, InviteArgs, MeshCommand, NewMeshArgs, RevokeArgs, RotateArgs, Terms as Wanted};
 use crate::client::{joined, state_directory, ticket};
 use crate::event::Line;
+use crate::issue;
 use crate::key::bad_key_file;
 use crate::out::{Code, Failure, Out, shown, unusable};
 
@@ -26,6 +28,7 @@ const OWN_LIFE: u32 = 300;
 pub(crate) async fn run(command: MeshCommand, out: Out<'_>) -> Result<(), Failure> {
     match command {
         MeshCommand::New(args) => new(args, out).await,
+        MeshCommand::Serve(args) => issue::serve(args, out).await,
         MeshCommand::Invite(args) => invite(args, out).await,
         MeshCommand::Admit(args) => admit(args, out).await,
         MeshCommand::Revoke(args) => revoke(args, out).await,
@@ -56,6 +59,7 @@ async fn new(args: NewMeshArgs, out: Out<'_>) -> Result<(), Failure> {
     disk::atomic_replace(&mesh_file, format!("{}\n", *text).as_bytes())
         .map_err(|error| unusable(&mesh_file, &error, "choose another --state"))?;
     let id = ticket.mesh.to_string();
+    let folder = shown(&args.state.to_string_lossy());
     let line = Line::Ticket { mesh: id.clone(), ticket: text.to_string(), level: None, keys: 0, until: 0 };
     out.lines(&line, || {
         vec![
@@ -64,7 +68,11 @@ async fn new(args: NewMeshArgs, out: Out<'_>) -> Result<(), Failure> {
             text.to_string(),
             String::new(),
             format!("Next:  nurl hub --mesh-id {id}   on each hub"),
-            "       nurl mesh admit KEY          for each machine; it shows its key with `nurl pass show`"
+            format!("       nurl mesh serve --state {folder}   here, or wherever you copy that folder"),
+            format!(
+                "       nurl mesh invite --state {folder}   for a ticket that admits machines while it runs"
+            ),
+            "Without it:  nurl mesh admit KEY   for each machine; it shows its key with `nurl pass show`"
                 .to_owned(),
         ]
     })
@@ -201,7 +209,7 @@ async fn rotate(args: RotateArgs, out: Out<'_>) -> Result<(), Failure> {
             ),
             false => format!(
                 "The mesh has secret {generation}, and {} of {} members have it. No hub issues passes here, so the others and \
-                 all who are away need the ticket in {}; the one before is accepted for 7 days.",
+                 all who are away get it from `nurl mesh serve`, or by the ticket in {}; the one before is accepted for 7 days.",
                 handed.members,
                 handed.members + handed.missed,
                 shown(&file.to_string_lossy())
@@ -229,11 +237,21 @@ async fn node_of_authority(
     joined(builder.spawn().await?, join).await
 }
 
-/// Shows the passes that the hub of this folder issued.
+/// Shows the passes that were issued from this folder: by its hub, or by `nurl mesh serve`.
 async fn list(state: &Path, out: Out<'_>) -> Result<(), Failure> {
     let authority = authority(state)?;
-    let mut passes = issued_passes(&state.join("issued"), &authority.mesh())
-        .map_err(|error| Failure::new(Code::Resource, error.to_string()))?;
+    let mut latest = BTreeMap::new();
+    for file in ["issued", "issuer/nurl.redb"] {
+        let passes = issued_passes(&state.join(file), &authority.mesh())
+            .map_err(|error| Failure::new(Code::Resource, error.to_string()))?;
+        for pass in passes {
+            let known: &mut Pass = latest.entry(pass.grant().key).or_insert_with(|| pass.clone());
+            if known.grant().issued < pass.grant().issued {
+                *known = pass;
+            }
+        }
+    }
+    let mut passes: Vec<Pass> = latest.into_values().collect();
     passes.sort_by_key(|pass| (pass.grant().issued, pass.grant().key));
     let now = unix_now();
     for pass in &passes {
@@ -280,7 +298,7 @@ fn days(until: u32, now: u32) -> String {
 }
 
 /// The authority's key in a state folder.
-fn authority(state: &Path) -> Result<AuthorityKey, Failure> {
+pub(crate) fn authority(state: &Path) -> Result<AuthorityKey, Failure> {
     let file: PathBuf = state.join("authority");
     if !disk::exists(&file) {
         let folder = shown(&state.to_string_lossy());
@@ -293,7 +311,7 @@ fn authority(state: &Path) -> Result<AuthorityKey, Failure> {
 }
 
 /// The ticket beside the authority's key.
-fn own_ticket(state: &Path, authority: &AuthorityKey) -> Result<Ticket, Failure> {
+pub(crate) fn own_ticket(state: &Path, authority: &AuthorityKey) -> Result<Ticket, Failure> {
     let file = state.join("mesh");
     let ticket = ticket(&file.to_string_lossy())?;
     if ticket.mesh != authority.mesh() {

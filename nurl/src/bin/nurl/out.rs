@@ -100,7 +100,7 @@ impl From<Error> for Failure {
             // Busy is the mesh's state, the others are the caller's choice.
             Error::Submit(SubmitError::Busy { .. }) => Code::Other,
             Error::Submit(_) | Error::Revoke(_) => Code::Usage,
-            Error::Meta(_) => Code::Usage,
+            Error::Meta(_) | Error::NotTheAuthority => Code::Usage,
             _ => Code::Other,
         };
         let message = match &error {

@@ -137,6 +137,7 @@ impl WorkPlane {
                 self.replicator.handle_message(now, time::unix_now(), from.key(), &body);
             }
             WorkInput::Issued(pass) => self.durable.take_pass(pass),
+            WorkInput::Signed(pass) => self.durable.take_signed(pass),
             WorkInput::Revoked(news) => self.durable.take_revocations(news),
             WorkInput::Rotated(record) => self.durable.take_secret(record),
             WorkInput::SendFailed { peer } => {
