@@ -204,7 +204,7 @@ fn a_refusal_ends_the_wait_and_a_busy_issuer_is_followed_by_the_next() {
     assert_eq!(bench.closed(newcomer), Some(CloseReason::UsedUp));
     // One whose issuers are all silent ends, too, and before its client gives up.
     let patient = bench.newcomer(10, 10);
-    bench.pass(Duration::from_secs(12));
+    bench.pass(Duration::from_secs(11));
     assert_eq!(bench.closed(patient), Some(CloseReason::Busy));
 }
 
