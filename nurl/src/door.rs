@@ -12,6 +12,7 @@ pub mod pass {
         DEFAULT_KEYS, Invitation, InvitationId, MAX_LIFE, NotAnInvitationId, Terms,
     };
     pub use crate::authority::key::AuthorityKey;
+    pub use crate::authority::keyfile::{KeyFile, SealedKey};
     pub use crate::authority::level::{Level, NotALevel};
     pub use crate::authority::pass::{
         Grant, MAX_NAME_BYTES, MAX_PASS_BYTES, MAX_WEIGHT, MAX_ZONE_BYTES, Pass, PassError, PassHash,

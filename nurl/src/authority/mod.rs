@@ -7,6 +7,7 @@
 //! | module | content |
 //! | --- | --- |
 //! | [`key`] | the authority's key, and the one strict verifier |
+//! | [`keyfile`] | the same in a file, perhaps sealed by a passphrase |
 //! | [`level`] | what a pass permits |
 //! | [`pass`] | a peer's standing in the mesh, signed by the authority |
 //! | [`slip`] | a short standing for a throwaway key, signed by a pass's holder |
@@ -27,6 +28,7 @@ pub mod credential;
 pub mod invitation;
 pub mod issuer;
 pub mod key;
+pub mod keyfile;
 pub mod keyring;
 pub mod level;
 pub mod pass;

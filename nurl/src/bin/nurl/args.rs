@@ -37,6 +37,7 @@ Exit codes:
     6  a job failed
     7  wrong result (demo)
     8  a file, directory or port can't be used
+    9  the authority's key is sealed: no passphrase, or a wrong one
   130  interrupted"
 )]
 pub(crate) struct Cli {
@@ -125,6 +126,8 @@ pub(crate) enum MeshCommand {
     New(NewMeshArgs),
     /// Issue passes from this machine, through hubs that don't have the authority's key
     Serve(ServeArgs),
+    /// Set, change or remove the passphrase of the authority's key
+    Passphrase(PassphraseArgs),
     /// Print a ticket that admits machines by itself
     Invite(InviteArgs),
     /// Sign a pass for one key, and print it
@@ -139,6 +142,8 @@ pub(crate) enum MeshCommand {
         #[arg(long, default_value = "nurl-hub", value_name = "DIR")]
         state: PathBuf,
         #[command(flatten)]
+        passphrase: Passphrase,
+        #[command(flatten)]
         output: Output,
     },
 }
@@ -151,6 +156,8 @@ pub(crate) struct NewMeshArgs {
     /// Directory for the authority's key and the ticket
     #[arg(long, default_value = "nurl-mesh", value_name = "DIR")]
     pub(crate) state: PathBuf,
+    #[command(flatten)]
+    pub(crate) passphrase: Passphrase,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -177,10 +184,44 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "NURL_HOME", value_name = "DIR")]
     pub(crate) home: Option<PathBuf>,
     #[command(flatten)]
+    pub(crate) passphrase: Passphrase,
+    #[command(flatten)]
     pub(crate) output: Output,
     /// Exit when standard input ends (so that a parent's death leaves nothing behind)
     #[arg(long, hide = true)]
     pub(crate) exit_with_stdin: bool,
+}
+
+/// How the authority's key is opened.
+#[derive(Debug, Args)]
+pub(crate) struct Passphrase {
+    /// A file of mode 0600 whose first line is the passphrase of the authority's key, or - for standard input; else
+    /// NURL_PASSPHRASE has it, if it has one
+    #[arg(long, value_name = "FILE|-")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  nurl mesh passphrase --new-passphrase-file new                            # seal the key
+  nurl mesh passphrase --passphrase-file old --new-passphrase-file new      # another passphrase
+  nurl mesh passphrase --passphrase-file old --remove                       # none")]
+#[group(id = "next", required = true, multiple = false, args = ["new_passphrase_file", "remove"])]
+pub(crate) struct PassphraseArgs {
+    #[command(flatten)]
+    pub(crate) passphrase: Passphrase,
+    /// A file of mode 0600 whose first line is the new passphrase, or - for standard input
+    #[arg(long, value_name = "FILE|-")]
+    pub(crate) new_passphrase_file: Option<PathBuf>,
+    /// Keep the key without a passphrase
+    #[arg(long)]
+    pub(crate) remove: bool,
+    /// The folder with the authority's key
+    #[arg(long, default_value = "nurl-hub", value_name = "DIR")]
+    pub(crate) state: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 /// What a pass permits.
@@ -211,6 +252,8 @@ pub(crate) struct InviteArgs {
     #[arg(long, default_value = "nurl-hub", value_name = "DIR")]
     pub(crate) state: PathBuf,
     #[command(flatten)]
+    pub(crate) passphrase: Passphrase,
+    #[command(flatten)]
     pub(crate) output: Output,
 }
 
@@ -229,6 +272,8 @@ pub(crate) struct AdmitArgs {
     /// The folder with the authority's key
     #[arg(long, default_value = "nurl-hub", value_name = "DIR")]
     pub(crate) state: PathBuf,
+    #[command(flatten)]
+    pub(crate) passphrase: Passphrase,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -260,6 +305,8 @@ pub(crate) struct RevokeArgs {
     #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "DURATION")]
     pub(crate) join: Duration,
     #[command(flatten)]
+    pub(crate) passphrase: Passphrase,
+    #[command(flatten)]
     pub(crate) output: Output,
 }
 
@@ -279,6 +326,8 @@ pub(crate) struct RotateArgs {
     /// How long to look for a hub or a member that takes it
     #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "DURATION")]
     pub(crate) join: Duration,
+    #[command(flatten)]
+    pub(crate) passphrase: Passphrase,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -372,6 +421,8 @@ pub(crate) struct HubArgs {
     /// Roles to serve
     #[arg(long, value_delimiter = ',', default_value = "relay,rendezvous,stun")]
     pub(crate) roles: Vec<HubRole>,
+    #[command(flatten)]
+    pub(crate) passphrase: Passphrase,
     #[command(flatten)]
     pub(crate) output: Output,
     /// Exit when standard input ends (so that a parent's death leaves nothing behind)

@@ -76,6 +76,8 @@ pub(crate) enum Line {
         #[serde(skip_serializing_if = "Vec::is_empty")]
         kinds: Vec<String>,
     },
+    /// The authority's key has a passphrase from now on, or none.
+    Authority { mesh: String, sealed: bool },
     /// The connection to a hub came up or went down.
     Hub { hub: String, up: bool, reason: Option<&'static str> },
     /// A peer's pass was revoked.
@@ -231,6 +233,7 @@ mod tests {
                 kinds: vec![],
             },
             Line::Key { key: "nurl1k".into() },
+            Line::Authority { mesh: "6d2f".into(), sealed: true },
             Line::Hub { hub: "nurl1h".into(), up: false, reason: Some("not-a-hub") },
             Line::Restarted { peer: "nurl1p".into() },
             Line::Revoked { peer: "nurl1p".into() },

@@ -6,10 +6,10 @@ use nurl::Node;
 use nurl::rt;
 
 use crate::args::ServeArgs;
+use crate::authority::{self, own_ticket};
 use crate::client::state_directory;
 use crate::event::Line;
 use crate::identity::{Identity, host_name};
-use crate::mesh::{authority, own_ticket};
 use crate::out::{Failure, Out};
 use crate::stop::Stop;
 use crate::worker::tell_all;
@@ -20,7 +20,7 @@ pub(crate) const MEMORY: &str = "issuer";
 /// Joins and issues until a stop request.
 pub(crate) async fn serve(args: ServeArgs, out: Out<'_>) -> Result<(), Failure> {
     let mut stop = Stop::new(args.exit_with_stdin);
-    let authority = authority(&args.state)?;
+    let authority = authority::open(&args.state, &args.passphrase)?;
     let ticket = own_ticket(&args.state, &authority)?;
     let identity = Identity::of_issuer(args.home.as_deref(), &ticket)?;
     let memory = args.state.join(MEMORY);

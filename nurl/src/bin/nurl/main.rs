@@ -14,6 +14,8 @@ fn main() {
 #[cfg(not(feature = "sim"))]
 mod args;
 #[cfg(not(feature = "sim"))]
+mod authority;
+#[cfg(not(feature = "sim"))]
 mod client;
 #[cfg(not(feature = "sim"))]
 mod confine;
@@ -96,6 +98,7 @@ fn main() -> std::process::ExitCode {
         Command::Key(KeyCommand::New { output, .. } | KeyCommand::Show { output, .. }) => output.json,
         Command::Mesh(MeshCommand::New(args)) => args.output.json,
         Command::Mesh(MeshCommand::Serve(args)) => args.output.json,
+        Command::Mesh(MeshCommand::Passphrase(args)) => args.output.json,
         Command::Mesh(MeshCommand::Invite(args)) => args.output.json,
         Command::Mesh(MeshCommand::Admit(args)) => args.output.json,
         Command::Mesh(MeshCommand::Revoke(args)) => args.output.json,

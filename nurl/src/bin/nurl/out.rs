@@ -28,6 +28,7 @@ pub(crate) enum Code {
     JobFailed = 6,
     WrongResult = 7,
     Resource = 8,
+    Passphrase = 9,
     Interrupted = 130,
 }
 
