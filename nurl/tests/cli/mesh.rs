@@ -101,7 +101,7 @@ fn machines_enrol_through_a_hub_that_can_read_nothing() {
     let home = dir.path().join("home").to_str().unwrap().to_owned();
     let serve = ["mesh", "serve", "--state", &office, "--home", &home, "--json"];
     let mut issuer = Running::start(&serve, None);
-    issuer.event("ready");
+    let issuer_key = issuer.event("ready")["key"].as_str().unwrap().to_owned();
     run(&serve, None, b"").failed(8, &["issues the mesh's passes already"]);
     let invited = run(&["mesh", "invite", "--keys", "2", "--state", &office], None, b"").succeeded();
     let ticket = invited.text().trim().to_owned();
@@ -112,7 +112,15 @@ fn machines_enrol_through_a_hub_that_can_read_nothing() {
     let late = dir.path().join("late.key").to_str().unwrap().to_owned();
     let third = ["worker", "--key", &late, "--join", "5s"];
     run(&third, Some(&ticket), b"").failed(4, &["used-up"]);
-    // Whom it enrolled, it remembers; and the phone where its pass came from.
+    // The phone knows where its pass came from.
+    let status = ["status", "--home", &phone];
+    let shown = run(&[&status[..], &["--json"]].concat(), Some(&ticket), b"").succeeded().events();
+    assert_eq!(shown[0]["self"]["issuer"]["key"], issuer_key.as_str(), "{shown:?}");
+    assert_eq!(shown[0]["self"]["issuer"]["hub"], shown[0]["hubs"][0]["key"]);
+    assert!(shown[0]["self"]["pass_until"].is_u64() && shown[0]["self"]["clock_ahead_s"].is_null());
+    let said = run(&status, Some(&ticket), b"").succeeded();
+    assert!(said.text().contains("through the hub 127.0.0.1:"), "{}", said.text());
+    // Whom it enrolled, it remembers.
     issuer.signal("TERM");
     assert!(issuer.ended().success());
     let listed = run(&["mesh", "list", "--state", &office, "--json"], None, b"").succeeded().events();

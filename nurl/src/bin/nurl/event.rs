@@ -168,6 +168,17 @@ pub(crate) struct StatusSelf {
     /// By how much this machine's clock is ahead at least, if it shuts itself out by that.
     pub(crate) clock_ahead_s: Option<u64>,
     pub(crate) generation: u32,
+    /// The last issuer reached.
+    pub(crate) issuer: Option<StatusIssuer>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct StatusIssuer {
+    /// Its key: the hub's, or that of an issuer which the hub asked.
+    pub(crate) key: String,
+    pub(crate) hub: String,
+    /// When, in seconds since 1970.
+    pub(crate) at: u64,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -275,6 +286,7 @@ mod tests {
                     pass_until: Some(9),
                     clock_ahead_s: None,
                     generation: 2,
+                    issuer: Some(StatusIssuer { key: "nurl1i".into(), hub: "nurl1h".into(), at: 8 }),
                 },
                 hubs: vec![StatusHub {
                     key: "nurl1h".into(),
