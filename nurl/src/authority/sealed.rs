@@ -28,7 +28,7 @@ pub fn seal(secret: &SignedSecret, receiver: &PublicKey, rng: &mut impl CryptoRn
 
 /// Opens what was sealed for this key. The signature isn't checked yet. `None`: it wasn't.
 pub fn open(sealed: &[u8], key: &SecretKey) -> Option<SignedSecret> {
-    let (ephemeral, sealed) = sealed.split_first_chunk::<32>()?;
+    let (ephemeral, sealed) = sealed.split_first_chunk::<32>().filter(|_| sealed.len() == SEALED_BYTES)?;
     let ephemeral = PublicKey::from_bytes(*ephemeral);
     let cipher = cipher(key, &ephemeral, &ephemeral, &key.public());
     let opened = Zeroizing::new(cipher.decrypt(&Nonce::default(), sealed).ok()?);

@@ -177,10 +177,6 @@ pub enum TransportEvent {
     /// The peer runs another process than before.
     Restarted {
         /// The peer.
-        #[cfg_attr(
-            not(any(test, feature = "internals")),
-            expect(dead_code, reason = "for examples, benchmarks and scenarios")
-        )]
         peer: PublicKey,
         /// Its new boot id.
         #[cfg_attr(

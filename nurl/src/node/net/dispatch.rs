@@ -195,7 +195,11 @@ impl NetPlane {
                     issuing.hand(now, peer, &mut ends);
                 }
             }
-            TransportEvent::Restarted { .. } => {}
+            TransportEvent::Restarted { peer, .. } => {
+                if let Some((issuing, mut ends)) = self.issuing_and_ends() {
+                    issuing.hand(now, peer, &mut ends);
+                }
+            }
             TransportEvent::Unreachable { peer } => detector.on_session_failed(now, peer),
             TransportEvent::Forgotten { peer } => {
                 let (mail, mut ends) = self.mail_and_ends();

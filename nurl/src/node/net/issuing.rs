@@ -5,7 +5,7 @@
 //! hub gets no pass, and none for anybody without an invitation. Who gets the secret has a session, thus a pass that
 //! counts, or a pass from here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -23,7 +23,7 @@ use crate::kit::rate::TokenBucket;
 use crate::net::reach::hub_client::Ask;
 use crate::net::reach::relay::CloseReason;
 use crate::rt::Rng;
-use crate::transport::{MAX_PEERS, Priority, kind};
+use crate::transport::{Priority, kind};
 
 /// Requests that a hub may hand over per second, and at once: more than a hub hands to all its issuers.
 const ASKS: (u64, u64) = (200, 400);
@@ -34,9 +34,8 @@ pub(super) struct Issuing {
     /// For sealing.
     rng: Rng,
     asks: BTreeMap<PublicKey, TokenBucket>,
-    /// The present secret, once it was rotated, and the peers that were handed it.
+    /// The present secret, once it was rotated.
     secret: Option<SignedSecret>,
-    handed: BTreeSet<PublicKey>,
     /// Passes issued.
     pub(super) issued: u64,
     /// Requests refused.
@@ -47,8 +46,7 @@ pub(super) struct Issuing {
 
 impl Issuing {
     pub(super) fn new(issuer: Issuer, rng: Rng) -> Issuing {
-        let (asks, handed) = (BTreeMap::new(), BTreeSet::new());
-        Issuing { issuer, rng, asks, secret: None, handed, issued: 0, refused: 0, dropped: 0 }
+        Issuing { issuer, rng, asks: BTreeMap::new(), secret: None, issued: 0, refused: 0, dropped: 0 }
     }
 
     /// A hub hands over a request. One that is dropped goes to another issuer when the hub has waited for it.
@@ -132,7 +130,6 @@ impl Issuing {
             let secret = self.issuer.secret(generation, made);
             rotating.take(now, &secret, ends);
             self.secret = Some(secret);
-            self.handed.clear();
             let peers: Vec<PublicKey> = ends.detector.members().map(|member| member.key).collect();
             for peer in peers.into_iter().filter(|peer| ends.transport.has_session(peer)).collect::<Vec<_>>()
             {
@@ -141,20 +138,12 @@ impl Issuing {
         }
     }
 
-    /// A session began: its peer may have been away during a rotation.
+    /// A session began, or its peer's process is another one: it may have been away during a rotation.
     pub(super) fn hand(&mut self, now: Instant, peer: PublicKey, ends: &mut Ends<'_>) {
         let Some(secret) = &self.secret else { return };
-        if self.handed.len() >= MAX_PEERS {
-            self.handed.clear();
-        }
-        if self.handed.insert(peer) {
-            let body = Bytes::from([&[rotating::SECRET][..], &secret.encode()].concat());
-            // Without room it gets it with its next session.
-            let sent = ends.transport.send_message(now, peer, Priority::Control, kind::REVOCATIONS, body);
-            if sent.is_err() {
-                self.handed.remove(&peer);
-            }
-        }
+        let body = Bytes::from([&[rotating::SECRET][..], &secret.encode()].concat());
+        // Without room it gets it with its next session.
+        let _ = ends.transport.send_message(now, peer, Priority::Control, kind::REVOCATIONS, body);
     }
 }
 
