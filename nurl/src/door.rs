@@ -12,6 +12,7 @@ pub mod pass {
         DEFAULT_KEYS, Invitation, InvitationId, MAX_LIFE, NotAnInvitationId, Terms,
     };
     pub use crate::authority::key::AuthorityKey;
+    pub use crate::authority::keyfile::{KeyFile, SealedKey};
     pub use crate::authority::level::{Level, NotALevel};
     pub use crate::authority::pass::{
         Grant, MAX_NAME_BYTES, MAX_PASS_BYTES, MAX_WEIGHT, MAX_ZONE_BYTES, Pass, PassError, PassHash,
@@ -84,7 +85,8 @@ pub mod events {
     pub use crate::net::reach::relay::CloseReason;
     pub use crate::net::secure::securedgram::paths::PathReason;
     pub use crate::node::{
-        Events, HandedOver, HubInfo, MemberInfo, Metric, MetricKind, Metrics, NodeEvent, Pong, Status,
+        Events, HandedOver, HubInfo, MemberInfo, Metric, MetricKind, Metrics, NodeEvent, Pong, ReachedIssuer,
+        Status,
     };
     pub use crate::transport::PathInfo;
 }

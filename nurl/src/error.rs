@@ -90,6 +90,9 @@ pub enum Error {
         "no owner of the key has acknowledged the write yet: it goes on being sent, as long as this process lives"
     )]
     Unacknowledged,
+    /// The key given to [`Builder::issuer`](crate::Builder::issuer) is another mesh's authority.
+    #[error("the authority's key is another mesh's than the ticket")]
+    NotTheAuthority,
     /// The node has shut down.
     #[error("the node has shut down")]
     Closed,

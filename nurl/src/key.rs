@@ -193,6 +193,12 @@ pub enum KeyError {
     /// The text is valid bech32m, but doesn't hold 32 bytes.
     #[error("not a key: it holds {0} bytes instead of 32")]
     Length(usize),
+    /// The authority's key is sealed by a passphrase, and none was given.
+    #[error("the key is sealed by a passphrase")]
+    Sealed,
+    /// The passphrase is another one.
+    #[error("a wrong passphrase")]
+    Passphrase,
     /// The file holds no text.
     #[error("not a key file")]
     NotAKey,
@@ -207,7 +213,7 @@ pub enum KeyError {
 }
 
 impl KeyError {
-    fn file(path: &Path, error: io::Error) -> KeyError {
+    pub(crate) fn file(path: &Path, error: io::Error) -> KeyError {
         KeyError::File { path: path.display().to_string(), error }
     }
 }

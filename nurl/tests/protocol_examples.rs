@@ -24,7 +24,8 @@ use nurl::internals::membership::table::{Fact, MemberRecord, State};
 use nurl::internals::membership::{Meta, Roles};
 use nurl::internals::mesh::{Generation, Hub, MeshSecret, Ticket};
 use nurl::internals::net::reach::control::Connection;
-use nurl::internals::net::reach::relay::{self, Limits, RelayLimits};
+use nurl::internals::net::reach::control::frames::Counted;
+use nurl::internals::net::reach::relay::{self, CloseReason, Limits, RelayLimits};
 use nurl::internals::net::reach::rendezvous::Record;
 use nurl::internals::net::secure::noise::{Backend, Initiator, Responder, StaticKey, TransportKeys};
 use nurl::internals::net::secure::securedgram::frames::{
@@ -148,6 +149,17 @@ fn a_mesh_its_passes_and_its_requests_are_these_bytes() {
     must_show(&[
         ("REVOKED", hex(&relay::Frame::Revoked { entries: &revocation.encode() }.to_vec())),
         ("KNOWS", hex(&relay::Frame::Knows { digest: known.digest() }.to_vec())),
+    ]);
+    let (version, namespace, request) = (2, authority().mesh().namespace(), enrol.encode());
+    let frame = relay::Frame::Enrol { version, namespace, request: &request }.to_vec();
+    let asked = relay::Frame::Asked { number: 7, key: a.public(), kind: frame[0], body: &frame[3..] };
+    let pass = pass(&a.public(), "nas");
+    let granted = relay::Frame::Granted { number: 7, pass: Counted(pass.as_bytes()), sealed: &[] };
+    must_show(&[
+        ("ASKED", hex(&asked.to_vec())),
+        ("GRANTED", hex(&granted.to_vec())),
+        ("DENIED", hex(&relay::Frame::Denied { number: 7, reason: CloseReason::UsedUp }.to_vec())),
+        ("ISSUER", hex(&relay::Frame::Issuer { key: b.public() }.to_vec())),
     ]);
 }
 

@@ -322,3 +322,9 @@ fn a_large_mesh_changes_while_it_is_apart() {
 fn the_mesh_gets_another_secret() {
     prove_with("rotation", 1);
 }
+
+#[test]
+fn a_hub_without_the_authoritys_key_asks_those_who_have_it() {
+    // A run has an issuer that hangs, one that forgets, and a rotation that the hub has no part in.
+    prove_with("issuers", 3);
+}

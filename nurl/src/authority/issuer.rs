@@ -108,14 +108,17 @@ impl Issuer {
     }
 
     /// A key was revoked: signs the entry that closes the invitation by which it came, if it isn't closed yet. Whoever
-    /// has the key has the ticket too, and would come back by it under another key.
+    /// has the key has the ticket too, and would come back by it under another key. `told` is what its pass says of that, if
+    /// this issuer didn't sign it.
     pub fn close_invitation_of(
         &self,
         key: &PublicKey,
+        told: Option<InvitationId>,
         time: UnixSeconds,
         revocations: &Revocations,
     ) -> Option<Revocation> {
-        let invitation = self.passes.get(key)?.grant().invitation?;
+        let signed = self.passes.get(key).and_then(|pass| pass.grant().invitation);
+        let invitation = signed.or(told)?;
         let subject = Subject::Invitation(invitation);
         (!revocations.is_closed(invitation)).then(|| Revocation::sign(&self.authority, subject, 0, time))
     }
@@ -387,8 +390,8 @@ mod tests {
         let late = (now, NOW + 199 * DAY);
         assert_eq!(issuer.renew(late, &key(1), pass.as_bytes(), &known), Err(NotIssued::Revoked));
         assert!(issuer.enrol(at, &key(2), &request(&invitation, &key(2)), &known).is_ok());
-        known.merge(issuer.close_invitation_of(&key(1), NOW, &known).unwrap());
-        assert_eq!(issuer.close_invitation_of(&key(1), NOW, &known), None);
+        known.merge(issuer.close_invitation_of(&key(1), None, NOW, &known).unwrap());
+        assert_eq!(issuer.close_invitation_of(&key(1), None, NOW, &known), None);
         let closed = issuer.enrol(at, &key(3), &request(&invitation, &key(3)), &known);
         assert_eq!(closed, Err(NotIssued::Revoked));
     }

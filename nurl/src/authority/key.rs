@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::SIGNATURE_LEN;
 use super::UnixSeconds;
+use super::keyfile::KeyFile;
 use super::revocation::{Revocation, Subject};
 use super::rotation::Rotation;
 #[cfg(any(test, feature = "internals"))]
@@ -17,7 +18,7 @@ use super::{
     level::Level,
     pass::{Grant, MAX_LIFE, MAX_WEIGHT},
 };
-use crate::key::{KeyError, SecretKey};
+use crate::key::KeyError;
 use crate::mesh::MeshId;
 
 /// The Ed25519 key that signs a mesh's passes and revocations. It has no counters, so a copy is a backup or a move.
@@ -69,13 +70,15 @@ impl AuthorityKey {
         Credential::new(grant.sign(self).expect("a short zone is within its bounds"))
     }
 
-    /// Reads the key from a file, as [`SecretKey::load`] does.
+    /// Reads the key from a file. [`KeyFile`] is for one that may be sealed.
     ///
     /// # Errors
-    /// [`KeyError`]: the file can't be read, holds no key, or others may read it.
+    /// [`KeyError`]: the file can't be read, holds no key, or a sealed one, or others may read it.
     pub fn load(path: &Path) -> Result<AuthorityKey, KeyError> {
-        let seed = SecretKey::load(path)?;
-        Ok(AuthorityKey::from_seed(seed.as_bytes()))
+        match KeyFile::load(path)? {
+            KeyFile::Open(key) => Ok(key),
+            KeyFile::Sealed(_) => Err(KeyError::Sealed),
+        }
     }
 
     /// Revokes every pass of the subject that was issued until `now`. The entry takes effect once a node has it

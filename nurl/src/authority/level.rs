@@ -43,6 +43,11 @@ impl Level {
         }
     }
 
+    /// Whether hubs without the authority's key may ask its holder for passes.
+    pub const fn may_issue(self) -> bool {
+        matches!(self, Level::Issuer)
+    }
+
     /// The level in one word.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -7,6 +7,7 @@
 //! | module | content |
 //! | --- | --- |
 //! | [`key`] | the authority's key, and the one strict verifier |
+//! | [`keyfile`] | the same in a file, perhaps sealed by a passphrase |
 //! | [`level`] | what a pass permits |
 //! | [`pass`] | a peer's standing in the mesh, signed by the authority |
 //! | [`slip`] | a short standing for a throwaway key, signed by a pass's holder |
@@ -17,6 +18,7 @@
 //! | [`invitation`] | a ticket's right to enrol new keys |
 //! | [`revocation`] | what no longer counts; the newest time for each subject wins |
 //! | [`rotation`] | a new secret for the mesh, and how its holders get it |
+//! | [`sealed`] | the secret on its way through a hub that mustn't read it |
 //! | [`keyring`] | the secrets that a node accepts |
 //! | [`peer_signature`] | signatures by a peer's X25519 key (XEdDSA), for facts and slips |
 
@@ -26,12 +28,14 @@ pub mod credential;
 pub mod invitation;
 pub mod issuer;
 pub mod key;
+pub mod keyfile;
 pub mod keyring;
 pub mod level;
 pub mod pass;
 pub mod peer_signature;
 pub mod revocation;
 pub mod rotation;
+pub mod sealed;
 pub mod slip;
 
 /// Seconds since 1970, as signed statements carry them: enough until 2106.

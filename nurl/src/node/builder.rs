@@ -14,16 +14,21 @@ use super::net::{Channels, NetParts, NetPlane};
 use super::own_pass::OwnPass;
 use super::own_revocations::OwnRevocations;
 use super::own_secret::OwnSecret;
+use super::signed_passes::SignedPasses;
 use super::work::{WorkParts, WorkPlane};
 use super::{Datagrams, Inner, Node, Role, ending, log};
 use crate::authority::checker::Standing;
 use crate::authority::credential::Credential;
+use crate::authority::issuer::{Issuer, LIFE, fitting_name};
+use crate::authority::key::AuthorityKey;
 use crate::authority::keyring::Keyring;
+use crate::authority::level::Level;
+use crate::authority::pass::{Grant, Pass};
 use crate::compute::job::policy::{NotAPolicy, Policy};
 use crate::compute::job::{JobError, KindLimits};
 use crate::compute::pool::{Handlers, JobContext};
 use crate::error::{Error, PolicyError};
-use crate::key::{AllowList, SecretKey};
+use crate::key::{AllowList, PublicKey, SecretKey};
 use crate::membership::{self, Detector, Meta, Notary, Roles};
 use crate::mesh::Ticket;
 use crate::net::reach::listen::Listen;
@@ -46,6 +51,7 @@ pub struct Builder {
     key: Option<SecretKey>,
     credential: Option<Credential>,
     name: String,
+    issuer: Option<Arc<AuthorityKey>>,
     role: Role,
     handlers: Handlers,
     /// The first policy that can't be meant: [`spawn`](Builder::spawn) tells it.
@@ -68,6 +74,7 @@ impl Builder {
             key: None,
             credential: None,
             name: String::new(),
+            issuer: None,
             role: Role::Worker,
             handlers: Handlers::new(),
             bad_policy: None,
@@ -102,6 +109,17 @@ impl Builder {
     #[must_use]
     pub fn name(mut self, name: &str) -> Builder {
         self.name = name.to_owned();
+        self
+    }
+
+    /// Issues the mesh's passes, with its authority's key: hubs that don't have the key hand this node what newcomers ask
+    /// for. The node is a member then, with a pass of level [`Level::Issuer`] that it signs itself. With a
+    /// [`store`](Builder::store) it remembers whom it gave the places of an invitation. Whoever has this key can admit
+    /// anybody; the key of another mesh is refused.
+    #[must_use]
+    pub fn issuer(mut self, authority: Arc<AuthorityKey>) -> Builder {
+        self.role = Role::Member;
+        self.issuer = Some(authority);
         self
     }
 
@@ -233,6 +251,18 @@ impl Builder {
             _ => None,
         };
         let credential = self.credential.or(kept.map(Credential::new));
+        let (credential, issuer) = match self.issuer {
+            Some(authority) if authority.mesh() == self.ticket.mesh => {
+                let own = own_pass(&authority, public, &self.name)?;
+                let mut issuer = Issuer::new(authority, time::now(), rt::rng("issuer"));
+                if let Some(store) = &store {
+                    SignedPasses(store).restore(&mut issuer)?;
+                }
+                (Some(Credential::new(own)), Some(issuer))
+            }
+            Some(_) => return Err(Error::NotTheAuthority),
+            None => (credential, None),
+        };
 
         let revoked = match &store {
             Some(store) => OwnRevocations(store).load(&self.ticket.mesh)?,
@@ -327,6 +357,7 @@ impl Builder {
             role,
             pass,
             keyring,
+            issuer,
             hubs,
             commands: net_commands,
             channels: Channels {
@@ -372,6 +403,14 @@ impl Builder {
             _planes: planes,
         })))
     }
+}
+
+/// An issuer's own pass. It is above a revocation of this very second.
+fn own_pass(authority: &AuthorityKey, key: PublicKey, name: &str) -> Result<Pass, Error> {
+    let now = seconds_now();
+    let grant = Grant::new(key, Level::Issuer, now.saturating_add(1), now.saturating_add(LIFE));
+    let grant = Grant { name: fitting_name(name).to_owned(), ..grant };
+    grant.sign(authority).map_err(|_| Error::NotTheAuthority)
 }
 
 /// The wall clock, as signed statements count.

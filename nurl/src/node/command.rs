@@ -177,6 +177,8 @@ pub(super) enum WorkInput {
     SendFailed { peer: PublicKey },
     /// This node has a new pass.
     Issued(Pass),
+    /// This node has signed a pass for another one.
+    Signed(Pass),
     /// The authority revoked something.
     Revoked(Vec<Revocation>),
     /// The mesh has a new secret: what a node with a store keeps of it.

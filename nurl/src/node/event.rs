@@ -40,6 +40,10 @@ pub enum NodeEvent {
     Issued {
         /// The pass.
         pass: Pass,
+        /// Who issued it: a hub, or an issuer that the hub asked.
+        issuer: PublicKey,
+        /// The hub through which it came.
+        hub: PublicKey,
     },
     /// The mesh's authority revoked a peer's pass: it is no member any more. If it is this node's own, the node has ended.
     Revoked {

@@ -55,7 +55,7 @@ pub(super) fn event(event: &NodeEvent) {
         NodeEvent::HubDown { hub, reason } => {
             info!(target: "nurl::hub", hub = %hub.short(), reason = reason.as_str(), "the connection to a hub is down");
         }
-        NodeEvent::Issued { pass } => {
+        NodeEvent::Issued { pass, .. } => {
             let grant = pass.grant();
             info!(target: "audit", level = grant.level.as_str(), until = grant.not_after, "this node has a pass");
         }

@@ -16,6 +16,7 @@ mod net;
 mod own_pass;
 mod own_revocations;
 mod own_secret;
+mod signed_passes;
 mod state;
 mod task;
 #[cfg(all(test, not(feature = "sim")))]
@@ -150,6 +151,23 @@ pub struct NetStats {
     pub secrets: u64,
     /// Secrets refused: malformed, not the authority's, or from somebody who lied before.
     pub secrets_refused: u64,
+    /// Passes issued for others, as hubs asked.
+    pub issued: u64,
+    /// Hubs' requests for passes refused.
+    pub not_issued: u64,
+    /// Hubs' requests for passes dropped: malformed, or beyond a hub's rate.
+    pub asks_dropped: u64,
+}
+
+/// Where a node's latest pass came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReachedIssuer {
+    /// The issuer's key: a hub's, or that of another issuer which the hub asked.
+    pub key: PublicKey,
+    /// The hub through which it was reached.
+    pub hub: PublicKey,
+    /// When, since 1970, by this machine's clock.
+    pub at: Duration,
 }
 
 /// Everything that `nurl status` shows.
@@ -161,6 +179,8 @@ pub struct Status {
     pub boot: u64,
     /// This node's pass; `None`: it has none yet.
     pub pass: Option<Pass>,
+    /// The issuer that this process reached last.
+    pub issuer: Option<ReachedIssuer>,
     /// By how much this machine's clock is ahead of the authority's at least, if by more than a day: then everybody's
     /// pass has ended by it, and nobody is let in.
     pub clock_ahead: Option<Duration>,

@@ -30,7 +30,7 @@ use crate::authority::revocation::RevocationsDigest;
 use crate::authority::rotation::SignedSecret;
 use crate::key::{AllowList, PublicKey, SecretKey};
 use crate::mesh::Ticket;
-use crate::net::reach::hub_client::DownReason;
+use crate::net::reach::hub_client::{Ask, DownReason};
 use crate::net::reach::listen::Listen;
 use crate::net::reach::rendezvous::Contact;
 use crate::net::secure::securedgram::paths::PathReason;
@@ -116,7 +116,25 @@ pub enum TransportEvent {
         body: Bytes,
     },
     /// We have a new pass.
-    Issued(Credential),
+    Issued {
+        /// What we show from now on.
+        credential: Credential,
+        /// The hub through which it came.
+        hub: PublicKey,
+        /// Who issued it.
+        issuer: PublicKey,
+    },
+    /// A hub asks this node, as an issuer, for a pass.
+    Asked {
+        /// The hub.
+        hub: PublicKey,
+        /// The number for the answer.
+        number: u64,
+        /// The newcomer's key.
+        key: PublicKey,
+        /// Its request.
+        ask: Ask,
+    },
     /// A hub, or a peer whose session ends by it, tells what the authority has revoked.
     Revocations {
         /// The hub or the peer.
@@ -137,6 +155,8 @@ pub enum TransportEvent {
         from: PublicKey,
         /// The secret.
         secret: Box<SignedSecret>,
+        /// An issuer sealed it for us: the hub doesn't know it.
+        sealed: bool,
     },
     /// A peer was met with a pass that was revoked.
     Revoked {
@@ -157,10 +177,6 @@ pub enum TransportEvent {
     /// The peer runs another process than before.
     Restarted {
         /// The peer.
-        #[cfg_attr(
-            not(any(test, feature = "internals")),
-            expect(dead_code, reason = "for examples, benchmarks and scenarios")
-        )]
         peer: PublicKey,
         /// Its new boot id.
         #[cfg_attr(

@@ -17,7 +17,12 @@ pub(crate) const HOME: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/home");
 
 fn command(args: &[&str], mesh: Option<&str>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nurl"));
-    command.args(args).env("NURL_HOME", HOME).env_remove("NURL_MESH").env_remove("NURL_LOG");
+    command
+        .args(args)
+        .env("NURL_HOME", HOME)
+        .env_remove("NURL_MESH")
+        .env_remove("NURL_LOG")
+        .env_remove("NURL_PASSPHRASE");
     if let Some(mesh) = mesh {
         command.env("NURL_MESH", mesh);
     }

@@ -72,6 +72,109 @@ fn a_mesh_whose_hub_has_neither_ticket_nor_authority_admits_by_hand() {
     Running::start(&worker, Some(&ticket)).event("ready");
 }
 
+/// A mesh whose hub can read nothing: its hub, and the folder with the authority's key.
+fn office(dir: &std::path::Path, more: &[&str]) -> (Running, String) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let at = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    let (blind, office) = (at("blind"), at("office"));
+    std::fs::create_dir(&blind).unwrap();
+    std::fs::set_permissions(&blind, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let key = run(&["key", "new", &format!("{blind}/key"), "--json"], None, b"").succeeded().events();
+    let named = format!("{}@127.0.0.1:1", key[0]["key"].as_str().unwrap());
+    let new = [&["mesh", "new", "--hub", &named, "--state", &office, "--json"], more].concat();
+    let made = run(&new, None, b"").succeeded();
+    let mesh = made.events()[0]["mesh"].as_str().unwrap().to_owned();
+    let args = ["hub", "--listen", "127.0.0.1:0", "--state", &blind, "--mesh-id", &mesh, "--json"];
+    let hub = Running::start(&args, None);
+    // The port is known once the hub has bound it.
+    let file = format!("{office}/mesh");
+    let mut ticket: nurl::Ticket = std::fs::read_to_string(&file).unwrap().trim().parse().unwrap();
+    ticket.hubs[0].addr = hub.event("ready")["addr"].as_str().unwrap().to_owned();
+    write_private(std::path::Path::new(&file), ticket.to_text().unwrap().as_bytes());
+    (hub, office)
+}
+
+#[test]
+fn machines_enrol_through_a_hub_that_can_read_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_hub, office) = office(dir.path(), &[]);
+    let home = dir.path().join("home").to_str().unwrap().to_owned();
+    let serve = ["mesh", "serve", "--state", &office, "--home", &home, "--json"];
+    let mut issuer = Running::start(&serve, None);
+    let issuer_key = issuer.event("ready")["key"].as_str().unwrap().to_owned();
+    run(&serve, None, b"").failed(8, &["issues the mesh's passes already"]);
+    let invited = run(&["mesh", "invite", "--keys", "2", "--state", &office], None, b"").succeeded();
+    let ticket = invited.text().trim().to_owned();
+    let worker = worker(&ticket, &["--handler", "up=tr a-z A-Z"]);
+    let phone = dir.path().join("phone").to_str().unwrap().to_owned();
+    let submit = ["submit", "--kind", "up", "--home", &phone];
+    assert_eq!(run(&submit, Some(&ticket), b"by two").succeeded().text(), "BY TWO");
+    let late = dir.path().join("late.key").to_str().unwrap().to_owned();
+    let third = ["worker", "--key", &late, "--join", "5s"];
+    run(&third, Some(&ticket), b"").failed(4, &["used-up"]);
+    // The phone knows where its pass came from.
+    let status = ["status", "--home", &phone];
+    let shown = run(&[&status[..], &["--json"]].concat(), Some(&ticket), b"").succeeded().events();
+    assert_eq!(shown[0]["self"]["issuer"]["key"], issuer_key.as_str(), "{shown:?}");
+    assert_eq!(shown[0]["self"]["issuer"]["hub"], shown[0]["hubs"][0]["key"]);
+    assert!(shown[0]["self"]["pass_until"].is_u64() && shown[0]["self"]["clock_ahead_s"].is_null());
+    let said = run(&status, Some(&ticket), b"").succeeded();
+    assert!(said.text().contains("through the hub 127.0.0.1:"), "{}", said.text());
+    // Whom it enrolled, it remembers.
+    issuer.signal("TERM");
+    assert!(issuer.ended().success());
+    let listed = run(&["mesh", "list", "--state", &office, "--json"], None, b"").succeeded().events();
+    let keys: Vec<_> = listed.iter().filter(|line| line["event"] == "admitted").collect();
+    assert_eq!(keys.len(), 2, "{listed:?}");
+    assert!(keys.iter().any(|line| line["key"] == worker.key.as_str()), "{listed:?}");
+    // Without an issuer those with a pass go on, and nobody else gets in.
+    assert_eq!(run(&submit, Some(&ticket), b"alone").succeeded().text(), "ALONE");
+    run(&third, Some(&ticket), b"").failed(4, &["no-issuer"]);
+    let issuer = Running::start(&serve, None);
+    issuer.event("ready");
+    run(&third, Some(&ticket), b"").failed(4, &["used-up"]);
+    let invited = run(&["mesh", "invite", "--keys", "1", "--state", &office], None, b"").succeeded();
+    Running::start(&[&third[..], &["--json"]].concat(), Some(invited.text().trim())).event("ready");
+}
+
+#[test]
+fn a_passphrase_seals_the_authoritys_key_and_a_wrong_one_does_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (right, wrong, empty) = (at("right"), at("wrong"), at("empty"));
+    for (file, text) in [(&right, "correct horse\n"), (&wrong, "battery\n"), (&empty, "\n")] {
+        write_private(std::path::Path::new(file), text.as_bytes());
+    }
+    let (_hub, office) = office(dir.path(), &["--passphrase-file", &right]);
+    let file = || std::fs::read_to_string(format!("{office}/authority")).unwrap();
+    let sealed = file();
+    assert!(sealed.starts_with("nurlsealed1"), "{sealed}");
+    let invite = ["mesh", "invite", "--state", &office];
+    let by = |passphrase: &[&str], input: &[u8]| run(&[&invite[..], passphrase].concat(), None, input);
+    by(&[], b"").failed(9, &["is sealed", "--passphrase-file", "NURL_PASSPHRASE"]);
+    by(&["--passphrase-file", &wrong], b"").failed(9, &["wrong passphrase", "nothing was done"]);
+    by(&["--passphrase-file", &empty], b"").failed(9, &["1 to 1024 bytes"]);
+    assert!(by(&["--passphrase-file", "-"], b"correct horse\n").succeeded().text().starts_with("nurlmesh1"));
+    let home = at("home");
+    let serve = ["mesh", "serve", "--state", &office, "--home", &home, "--json"];
+    run(&serve, None, b"").failed(9, &["is sealed"]);
+    let serve = [&serve[..], &["--passphrase-file", &right]].concat();
+    Running::start(&serve, None).event("ready");
+
+    let change = ["mesh", "passphrase", "--state", &office];
+    let changed = |more: &[&str], input: &[u8]| run(&[&change[..], more].concat(), None, input);
+    changed(&["--passphrase-file", &wrong, "--remove"], b"").failed(9, &["wrong passphrase"]);
+    assert_eq!(file(), sealed, "nothing was written");
+    changed(&["--passphrase-file", "-", "--new-passphrase-file", "-"], b"correct horse\nstaple\n")
+        .succeeded();
+    by(&["--passphrase-file", &right], b"").failed(9, &["wrong passphrase"]);
+    changed(&["--passphrase-file", "-", "--remove"], b"staple").succeeded();
+    assert!(file().starts_with("nurlsecret1"));
+    by(&[], b"").succeeded();
+    changed(&["--new-passphrase-file", &right], b"").succeeded();
+    by(&["--passphrase-file", &right], b"").succeeded();
+}
+
 #[test]
 fn the_list_names_those_that_came_by_an_invitation() {
     let dir = tempfile::tempdir().unwrap();

@@ -28,7 +28,7 @@ use chaos::plan::Targets;
 use chaos::property::Violation;
 use chaos::world::World;
 use nurl::internals::authority::credential::Credential;
-use nurl::internals::authority::invitation::InvitationId;
+use nurl::internals::authority::invitation::{Invitation, InvitationId};
 use nurl::internals::authority::key::AuthorityKey;
 use nurl::internals::authority::level::Level;
 use nurl::internals::authority::pass::Grant;
@@ -53,7 +53,7 @@ pub use jobs::Jobs;
 pub(crate) use payload::{MARKER, SEALED};
 pub use payload::{is_secret, secret, text};
 pub(crate) use peer::Configure;
-pub use peer::{Peer, Setup};
+pub use peer::{Peer, Setup, Standing};
 pub use traffic::Traffic;
 pub use witness::{HandlerRun, Witness};
 
@@ -124,17 +124,54 @@ impl Cluster {
     /// # Panics
     /// If the name is taken.
     pub fn add_at(&mut self, name: &str, net: Net, role: Role, timing: Timing) -> Peer {
+        let key = SecretKey::generate(&mut self.keys);
+        let zone = self.zones[self.peers.len() % self.zones.len()];
+        let credential = self.credential_in(&key.public(), role, zone, timing.issued_ago);
+        let ticket = self.ticket.clone();
+        self.add_with(name, (net, role), &key, (Standing::Pass(credential), &ticket), timing.clock_ms)
+    }
+
+    /// Starts a further node now that has the authority's key, and issues passes.
+    ///
+    /// # Panics
+    /// If the name is taken.
+    pub fn add_issuer(&mut self, name: &str, net: Net) -> Peer {
+        let (key, ticket) = (SecretKey::generate(&mut self.keys), self.ticket.clone());
+        let standing = Standing::Issuer(self.authority.clone());
+        self.add_with(name, (net, Role::Member), &key, (standing, &ticket), 0)
+    }
+
+    /// Starts a further worker now that has only a ticket.
+    ///
+    /// # Panics
+    /// If the name is taken.
+    pub fn add_invited(&mut self, name: &str, net: Net, ticket: &Ticket) -> Peer {
+        let key = SecretKey::generate(&mut self.keys);
+        self.add_with(name, (net, Role::Worker), &key, (Standing::Invited, ticket), 0)
+    }
+
+    /// The mesh's ticket with an invitation of its own, for this many workers.
+    pub fn invitation(&mut self, keys: u16) -> Ticket {
+        let invitation = Invitation::for_keys(keys, &self.authority, time::unix_now(), &mut self.keys);
+        Ticket { invitation: Some(invitation), ..self.ticket.clone() }
+    }
+
+    fn add_with(
+        &mut self,
+        name: &str,
+        (net, role): (Net, Role),
+        key: &SecretKey,
+        (standing, ticket): (Standing, &Ticket),
+        clock_ms: i64,
+    ) -> Peer {
         let host = self.world.host(name);
         host.attach(NIC, net, &[&self.addresses.assign(name, net)]);
         let (name, number) = (name.to_owned(), self.peers.len());
         let setup = Setup { name, number, role, host, world: self.world, witness: self.witness.clone() };
-        let key = SecretKey::generate(&mut self.keys);
-        let zone = self.zones[number % self.zones.len()];
-        let credential = self.credential_in(&key.public(), role, zone, timing.issued_ago);
-        if timing.clock_ms != 0 {
-            host.step_wall_clock_ms(timing.clock_ms);
+        if clock_ms != 0 {
+            host.step_wall_clock_ms(clock_ms);
         }
-        let peer = Peer::start(&setup, (&key, credential), &self.ticket, &self.configure, &self.hubs);
+        let peer = Peer::start(&setup, (key, standing), ticket, &self.configure, &self.hubs);
         self.peers.push(peer.clone());
         peer
     }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use chaos::net::Net;
 use chaos::world::{Host, World};
 use nurl::internals::authority::credential::Credential;
+use nurl::internals::authority::key::AuthorityKey;
 use nurl::internals::compute::job::JobError;
 use nurl::internals::compute::pool::JobContext;
 use nurl::internals::mesh::Ticket;
@@ -40,6 +41,17 @@ pub struct Setup {
 
 /// How each node is configured, beyond the common part: handlers, a store, limits.
 pub(crate) type Configure = Arc<dyn Fn(Builder, &Setup) -> Builder + Send + Sync>;
+
+/// How a node gets in.
+#[derive(Clone)]
+pub enum Standing {
+    /// By a pass that was made before.
+    Pass(Credential),
+    /// By the invitation of its ticket.
+    Invited,
+    /// By the authority's key: it issues passes.
+    Issuer(Arc<AuthorityKey>),
+}
 
 /// A node of the cluster.
 #[derive(Clone)]
@@ -80,7 +92,7 @@ impl Peer {
     /// Starts a node on `setup.host`, now and at each restart.
     pub(super) fn start(
         setup: &Setup,
-        (key, credential): (&SecretKey, Credential),
+        (key, standing): (&SecretKey, Standing),
         ticket: &Ticket,
         configure: &Configure,
         hubs: &[SimHub],
@@ -95,18 +107,19 @@ impl Peer {
         host.spawn(move || {
             let boot = host.boot();
             let (setup, key, ticket) = (setup.clone(), key.clone(), ticket.clone());
-            let credential = credential.clone();
+            let standing = standing.clone();
             let (configure, slot, hubs) = (configure.clone(), slot.clone(), hubs.clone());
             async move {
                 let Setup { name, witness, .. } = setup.clone();
                 let (by, record) = (name.clone(), witness.clone());
                 let slow =
                     move |_: JobContext, payload: Bytes| slow_echo(by.clone(), record.clone(), payload);
-                let builder = Node::builder(ticket)
-                    .key(key)
-                    .credential(credential)
-                    .role(setup.role)
-                    .handler("slow", slow);
+                let builder = Node::builder(ticket).key(key).role(setup.role).handler("slow", slow);
+                let builder = match standing {
+                    Standing::Pass(credential) => builder.credential(credential),
+                    Standing::Invited => builder,
+                    Standing::Issuer(authority) => builder.issuer(authority),
+                };
                 let node = match configure(builder, &setup).spawn().await {
                     Ok(node) => node,
                     // The node's disk failed because a crash was armed there.

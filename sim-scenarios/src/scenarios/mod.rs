@@ -21,6 +21,7 @@ pub mod go_between;
 pub mod goodbye;
 pub mod hub_restarts;
 pub mod insiders;
+pub mod issuers;
 pub mod keystone;
 pub mod laggard;
 pub mod lease;
@@ -62,6 +63,7 @@ pub const ALL: &[Scenario] = &[
     goodbye::SCENARIO,
     hub_restarts::SCENARIO,
     insiders::SCENARIO,
+    issuers::SCENARIO,
     keystone::SCENARIO,
     laggard::SCENARIO,
     lease::SCENARIO,

@@ -38,6 +38,7 @@ Exit codes:
     7  wrong result (demo)
     8  a file, directory or port can't be used
     9  no worker lets you submit the kind (their --allow)
+   10  the authority's key is sealed: no passphrase, or a wrong one
   130  interrupted"
 )]
 pub(crate) struct Cli {
@@ -124,6 +125,10 @@ Examples:
 pub(crate) enum MeshCommand {
     /// Make an authority and a ticket here, for hubs that serve the mesh without either
     New(NewMeshArgs),
+    /// Issue passes from this machine, through hubs that don't have the authority's key
+    Serve(ServeArgs),
+    /// Set, change or remove the passphrase of the authority's key
+    Passphrase(PassphraseArgs),
     /// Print a ticket that admits machines by itself
     Invite(InviteArgs),
     /// Sign a pass for one key, and print it
@@ -132,11 +137,13 @@ pub(crate) enum MeshCommand {
     Revoke(RevokeArgs),
     /// Give the mesh its next secret
     Rotate(RotateArgs),
-    /// Show the passes that the hub of this folder issued, and the number of the mesh's secret
+    /// Show the passes that were issued from this folder, and the number of the mesh's secret
     List {
         /// The folder with the authority's key
         #[arg(long, default_value = "nurl-hub", value_name = "DIR")]
         state: PathBuf,
+        #[command(flatten)]
+        passphrase: Passphrase,
         #[command(flatten)]
         output: Output,
     },
@@ -149,6 +156,70 @@ pub(crate) struct NewMeshArgs {
     pub(crate) hub: Vec<Hub>,
     /// Directory for the authority's key and the ticket
     #[arg(long, default_value = "nurl-mesh", value_name = "DIR")]
+    pub(crate) state: PathBuf,
+    #[command(flatten)]
+    pub(crate) passphrase: Passphrase,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The hubs hand this program what newcomers and expiring machines ask for, and get no key: they can neither let anybody in nor
+read the mesh. It needs no open port. Newcomers wait while none runs; machines that have a pass don't notice for weeks. Two
+machines with a copy of the folder may issue at once, or one after the other.
+
+Examples:
+  nurl mesh new --hub nurl1…@hub.example:4242 --state office
+  nurl hub --mesh-id 6d2f…                     # there
+  nurl mesh serve --state office               # here
+  nurl mesh invite --state office > ticket     # for a worker")]
+pub(crate) struct ServeArgs {
+    /// The folder with the authority's key and the ticket
+    #[arg(long, default_value = "nurl-mesh", value_name = "DIR")]
+    pub(crate) state: PathBuf,
+    /// How long to look for a hub
+    #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) join: Duration,
+    /// Directory for this machine's keys and passes [default: nurl in $XDG_STATE_HOME or ~/.local/state]
+    #[arg(long, env = "NURL_HOME", value_name = "DIR")]
+    pub(crate) home: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) passphrase: Passphrase,
+    #[command(flatten)]
+    pub(crate) output: Output,
+    /// Exit when standard input ends (so that a parent's death leaves nothing behind)
+    #[arg(long, hide = true)]
+    pub(crate) exit_with_stdin: bool,
+}
+
+/// How the authority's key is opened.
+#[derive(Debug, Args)]
+pub(crate) struct Passphrase {
+    /// A file of mode 0600 whose first line is the passphrase of the authority's key, or - for standard input; else
+    /// NURL_PASSPHRASE has it, if it has one
+    #[arg(long, value_name = "FILE|-")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  nurl mesh passphrase --new-passphrase-file new                            # seal the key
+  nurl mesh passphrase --passphrase-file old --new-passphrase-file new      # another passphrase
+  nurl mesh passphrase --passphrase-file old --remove                       # none")]
+#[group(id = "next", required = true, multiple = false, args = ["new_passphrase_file", "remove"])]
+pub(crate) struct PassphraseArgs {
+    #[command(flatten)]
+    pub(crate) passphrase: Passphrase,
+    /// A file of mode 0600 whose first line is the new passphrase, or - for standard input
+    #[arg(long, value_name = "FILE|-")]
+    pub(crate) new_passphrase_file: Option<PathBuf>,
+    /// Keep the key without a passphrase
+    #[arg(long)]
+    pub(crate) remove: bool,
+    /// The folder with the authority's key
+    #[arg(long, default_value = "nurl-hub", value_name = "DIR")]
     pub(crate) state: PathBuf,
     #[command(flatten)]
     pub(crate) output: Output,
@@ -182,6 +253,8 @@ pub(crate) struct InviteArgs {
     #[arg(long, default_value = "nurl-hub", value_name = "DIR")]
     pub(crate) state: PathBuf,
     #[command(flatten)]
+    pub(crate) passphrase: Passphrase,
+    #[command(flatten)]
     pub(crate) output: Output,
 }
 
@@ -200,6 +273,8 @@ pub(crate) struct AdmitArgs {
     /// The folder with the authority's key
     #[arg(long, default_value = "nurl-hub", value_name = "DIR")]
     pub(crate) state: PathBuf,
+    #[command(flatten)]
+    pub(crate) passphrase: Passphrase,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -231,6 +306,8 @@ pub(crate) struct RevokeArgs {
     #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "DURATION")]
     pub(crate) join: Duration,
     #[command(flatten)]
+    pub(crate) passphrase: Passphrase,
+    #[command(flatten)]
     pub(crate) output: Output,
 }
 
@@ -250,6 +327,8 @@ pub(crate) struct RotateArgs {
     /// How long to look for a hub or a member that takes it
     #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "DURATION")]
     pub(crate) join: Duration,
+    #[command(flatten)]
+    pub(crate) passphrase: Passphrase,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -343,6 +422,8 @@ pub(crate) struct HubArgs {
     /// Roles to serve
     #[arg(long, value_delimiter = ',', default_value = "relay,rendezvous,stun")]
     pub(crate) roles: Vec<HubRole>,
+    #[command(flatten)]
+    pub(crate) passphrase: Passphrase,
     #[command(flatten)]
     pub(crate) output: Output,
     /// Exit when standard input ends (so that a parent's death leaves nothing behind)

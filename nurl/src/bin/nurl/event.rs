@@ -76,6 +76,8 @@ pub(crate) enum Line {
         #[serde(skip_serializing_if = "Vec::is_empty")]
         kinds: Vec<String>,
     },
+    /// The authority's key has a passphrase from now on, or none.
+    Authority { mesh: String, sealed: bool },
     /// The connection to a hub came up or went down.
     Hub { hub: String, up: bool, reason: Option<&'static str> },
     /// A peer's pass was revoked.
@@ -166,6 +168,17 @@ pub(crate) struct StatusSelf {
     /// By how much this machine's clock is ahead at least, if it shuts itself out by that.
     pub(crate) clock_ahead_s: Option<u64>,
     pub(crate) generation: u32,
+    /// The last issuer reached.
+    pub(crate) issuer: Option<StatusIssuer>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct StatusIssuer {
+    /// Its key: the hub's, or that of an issuer which the hub asked.
+    pub(crate) key: String,
+    pub(crate) hub: String,
+    /// When, in seconds since 1970.
+    pub(crate) at: u64,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -231,6 +244,7 @@ mod tests {
                 kinds: vec![],
             },
             Line::Key { key: "nurl1k".into() },
+            Line::Authority { mesh: "6d2f".into(), sealed: true },
             Line::Hub { hub: "nurl1h".into(), up: false, reason: Some("not-a-hub") },
             Line::Restarted { peer: "nurl1p".into() },
             Line::Revoked { peer: "nurl1p".into() },
@@ -272,6 +286,7 @@ mod tests {
                     pass_until: Some(9),
                     clock_ahead_s: None,
                     generation: 2,
+                    issuer: Some(StatusIssuer { key: "nurl1i".into(), hub: "nurl1h".into(), at: 8 }),
                 },
                 hubs: vec![StatusHub {
                     key: "nurl1h".into(),

@@ -11,7 +11,8 @@ use nurl::pass::AuthorityKey;
 use nurl::rt::{self, disk, net, time};
 use nurl::{PublicKey, SecretKey, Ticket};
 
-use crate::args::{HubArgs, HubRole, listen};
+use crate::args::{HubArgs, HubRole, Passphrase, listen};
+use crate::authority;
 use crate::client::{state_directory, ticket};
 use crate::event::Line;
 use crate::key::bad_key_file;
@@ -41,7 +42,7 @@ pub(crate) async fn run(args: HubArgs, out: Out<'_>) -> Result<(), Failure> {
     // Without a ticket and without an id the hub creates a mesh. Its id is needed before the socket is bound; the
     // address goes into the ticket afterwards.
     let minted = known.is_none() && served.is_empty();
-    let authority = own_authority(&args.state, minted, &mut rng)?;
+    let authority = own_authority(&args.state, (minted, &args.passphrase), &mut rng)?;
     let mut mesh = match (known, &authority) {
         (Some(mesh), _) => Some(mesh),
         (None, Some(authority)) if minted => {
@@ -136,14 +137,19 @@ fn own_key(state: &Path, made: Option<&Ticket>, rng: &mut rt::Rng) -> Result<Sec
     Ok(key)
 }
 
-/// The authority's key of a mesh that this hub made: the 32 bytes of its seed, kept as a secret key is.
-fn own_authority(state: &Path, mint: bool, rng: &mut rt::Rng) -> Result<Option<Arc<AuthorityKey>>, Failure> {
-    let file = state.join("authority");
-    if !mint && !disk::exists(&file) {
-        return Ok(None);
+/// The authority's key of a mesh that this hub made.
+fn own_authority(
+    state: &Path,
+    (mint, by): (bool, &Passphrase),
+    rng: &mut rt::Rng,
+) -> Result<Option<Arc<AuthorityKey>>, Failure> {
+    let known = authority::open_if_any(state, by)?;
+    if known.is_some() || !mint {
+        return Ok(known.map(Arc::new));
     }
-    let seed = SecretKey::load_or_create(&file, rng).map_err(|error| bad_key_file(&file, &error))?;
-    Ok(Some(Arc::new(AuthorityKey::from_seed(seed.as_bytes()))))
+    let new = authority::draw(rng);
+    authority::keep_new(state, &new, by, rng)?;
+    Ok(Some(Arc::new(new)))
 }
 
 /// The address at which others find this hub.

@@ -8,7 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nurl::events::NodeEvent;
+use nurl::events::{NodeEvent, ReachedIssuer};
 use nurl::pass::{Credential, Level, Pass, Slip};
 use nurl::rt::{self, disk, task, time};
 use nurl::{Builder, Node, SecretKey, Ticket};
@@ -59,6 +59,19 @@ impl Identity {
         Err(Failure::new(Code::Resource, message))
     }
 
+    /// The issuer's identity on this machine. A copy of the authority's folder has another one elsewhere, so that two
+    /// issuers don't replace each other at a hub.
+    pub(crate) fn of_issuer(home: Option<&Path>, ticket: &Ticket) -> Result<Identity, Failure> {
+        let folder = mesh_folder(home, ticket)?.join("issuer");
+        make(&folder)?;
+        let Some(lock) = try_lock(&folder)? else {
+            let message = "this machine issues the mesh's passes already: stop the other `nurl mesh serve`";
+            return Err(Failure::new(Code::Resource, message));
+        };
+        let identity = Identity::open(&folder.join("key"), folder.join("pass"), ticket)?;
+        Ok(Identity { lock: Some(lock), ..identity })
+    }
+
     /// The key.
     pub(crate) fn key(&self) -> &SecretKey {
         &self.key
@@ -96,7 +109,10 @@ impl Identity {
         let mut events = node.events();
         task::spawn(async move {
             while let Some(event) = events.next().await {
-                if let NodeEvent::Issued { pass } = event {
+                if let NodeEvent::Issued { pass, issuer, hub } = event {
+                    let reached = ReachedIssuer { key: issuer, hub, at: time::unix_now() };
+                    // For `nurl status` alone.
+                    let _ = disk::atomic_replace(&issuer_file(&self.pass_file), line(&reached).as_bytes());
                     // Without it, the next start asks for the same pass again.
                     let _ = disk::atomic_replace(&self.pass_file, pass.as_bytes());
                     if self.pass.replace(pass).is_none() {
@@ -119,6 +135,30 @@ pub(crate) fn identities(home: Option<&Path>, ticket: &Ticket) -> Result<Vec<Ide
         .chain(workers.filter(|folder| disk::exists(&folder.join("key"))))
         .map(|folder| Identity::open(&folder.join("key"), folder.join("pass"), ticket))
         .collect()
+}
+
+/// The issuer from which this machine's commands had their last pass.
+pub(crate) fn last_issuer(home: Option<&Path>, ticket: &Ticket) -> Option<ReachedIssuer> {
+    let pass_file = mesh_folder(home, ticket).ok()?.join("client").join("pass");
+    let bytes = disk::read(&issuer_file(&pass_file), MAX_PASS_FILE_BYTES).ok()?;
+    reached(std::str::from_utf8(&bytes).ok()?)
+}
+
+/// The file beside a pass that says where it came from: the issuer's key, the hub's, and the second since 1970.
+fn issuer_file(pass_file: &Path) -> PathBuf {
+    let mut name = pass_file.file_name().unwrap_or_default().to_owned();
+    name.push(".issuer");
+    pass_file.with_file_name(name)
+}
+
+fn line(reached: &ReachedIssuer) -> String {
+    format!("{} {} {}\n", reached.key, reached.hub, reached.at.as_secs())
+}
+
+fn reached(line: &str) -> Option<ReachedIssuer> {
+    let mut words = line.split_whitespace();
+    let (key, hub) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    Some(ReachedIssuer { key, hub, at: Duration::from_secs(words.next()?.parse().ok()?) })
 }
 
 /// Equips a command's node: with a slip of the person's pass, or with the person's own key if there is no pass yet, or it
@@ -200,7 +240,7 @@ fn try_lock(folder: &Path) -> Result<Option<File>, Failure> {
 }
 
 /// What a person calls this machine, if the system says.
-fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     let name = disk::read(Path::new("/proc/sys/kernel/hostname"), 256).unwrap_or_default();
     String::from_utf8_lossy(&name).trim().to_owned()
 }

@@ -14,6 +14,8 @@ fn main() {
 #[cfg(not(feature = "sim"))]
 mod args;
 #[cfg(not(feature = "sim"))]
+mod authority;
+#[cfg(not(feature = "sim"))]
 mod client;
 #[cfg(not(feature = "sim"))]
 mod confine;
@@ -31,6 +33,8 @@ mod handler;
 mod hub;
 #[cfg(not(feature = "sim"))]
 mod identity;
+#[cfg(not(feature = "sim"))]
+mod issue;
 #[cfg(not(feature = "sim"))]
 mod key;
 #[cfg(not(feature = "sim"))]
@@ -93,6 +97,8 @@ fn main() -> std::process::ExitCode {
     let out = Out::new(match &command {
         Command::Key(KeyCommand::New { output, .. } | KeyCommand::Show { output, .. }) => output.json,
         Command::Mesh(MeshCommand::New(args)) => args.output.json,
+        Command::Mesh(MeshCommand::Serve(args)) => args.output.json,
+        Command::Mesh(MeshCommand::Passphrase(args)) => args.output.json,
         Command::Mesh(MeshCommand::Invite(args)) => args.output.json,
         Command::Mesh(MeshCommand::Admit(args)) => args.output.json,
         Command::Mesh(MeshCommand::Revoke(args)) => args.output.json,

@@ -1,7 +1,8 @@
-//! `nurl mesh new|invite|admit|revoke|rotate|list`: what the holder of the authority's key does. Only `revoke` and `rotate`
-//! need a connection.
+//! `nurl mesh new|serve|invite|admit|revoke|rotate|list`: what the holder of the authority's key does. Only `serve`
+//! ([`issue`](crate::issue)), `revoke` and `rotate` need a connection.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use nurl::config::Role;
@@ -14,10 +15,13 @@ use nurl::rt::{self, disk, time};
 use nurl::{Node, PublicKey, SecretKey, Ticket};
 use rand_core::Rng as _;
 
-use crate::args::{AdmitArgs, InviteArgs, MeshCommand, NewMeshArgs, RevokeArgs, RotateArgs, Terms as Wanted};
-use crate::client::{joined, state_directory, ticket};
+use crate::args::{
+    AdmitArgs, InviteArgs, MeshCommand, NewMeshArgs, Passphrase, RevokeArgs, RotateArgs, Terms as Wanted,
+};
+use crate::authority::{self, own_ticket};
+use crate::client::{joined, state_directory};
 use crate::event::Line;
-use crate::key::bad_key_file;
+use crate::issue;
 use crate::out::{Code, Failure, Out, shown, unusable};
 
 /// The life of the pass that `revoke` shows, in seconds.
@@ -26,11 +30,13 @@ const OWN_LIFE: u32 = 300;
 pub(crate) async fn run(command: MeshCommand, out: Out<'_>) -> Result<(), Failure> {
     match command {
         MeshCommand::New(args) => new(args, out).await,
+        MeshCommand::Serve(args) => issue::serve(args, out).await,
+        MeshCommand::Passphrase(args) => authority::passphrase(args, out).await,
         MeshCommand::Invite(args) => invite(args, out).await,
         MeshCommand::Admit(args) => admit(args, out).await,
         MeshCommand::Revoke(args) => revoke(args, out).await,
         MeshCommand::Rotate(args) => rotate(args, out).await,
-        MeshCommand::List { state, .. } => list(&state, out).await,
+        MeshCommand::List { state, passphrase, .. } => list(&state, &passphrase, out).await,
     }
 }
 
@@ -45,17 +51,17 @@ async fn new(args: NewMeshArgs, out: Out<'_>) -> Result<(), Failure> {
         return Err(Failure::new(Code::Resource, message));
     }
     let mut rng = rt::rng("mesh");
-    let seed = SecretKey::generate(&mut rng);
-    let authority = AuthorityKey::from_seed(seed.as_bytes());
+    let authority = authority::draw(&mut rng);
     let mut hubs = args.hub.into_iter();
     let first = hubs.next().ok_or_else(|| Failure::new(Code::Usage, "--hub: name at least one"))?;
     let mut ticket = Ticket::generate(authority.mesh(), first, &mut rng);
     ticket.hubs.extend(hubs);
     let text = ticket.to_text().map_err(|error| Failure::new(Code::Usage, format!("--hub: {error}")))?;
-    seed.save_new(&key_file).map_err(|error| bad_key_file(&key_file, &error))?;
+    authority::keep_new(&args.state, &authority, &args.passphrase, &mut rng)?;
     disk::atomic_replace(&mesh_file, format!("{}\n", *text).as_bytes())
         .map_err(|error| unusable(&mesh_file, &error, "choose another --state"))?;
     let id = ticket.mesh.to_string();
+    let folder = shown(&args.state.to_string_lossy());
     let line = Line::Ticket { mesh: id.clone(), ticket: text.to_string(), level: None, keys: 0, until: 0 };
     out.lines(&line, || {
         vec![
@@ -64,7 +70,11 @@ async fn new(args: NewMeshArgs, out: Out<'_>) -> Result<(), Failure> {
             text.to_string(),
             String::new(),
             format!("Next:  nurl hub --mesh-id {id}   on each hub"),
-            "       nurl mesh admit KEY          for each machine; it shows its key with `nurl pass show`"
+            format!("       nurl mesh serve --state {folder}   here, or wherever you copy that folder"),
+            format!(
+                "       nurl mesh invite --state {folder}   for a ticket that admits machines while it runs"
+            ),
+            "Without it:  nurl mesh admit KEY   for each machine; it shows its key with `nurl pass show`"
                 .to_owned(),
         ]
     })
@@ -74,7 +84,7 @@ async fn new(args: NewMeshArgs, out: Out<'_>) -> Result<(), Failure> {
 
 /// Prints a ticket with an invitation of its own.
 async fn invite(args: InviteArgs, out: Out<'_>) -> Result<(), Failure> {
-    let authority = authority(&args.state)?;
+    let authority = authority::open(&args.state, &args.passphrase)?;
     let mut ticket = own_ticket(&args.state, &authority)?;
     let now = unix_now();
     let Wanted { level, weight, zone } = args.terms;
@@ -109,7 +119,7 @@ async fn invite(args: InviteArgs, out: Out<'_>) -> Result<(), Failure> {
 
 /// Signs a pass for one key.
 async fn admit(args: AdmitArgs, out: Out<'_>) -> Result<(), Failure> {
-    let authority = authority(&args.state)?;
+    let authority = authority::open(&args.state, &args.passphrase)?;
     let now = unix_now();
     let Wanted { level, weight, zone } = args.terms;
     let not_after = now.saturating_add(seconds(args.r#for));
@@ -133,7 +143,7 @@ async fn admit(args: AdmitArgs, out: Out<'_>) -> Result<(), Failure> {
 
 /// Tells the running mesh that passes are out.
 async fn revoke(args: RevokeArgs, out: Out<'_>) -> Result<(), Failure> {
-    let authority = authority(&args.state)?;
+    let authority = authority::open(&args.state, &args.passphrase)?;
     let ticket = own_ticket(&args.state, &authority)?;
     let subject = match (args.key, args.invitation) {
         (Some(key), _) => Subject::Key(key),
@@ -166,7 +176,7 @@ async fn revoke(args: RevokeArgs, out: Out<'_>) -> Result<(), Failure> {
 
 /// Gives the running mesh its next secret.
 async fn rotate(args: RotateArgs, out: Out<'_>) -> Result<(), Failure> {
-    let authority = authority(&args.state)?;
+    let authority = authority::open(&args.state, &args.passphrase)?;
     let mut ticket = own_ticket(&args.state, &authority)?;
     let now = unix_now();
     let node = node_of_authority(&authority, ticket.clone(), now, args.join, out).await?;
@@ -201,7 +211,7 @@ async fn rotate(args: RotateArgs, out: Out<'_>) -> Result<(), Failure> {
             ),
             false => format!(
                 "The mesh has secret {generation}, and {} of {} members have it. No hub issues passes here, so the others and \
-                 all who are away need the ticket in {}; the one before is accepted for 7 days.",
+                 all who are away get it from `nurl mesh serve`, or by the ticket in {}; the one before is accepted for 7 days.",
                 handed.members,
                 handed.members + handed.missed,
                 shown(&file.to_string_lossy())
@@ -229,11 +239,21 @@ async fn node_of_authority(
     joined(builder.spawn().await?, join).await
 }
 
-/// Shows the passes that the hub of this folder issued.
-async fn list(state: &Path, out: Out<'_>) -> Result<(), Failure> {
-    let authority = authority(state)?;
-    let mut passes = issued_passes(&state.join("issued"), &authority.mesh())
-        .map_err(|error| Failure::new(Code::Resource, error.to_string()))?;
+/// Shows the passes that were issued from this folder: by its hub, or by `nurl mesh serve`.
+async fn list(state: &Path, passphrase: &Passphrase, out: Out<'_>) -> Result<(), Failure> {
+    let authority = authority::open(state, passphrase)?;
+    let mut latest = BTreeMap::new();
+    for file in ["issued", "issuer/nurl.redb"] {
+        let passes = issued_passes(&state.join(file), &authority.mesh())
+            .map_err(|error| Failure::new(Code::Resource, error.to_string()))?;
+        for pass in passes {
+            let known: &mut Pass = latest.entry(pass.grant().key).or_insert_with(|| pass.clone());
+            if known.grant().issued < pass.grant().issued {
+                *known = pass;
+            }
+        }
+    }
+    let mut passes: Vec<Pass> = latest.into_values().collect();
     passes.sort_by_key(|pass| (pass.grant().issued, pass.grant().key));
     let now = unix_now();
     for pass in &passes {
@@ -277,33 +297,6 @@ fn days(until: u32, now: u32) -> String {
         Some(left) if left < 2 * 86_400 => format!("{} hours", left / 3_600),
         Some(left) => format!("{} days", left / 86_400),
     }
-}
-
-/// The authority's key in a state folder.
-fn authority(state: &Path) -> Result<AuthorityKey, Failure> {
-    let file: PathBuf = state.join("authority");
-    if !disk::exists(&file) {
-        let folder = shown(&state.to_string_lossy());
-        let message = format!(
-            "{folder} has no authority's key: give --state the folder of the hub that made the mesh, or of `nurl mesh new`"
-        );
-        return Err(Failure::new(Code::Resource, message));
-    }
-    AuthorityKey::load(&file).map_err(|error| bad_key_file(&file, &error))
-}
-
-/// The ticket beside the authority's key.
-fn own_ticket(state: &Path, authority: &AuthorityKey) -> Result<Ticket, Failure> {
-    let file = state.join("mesh");
-    let ticket = ticket(&file.to_string_lossy())?;
-    if ticket.mesh != authority.mesh() {
-        let file = shown(&file.to_string_lossy());
-        return Err(Failure::new(
-            Code::Resource,
-            format!("{file} is another mesh's than the authority's key beside it"),
-        ));
-    }
-    Ok(ticket)
 }
 
 /// `KEY@HOST:PORT`.

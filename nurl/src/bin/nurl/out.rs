@@ -29,6 +29,7 @@ pub(crate) enum Code {
     WrongResult = 7,
     Resource = 8,
     NotAllowed = 9,
+    Passphrase = 10,
     Interrupted = 130,
 }
 
@@ -102,7 +103,7 @@ impl From<Error> for Failure {
             // Busy is the mesh's state, the others are the caller's choice.
             Error::Submit(SubmitError::Busy { .. }) => Code::Other,
             Error::Submit(_) | Error::Revoke(_) => Code::Usage,
-            Error::Meta(_) | Error::Policy(_) => Code::Usage,
+            Error::Meta(_) | Error::Policy(_) | Error::NotTheAuthority => Code::Usage,
             _ => Code::Other,
         };
         let message = match &error {

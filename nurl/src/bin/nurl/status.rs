@@ -6,9 +6,10 @@ use nurl::events::{DownReason, MemberInfo, Metric, Metrics, Roles, State, Status
 use nurl::rt::time;
 use nurl::{Node, PublicKey};
 
-use crate::args::{PingArgs, StatusArgs};
-use crate::client::{LOOK_EVERY, observer, until_interrupted};
-use crate::event::{Line, StatusHub, StatusMember, StatusSelf};
+use crate::args::{MeshArgs, PingArgs, StatusArgs};
+use crate::client::{LOOK_EVERY, observer, ticket, until_interrupted};
+use crate::event::{Line, StatusHub, StatusIssuer, StatusMember, StatusSelf};
+use crate::identity::last_issuer;
 use crate::out::{Code, Failure, Out, shown};
 use crate::worker::path_name;
 
@@ -34,7 +35,7 @@ pub(crate) async fn status(args: StatusArgs, out: Out<'_>) -> Result<(), Failure
             time::sleep(LOOK_EVERY).await;
         }
         drop(waiting);
-        show(&node, out).await?;
+        show(&node, &args.mesh, out).await?;
         if args.metrics {
             let metrics = node.metrics().await?;
             out.lines(&metrics_line(&metrics), || metrics_table(&metrics)).await;
@@ -45,8 +46,12 @@ pub(crate) async fn status(args: StatusArgs, out: Out<'_>) -> Result<(), Failure
     .await
 }
 
-async fn show(node: &Node, out: Out<'_>) -> Result<(), Failure> {
-    let status = node.status().await?;
+async fn show(node: &Node, mesh: &MeshArgs, out: Out<'_>) -> Result<(), Failure> {
+    let mut status = node.status().await?;
+    // A command seldom needs a pass of its own: an earlier one had it.
+    if status.issuer.is_none() {
+        status.issuer = last_issuer(mesh.home.as_deref(), &ticket(&mesh.mesh)?);
+    }
     let ms = |rtt: Duration| (rtt.as_secs_f64() * 1e5).round() / 100.0;
     let line = Line::Status {
         me: StatusSelf {
@@ -55,6 +60,11 @@ async fn show(node: &Node, out: Out<'_>) -> Result<(), Failure> {
             pass_until: status.pass.as_ref().map(|pass| pass.grant().not_after),
             clock_ahead_s: status.clock_ahead.map(|ahead| ahead.as_secs()),
             generation: status.generation,
+            issuer: status.issuer.map(|issuer| StatusIssuer {
+                key: issuer.key.to_string(),
+                hub: issuer.hub.to_string(),
+                at: issuer.at.as_secs(),
+            }),
         },
         hubs: status
             .hubs
@@ -114,6 +124,21 @@ fn standing(status: &Status, unix_now: Duration) -> Vec<String> {
         let grant = pass.grant();
         let left = u64::from(grant.not_after).saturating_sub(unix_now.as_secs()) / 86_400;
         rows.push(format!("This machine's pass says {}, and counts for {left} more days.", grant.level));
+    }
+    if let Some(issuer) = &status.issuer {
+        let hub = status.hubs.iter().find(|hub| hub.key == issuer.hub);
+        let hub = hub.map_or_else(|| issuer.hub.short(), |hub| hub.addr.clone());
+        let by = match issuer.key == issuer.hub {
+            true => format!("the hub {hub}"),
+            false => format!("{} through the hub {hub}", issuer.key.short()),
+        };
+        let ago = unix_now.saturating_sub(issuer.at).as_secs();
+        let ago = match ago {
+            ..7_200 => format!("{} minutes", ago / 60),
+            7_200..172_800 => format!("{} hours", ago / 3_600),
+            _ => format!("{} days", ago / 86_400),
+        };
+        rows.push(format!("The last issuer that it reached was {by}, {ago} ago."));
     }
     if let Some(ahead) = status.clock_ahead {
         rows.push(format!(

@@ -186,7 +186,7 @@ async fn tell_departure(Departure { lost, stored }: Departure, out: Out<'_>) {
 }
 
 /// Writes events until the reader has gone, which is how a parent or a pipe requests a stop, or the node ends.
-async fn tell_all(node: &Node, mut events: Events, out: Out<'_>) -> Result<(), Failure> {
+pub(crate) async fn tell_all(node: &Node, mut events: Events, out: Out<'_>) -> Result<(), Failure> {
     loop {
         match events.next().await {
             Some(NodeEvent::StoreFailed { reason }) => {
@@ -237,7 +237,7 @@ async fn tell(event: &NodeEvent, out: Out<'_>) -> io::Result<()> {
             Line::Hub { hub: hub.to_string(), up: false, reason: Some(reason.as_str()) },
             format!("hub {} is down ({}): {}", hub.short(), reason.as_str(), reason.sentence()),
         ),
-        NodeEvent::Issued { pass } => {
+        NodeEvent::Issued { pass, .. } => {
             let grant = pass.grant();
             let (level, until) = (grant.level.as_str(), grant.not_after);
             let days = (grant.not_after - grant.issued) / 86_400;

@@ -17,6 +17,9 @@ pub(super) fn node(into: &mut Metrics, stats: &NetStats, messages_waiting: usize
         revocations_refused: "Messages about revocations refused: malformed, false, not asked for, or beyond a limit.",
         secrets: "Secrets of the mesh taken.",
         secrets_refused: "Secrets refused: malformed, not the authority's, or from somebody who lied before.",
+        issued: "Passes issued for others, as hubs asked.",
+        not_issued: "Hubs' requests for passes refused.",
+        asks_dropped: "Hubs' requests for passes dropped: malformed, or beyond a hub's rate.",
     });
     into.gauge(
         "node.messages_waiting",

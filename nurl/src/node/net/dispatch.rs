@@ -9,7 +9,7 @@ use crate::key::PublicKey;
 use crate::membership::Via;
 use crate::node::command::{NetCommand, Pong, Reply};
 use crate::node::event::NodeEvent;
-use crate::node::{Metrics, NetStats, Status, log};
+use crate::node::{Metrics, NetStats, ReachedIssuer, Status, log};
 use crate::rt::time;
 use crate::transport::reliable::ReliableEvent;
 use crate::transport::{Priority, TransportEvent, group, kind};
@@ -91,6 +91,7 @@ impl NetPlane {
             key: local.key,
             boot: local.boot,
             pass: self.roster.pass.clone(),
+            issuer: self.roster.issuer,
             clock_ahead: self.roster.own_clock.ahead(),
             generation: self.rotating.generation(),
             announced: self.transport.revocations().secret().map_or(0, |(generation, _)| generation),
@@ -121,6 +122,9 @@ impl NetPlane {
             revocations_refused: self.revoking.refused,
             secrets: self.rotating.taken,
             secrets_refused: self.rotating.refused,
+            issued: self.issuing.as_ref().map_or(0, |issuing| issuing.issued),
+            not_issued: self.issuing.as_ref().map_or(0, |issuing| issuing.refused),
+            asks_dropped: self.issuing.as_ref().map_or(0, |issuing| issuing.dropped),
         }
     }
 
@@ -156,10 +160,16 @@ impl NetPlane {
                 detector.handle_announcement(now, sender, &body);
             }
             TransportEvent::Group { group, sender, body } => self.outlets.group(group, sender, body),
-            TransportEvent::Issued(credential) => {
+            TransportEvent::Issued { credential, hub, issuer } => {
                 self.roster.own_clock.issued(time::unix_now(), credential.pass().grant());
                 self.roster.issued(credential.pass());
-                self.outlets.issued(credential);
+                self.roster.issuer = Some(ReachedIssuer { key: issuer, hub, at: time::unix_now() });
+                self.outlets.issued(&credential, (issuer, hub));
+            }
+            TransportEvent::Asked { hub, number, key, ask } => {
+                if let Some((issuing, mut ends)) = self.issuing_and_ends() {
+                    issuing.on_asked(now, hub, (number, key), &ask, &mut ends);
+                }
             }
             TransportEvent::Revocations { from, entries } => {
                 let (revoking, mut ends) = self.revoking_and_ends();
@@ -169,16 +179,27 @@ impl NetPlane {
                 let (revoking, mut ends) = self.revoking_and_ends();
                 revoking.on_hub(now, hub, Some(digest), &mut ends);
             }
-            TransportEvent::Secret { from, secret } => {
+            TransportEvent::Secret { from, secret, sealed } => {
                 let (rotating, mut ends) = self.rotating_and_ends();
-                rotating.on_hub(now, from, *secret, &mut ends);
+                if sealed {
+                    rotating.on_sealed(now, from, &secret, &mut ends);
+                } else {
+                    rotating.on_hub(now, from, *secret, &mut ends);
+                }
             }
             TransportEvent::Revoked { peer } => detector.expel(peer),
             TransportEvent::Established { peer, .. } => {
                 detector.readmit(&peer);
                 detector.on_session_up(now, peer);
+                if let Some((issuing, mut ends)) = self.issuing_and_ends() {
+                    issuing.hand(now, peer, &mut ends);
+                }
             }
-            TransportEvent::Restarted { .. } => {}
+            TransportEvent::Restarted { peer, .. } => {
+                if let Some((issuing, mut ends)) = self.issuing_and_ends() {
+                    issuing.hand(now, peer, &mut ends);
+                }
+            }
             TransportEvent::Unreachable { peer } => detector.on_session_failed(now, peer),
             TransportEvent::Forgotten { peer } => {
                 let (mail, mut ends) = self.mail_and_ends();

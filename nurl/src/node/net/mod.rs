@@ -13,11 +13,13 @@
 //! | `mail` | what this node sends, and who is told of a loss |
 //! | `revoking` | how this node learns what was revoked, and passes it on |
 //! | `rotating` | how this node gets the mesh's next secret |
+//! | `issuing` | what this node does if it has the authority's key |
 //! | `outlets` | the queues to the application and to the plane above |
 //! | `join`, `leave`, `view`, `outgoing`, `pings`, `clocks`, `own_clock`, `levels` | the decisions, pure, each with its table of tests |
 
 mod clocks;
 mod dispatch;
+mod issuing;
 mod join;
 mod leave;
 mod levels;
@@ -35,6 +37,7 @@ mod view;
 use std::time::{Duration, Instant};
 
 use self::clocks::Clocks;
+use self::issuing::Issuing;
 use self::mail::{Ends, Mail};
 use self::outlets::Outlets;
 use self::pings::Pings;
@@ -44,6 +47,7 @@ use self::rotating::Rotating;
 use super::Role;
 use super::command::{NetCommand, Pong, Reply};
 use super::ending::Cause;
+use crate::authority::issuer::Issuer;
 use crate::authority::keyring::Keyring;
 use crate::authority::pass::Pass;
 use crate::error::Error;
@@ -71,6 +75,7 @@ pub(super) struct NetParts {
     pub(super) role: Role,
     pub(super) pass: Option<Pass>,
     pub(super) keyring: Keyring,
+    pub(super) issuer: Option<Issuer>,
     pub(super) hubs: Vec<Hub>,
     pub(super) commands: mpsc::Receiver<NetCommand>,
     pub(super) channels: Channels,
@@ -86,6 +91,7 @@ pub(super) struct NetPlane {
     pings: Pings<Reply<Result<Pong, Error>>>,
     revoking: Revoking,
     rotating: Rotating,
+    issuing: Option<Issuing>,
     clocks: Clocks,
     outlets: Outlets,
 }
@@ -104,15 +110,20 @@ impl NetPlane {
     pub(super) fn new(parts: NetParts) -> NetPlane {
         let (now, mut detector) = (time::now(), parts.detector);
         detector.set_unix_now(time::unix_now());
+        let mut transport = parts.transport;
+        if parts.issuer.is_some() {
+            transport.issue();
+        }
         NetPlane {
             driver: parts.driver,
-            transport: parts.transport,
+            transport,
             commands: parts.commands,
             roster: Roster::new(detector, (parts.role, parts.pass), parts.hubs, now),
             mail: Mail::new(),
             pings: Pings::new(rt::rng("net plane")),
             revoking: Revoking::new(rt::rng("revocations")),
             rotating: Rotating::new(parts.keyring),
+            issuing: parts.issuer.map(|issuer| Issuing::new(issuer, rt::rng("sealing"))),
             clocks: Clocks::new(now, time::unix_now()),
             outlets: Outlets::new(parts.channels),
         }
@@ -265,6 +276,7 @@ impl NetPlane {
                 self.roster.on_event(now, event, &mut self.transport, &mut self.outlets);
                 moved = true;
             }
+            self.issue(now);
             if !moved {
                 break;
             }
@@ -272,6 +284,28 @@ impl NetPlane {
         }
         self.outlets.datagrams(self.transport.take_datagrams());
         self.roster.publish(&self.outlets);
+    }
+
+    /// An issuer acts on what was revoked.
+    fn issue(&mut self, now: Instant) {
+        let mut ends = Ends {
+            transport: &mut self.transport,
+            detector: &mut self.roster.detector,
+            outlets: &mut self.outlets,
+        };
+        match &mut self.issuing {
+            Some(issuing) => {
+                issuing.on_revocations(now, (&mut self.revoking, &mut self.rotating), &mut ends);
+            }
+            None => drop(self.revoking.take_revoked_keys()),
+        }
+    }
+
+    /// The issuer, if this node is one, and the parts between which its answers pass.
+    fn issuing_and_ends(&mut self) -> Option<(&mut Issuing, Ends<'_>)> {
+        let (detector, transport, outlets) =
+            (&mut self.roster.detector, &mut self.transport, &mut self.outlets);
+        Some((self.issuing.as_mut()?, Ends { transport, detector, outlets }))
     }
 
     /// The revocations on their way, and the parts between which they pass.

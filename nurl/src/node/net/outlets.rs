@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::levels::Levels;
 use crate::authority::credential::Credential;
+use crate::authority::pass::Pass;
 use crate::authority::revocation::Revocation;
 use crate::compute::job::{MemberChange, Submitter};
 use crate::key::PublicKey;
@@ -105,9 +106,14 @@ impl Outlets {
     }
 
     /// This node has a new pass, which a node with a store keeps.
-    pub(super) fn issued(&mut self, credential: Credential) {
-        self.event(&NodeEvent::Issued { pass: credential.pass().clone() });
+    pub(super) fn issued(&mut self, credential: &Credential, (issuer, hub): (PublicKey, PublicKey)) {
+        self.event(&NodeEvent::Issued { pass: credential.pass().clone(), issuer, hub });
         self.tell_work(WorkInput::Issued(credential.pass().clone()));
+    }
+
+    /// This node, an issuer, has signed a pass, which one with a store keeps.
+    pub(super) fn signed(&mut self, pass: Pass) {
+        self.tell_work(WorkInput::Signed(pass));
     }
 
     /// The authority revoked something, which a node with a store keeps.

@@ -17,6 +17,7 @@ use bytes::Bytes;
 
 use super::liars::Liars;
 use super::mail::{Answer, Ends};
+use crate::authority::invitation::InvitationId;
 use crate::authority::revocation::{PAGE_BYTES, Revocation, Revocations, RevocationsDigest, Subject};
 use crate::error::{Error, RevokeError};
 use crate::key::PublicKey;
@@ -85,6 +86,8 @@ pub(super) struct Revoking {
     pulls: BTreeMap<PublicKey, Pull>,
     pages: BTreeMap<PublicKey, TokenBucket>,
     liars: Liars,
+    /// Keys that were revoked, for an issuer, which closes the invitations by which they came, as far as their facts say.
+    revoked_keys: Vec<(PublicKey, Option<InvitationId>)>,
     /// Entries taken.
     pub(super) taken: u64,
     /// Messages refused: malformed, false, not asked for, or beyond a limit.
@@ -102,6 +105,7 @@ impl Revoking {
             pulls: BTreeMap::new(),
             pages: BTreeMap::new(),
             liars: Liars::default(),
+            revoked_keys: Vec::new(),
             taken: 0,
             refused: 0,
         }
@@ -130,10 +134,38 @@ impl Revoking {
                 self.told.insert((peer, id), subject);
             }
         }
-        if take_entry(now, &entry, ends) {
+        if self.take(now, &entry, ends) {
             self.taken += 1;
             ends.outlets.revoked(vec![entry]);
         }
+    }
+
+    /// Takes an entry of this node's own that nobody waits for, and tells it as news.
+    pub(super) fn begin(&mut self, now: Instant, entry: Revocation, ends: &mut Ends<'_>) {
+        if take_entry(now, &entry, ends) {
+            self.taken += 1;
+            let local = ends.detector.local().key;
+            self.pass_on(now, &local, std::slice::from_ref(&entry), ends);
+            ends.outlets.revoked(vec![entry]);
+        }
+    }
+
+    /// The keys that were revoked since this was asked last.
+    pub(super) fn take_revoked_keys(&mut self) -> Vec<(PublicKey, Option<InvitationId>)> {
+        std::mem::take(&mut self.revoked_keys)
+    }
+
+    /// Acts on an entry. Returns whether it was news.
+    fn take(&mut self, now: Instant, entry: &Revocation, ends: &mut Ends<'_>) -> bool {
+        let key = if let Subject::Key(key) = entry.subject { Some(key) } else { None };
+        // It is a member no more after that.
+        let member = key.and_then(|key| ends.detector.members().find(|member| member.key == key));
+        let invitation = member.and_then(|member| member.grant.invitation);
+        let news = take_entry(now, entry, ends);
+        if let (true, Some(key)) = (news, key) {
+            self.revoked_keys.push((key, invitation));
+        }
+        news
     }
 
     /// A peer has a message of ours.
@@ -239,7 +271,7 @@ impl Revoking {
             tracing::warn!(target: "nurl::net", teller = %from.short(), ?reason, "a revocation is false");
             self.liars.insert(now, from);
         }
-        let news: Vec<Revocation> = told.into_iter().filter(|entry| take_entry(now, entry, ends)).collect();
+        let news: Vec<Revocation> = told.into_iter().filter(|entry| self.take(now, entry, ends)).collect();
         self.taken += news.len() as u64;
         if is_hub && self.is_awaited() {
             self.answer(|caller| is_among(&caller.entry, entries).then_some(Ok(())));

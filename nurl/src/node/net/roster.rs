@@ -16,7 +16,7 @@ use crate::membership::{Detector, MembershipEvent, State};
 use crate::mesh::Hub;
 use crate::node::command::{Reply, TOO_MANY_JOINING};
 use crate::node::event::NodeEvent;
-use crate::node::{HubInfo, MemberInfo, Role};
+use crate::node::{HubInfo, MemberInfo, ReachedIssuer, Role};
 use crate::transport::{Transport, group};
 
 /// Members and hubs.
@@ -25,6 +25,8 @@ pub(super) struct Roster {
     role: Role,
     /// This node's pass.
     pub(super) pass: Option<Pass>,
+    /// Who issued it, if that was in the life of this process.
+    pub(super) issuer: Option<ReachedIssuer>,
     pub(super) own_clock: OwnClock,
     /// The hubs in the ticket's order.
     hubs: Vec<Hub>,
@@ -46,6 +48,7 @@ impl Roster {
             detector,
             role,
             pass,
+            issuer: None,
             own_clock: OwnClock::default(),
             hubs,
             join: Join::new(),

@@ -73,6 +73,17 @@ impl Rotating {
         }
     }
 
+    /// An issuer sealed the secret for us; the hub through which it came doesn't have it.
+    pub(super) fn on_sealed(
+        &mut self,
+        now: Instant,
+        hub: PublicKey,
+        secret: &SignedSecret,
+        ends: &mut Ends<'_>,
+    ) {
+        self.on_secret(now, hub, secret, ends);
+    }
+
     /// A peer's message that begins with [`SECRET`].
     pub(super) fn on_message(&mut self, now: Instant, from: PublicKey, body: &[u8], ends: &mut Ends<'_>) {
         match SignedSecret::decode(body) {
@@ -105,7 +116,8 @@ impl Rotating {
         true
     }
 
-    fn take(&mut self, now: Instant, secret: &SignedSecret, ends: &mut Ends<'_>) {
+    /// Takes a secret that is the authority's, if it is news.
+    pub(super) fn take(&mut self, now: Instant, secret: &SignedSecret, ends: &mut Ends<'_>) {
         let time = ends.transport.time(now);
         if self.keyring.take((now, time), secret) {
             self.taken += 1;

@@ -15,6 +15,7 @@ use crate::node::command::Departure;
 use crate::node::own_pass::OwnPass;
 use crate::node::own_revocations::OwnRevocations;
 use crate::node::own_secret::OwnSecret;
+use crate::node::signed_passes::SignedPasses;
 use crate::replication::crdt::Stamp;
 use crate::replication::identity::ReplicaId;
 use crate::replication::replicator::Replicator;
@@ -34,6 +35,8 @@ pub(super) struct Durable {
     store: Option<Store>,
     /// A new pass that isn't durable yet.
     pass: Option<Pass>,
+    /// Passes of others that this node signed, and that aren't durable yet.
+    signed: Vec<Pass>,
     /// Revocations that aren't durable yet.
     revoked: Vec<Revocation>,
     /// The record of a new secret that isn't durable yet.
@@ -43,7 +46,7 @@ pub(super) struct Durable {
 
 impl Durable {
     pub(super) fn new(store: Option<Store>) -> Durable {
-        Durable { store, pass: None, revoked: Vec::new(), secret: None, epoch_told: 0 }
+        Durable { store, pass: None, signed: Vec::new(), revoked: Vec::new(), secret: None, epoch_told: 0 }
     }
 
     /// Whether there is a store.
@@ -71,6 +74,13 @@ impl Durable {
         self.pass = Some(pass);
     }
 
+    /// This node, an issuer, signed a pass, which [`keep_pass`](Durable::keep_pass) keeps too.
+    pub(super) fn take_signed(&mut self, pass: Pass) {
+        if self.store.is_some() {
+            self.signed.push(pass);
+        }
+    }
+
     /// The authority revoked something, which [`keep_pass`](Durable::keep_pass) keeps too.
     pub(super) fn take_revocations(&mut self, news: Vec<Revocation>) {
         if self.store.is_some() {
@@ -89,6 +99,11 @@ impl Durable {
             && !self.revoked.is_empty()
         {
             OwnRevocations(store).keep(&std::mem::take(&mut self.revoked))?;
+        }
+        if let Some(store) = &self.store
+            && !self.signed.is_empty()
+        {
+            SignedPasses(store).keep(&std::mem::take(&mut self.signed))?;
         }
         if let (Some(store), Some(record)) = (&self.store, self.secret.take()) {
             OwnSecret(store).keep(&record)?;

@@ -140,6 +140,7 @@ impl WorkPlane {
                 self.jobs.set_standing(Standing::of(&pass));
                 self.durable.take_pass(pass);
             }
+            WorkInput::Signed(pass) => self.durable.take_signed(pass),
             WorkInput::Revoked(news) => self.durable.take_revocations(news),
             WorkInput::Rotated(record) => self.durable.take_secret(record),
             WorkInput::SendFailed { peer } => {

@@ -98,16 +98,21 @@ impl Transport {
                 self.handle_datagram(now, Source::relay(hub, src), &mut datagram);
             }
             HubEvent::Group { payload, .. } => self.handle_group(now, &payload),
-            HubEvent::Issued(credential) => {
+            HubEvent::Issued { credential, issuer } => {
                 self.endpoint.set_credential(now, &credential);
                 self.exits.hubs.set_credential(now, &hub, &credential);
-                self.inbox.tell(TransportEvent::Issued(credential));
+                self.inbox.tell(TransportEvent::Issued { credential, hub, issuer });
             }
             HubEvent::Revocations(entries) => {
                 self.inbox.tell(TransportEvent::Revocations { from: hub, entries });
             }
             HubEvent::Knows(digest) => self.inbox.tell(TransportEvent::HubKnows { hub, digest }),
-            HubEvent::Secret(secret) => self.inbox.tell(TransportEvent::Secret { from: hub, secret }),
+            HubEvent::Secret { secret, sealed } => {
+                self.inbox.tell(TransportEvent::Secret { from: hub, secret, sealed });
+            }
+            HubEvent::Asked { number, key, ask } => {
+                self.inbox.tell(TransportEvent::Asked { hub, number, key, ask });
+            }
             HubEvent::Up { .. } => self.on_hub_up(now, hub),
             HubEvent::Down { reason, .. } => self.on_hub_down(now, hub, reason),
             HubEvent::Pong { rtt } => {

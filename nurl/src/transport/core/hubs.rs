@@ -184,6 +184,11 @@ impl Hubs {
         !up.is_empty()
     }
 
+    /// Tells each hub that this node issues passes.
+    pub(super) fn issue(&mut self) {
+        self.clients.values_mut().for_each(HubClient::issue);
+    }
+
     /// Asks the rendezvous of each hub for members.
     pub(super) fn list(&mut self) {
         self.clients.values_mut().for_each(|client| client.list(CONTACTS));

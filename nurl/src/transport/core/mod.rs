@@ -66,7 +66,7 @@ use crate::authority::revocation::{NotTaken, Revocation, Revocations, Subject};
 use crate::key::{AllowList, PublicKey};
 use crate::kit::wall_clock::WallClock;
 use crate::mesh::Generation;
-use crate::net::reach::hub_client::{ClientStats, HubClient, HubClientConfig, Joining};
+use crate::net::reach::hub_client::{Answer, ClientStats, HubClient, HubClientConfig, Joining};
 use crate::net::reach::stun;
 use crate::net::secure::securedgram::paths::{PathReason, PathStats};
 use crate::net::secure::securedgram::{self, Endpoint};
@@ -278,6 +278,20 @@ impl Transport {
     /// Tells the hub, or each one that is up, what the authority has revoked. Returns whether there is one.
     pub fn tell_hubs(&mut self, hub: Option<&PublicKey>, entries: &[u8]) -> bool {
         self.exits.hubs.tell(hub, entries)
+    }
+
+    // ---- Passes for others.
+
+    /// This node issues passes: its hubs may ask it ([`TransportEvent::Asked`](super::TransportEvent::Asked)).
+    pub fn issue(&mut self) {
+        self.exits.hubs.issue();
+    }
+
+    /// Answers what a hub asked.
+    pub fn answer_hub(&mut self, hub: &PublicKey, number: u64, answer: &Answer) {
+        if let Some(client) = self.exits.hubs.client(hub) {
+            client.answer(number, answer);
+        }
     }
 
     // ---- The mesh's secret.

@@ -126,6 +126,23 @@ impl<const N: usize> Field<'_> for [u8; N] {
     }
 }
 
+/// Bytes behind their number in one byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted<'a>(pub &'a [u8]);
+
+impl<'a> Field<'a> for Counted<'a> {
+    fn read(body: &mut Reader<'a>) -> Option<Counted<'a>> {
+        let len = body.u8()?;
+        body.slice(len.into()).map(Counted)
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        let bytes = &self.0[..self.0.len().min(u8::MAX.into())];
+        out.push(bytes.len() as u8);
+        out.extend_from_slice(bytes);
+    }
+}
+
 /// The rest of the body.
 impl<'a> Field<'a> for &'a [u8] {
     fn read(body: &mut Reader<'a>) -> Option<&'a [u8]> {

@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use super::frames::{Field, Malformed, announce, frame};
+use super::frames::{Counted, Field, Malformed, announce, frame};
 use crate::authority::credential::SHOWN_BYTES;
 use crate::authority::revocation::RevocationsDigest;
 use crate::key::PublicKey;
@@ -116,6 +116,21 @@ frames! {
         ///
         /// [`SignedSecret`]: crate::authority::rotation::SignedSecret
         0x0b hub Secret { signed: &'a [u8] }: exact,
+        /// The key of the issuer whose [`RelayFrame::Issued`] follows, if the hub doesn't issue itself.
+        0x0c hub Issuer { key: PublicKey }: exact,
+        /// The mesh's present secret, sealed for the client by an issuer elsewhere: what [`Sealed`] encodes.
+        ///
+        /// [`Sealed`]: crate::authority::sealed
+        0x0d hub Sealed { sealed: &'a [u8] }: exact,
+        /// The client issues passes: the hub may hand it [`RelayFrame::Asked`].
+        0x18 client Issues: exact,
+        /// An issuer is asked for a pass for `key`, which that client has proved to the hub: its [`RelayFrame::Enrol`] or
+        /// [`RelayFrame::Renew`] as it came.
+        0x19 hub Asked { number: u64, key: PublicKey, kind: u8, body: &'a [u8] }: exact,
+        /// An issuer's answer: a pass, and if the secret was rotated that, sealed for the key that asked.
+        0x1a client Granted { number: u64, pass: Counted<'a>, sealed: &'a [u8] }: exact,
+        /// An issuer refuses.
+        0x1b client Denied { number: u64, reason: CloseReason }: exact,
         /// A datagram for `dst`.
         0x10 client Forward { dst: PublicKey, payload: &'a [u8] }: exact,
         /// A datagram from `src`, whose connection proved that key to this hub.

@@ -1,5 +1,7 @@
 //! The hub's state: the connections from acceptance to end, and the dispatch of their frames.
 
+mod handing;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -73,13 +75,21 @@ pub struct ConnectionStats {
     pub not_admitted: u64,
     /// Requests for a pass that were refused.
     pub not_issued: u64,
-    /// Passes issued.
+    /// Passes issued, by this hub or by an issuer that it asked.
     pub issued: u64,
+    /// Requests for a pass that were handed to issuers.
+    pub handed: u64,
+    /// Answers of issuers that came too late, or to nothing that they were asked.
+    pub late_answers: u64,
+    /// Answers of issuers that are no pass of the key that asked, and refusals without a known reason.
+    pub bad_answers: u64,
+    /// Issuers beyond the limit, which aren't asked.
+    pub issuers_full: u64,
     /// Revocations taken.
     pub revocations: u64,
     /// Registrations that ended because their pass was revoked.
     pub revoked: u64,
-    /// Records of clients whose pass permits none.
+    /// Records of clients whose pass permits none, and clients that say they issue though their pass doesn't.
     pub beyond_level: u64,
     /// Registrations with another protocol version.
     pub wrong_version: u64,
@@ -145,6 +155,8 @@ enum Phase {
     /// Until REGISTER. The key is known once the handshake is done, and proved once a frame decrypts.
     HalfOpen {
         key: Option<PublicKey>,
+        /// It has asked an issuer for a pass.
+        asked: bool,
     },
     Registered {
         namespace: Namespace,
@@ -277,7 +289,7 @@ impl Hub {
         }
         let id = ClientId(self.next_id);
         self.next_id += 1;
-        let phase = Phase::HalfOpen { key: None };
+        let phase = Phase::HalfOpen { key: None, asked: false };
         self.connections.insert(id, Connection { prefix, accepted: now, heard: now, phase });
         *self.addresses.entry(prefix).or_default() += 1;
         self.half_open.insert(prefix, id);
@@ -290,7 +302,9 @@ impl Hub {
     /// The handshake is done: the other side *claims* that it holds `key`. The hub doesn't act on the claim before
     /// the first message decrypts, since message 1 can be replayed.
     pub fn handle_handshake(&mut self, id: ClientId, key: PublicKey) {
-        if let Some(Connection { phase: Phase::HalfOpen { key: slot }, .. }) = self.connections.get_mut(&id) {
+        if let Some(Connection { phase: Phase::HalfOpen { key: slot, .. }, .. }) =
+            self.connections.get_mut(&id)
+        {
             *slot = Some(key);
         }
     }
@@ -307,8 +321,8 @@ impl Hub {
                 // The client sent these frames before it read our CLOSE.
                 (Phase::Closing { .. }, _) => return,
                 (_, Err(_)) => Err(CloseReason::Protocol),
-                (Phase::HalfOpen { key: None }, _) => Err(CloseReason::Protocol),
-                (Phase::HalfOpen { key: Some(key) }, Ok((kind, body))) => {
+                (Phase::HalfOpen { key: None, .. }, _) => Err(CloseReason::Protocol),
+                (Phase::HalfOpen { key: Some(key), .. }, Ok((kind, body))) => {
                     let key = *key;
                     self.half_open_frame(now, id, key, kind, body)
                 }
@@ -317,9 +331,10 @@ impl Hub {
             if let Err(reason) = handled {
                 self.counters.protocol_errors += u64::from(reason == CloseReason::Protocol);
                 self.close(now, id, reason);
-                return;
+                break;
             }
         }
+        self.ask_issuers(now);
     }
 
     /// Handles a frame of a client that isn't registered: it asks for a pass, or registers.
@@ -350,6 +365,11 @@ impl Hub {
             return Err(CloseReason::UnknownNamespace);
         }
         match relay::Frame::decode(kind, body) {
+            Ok(Some(relay::Frame::Enrol { .. } | relay::Frame::Renew { .. }))
+                if !self.meshes.issues(&namespace) =>
+            {
+                self.hand_first(now, id, (namespace, key), (kind, body))
+            }
             Ok(Some(relay::Frame::Enrol { request, .. })) => {
                 let issued = self.meshes.enrol(now, &namespace, &key, request);
                 self.answer_issued(id, issued)
@@ -404,6 +424,7 @@ impl Hub {
             return Err(CloseReason::Full);
         }
         self.no_longer_half_open(id);
+        self.meshes.asking.end(id);
         let mut caught_up = true;
         if let Some(connection) = self.connections.get_mut(&id) {
             let known = self.meshes.revocations(&namespace).is_some_and(|known| !known.is_empty());
@@ -526,7 +547,7 @@ impl Hub {
     /// Handles a frame of a registered client.
     fn frame(&mut self, now: Instant, id: ClientId, kind: u8, body: &[u8]) -> Result<(), CloseReason> {
         if let Some(frame) = relay::Frame::decode(kind, body).map_err(|_| CloseReason::Protocol)? {
-            return self.relay_frame(now, id, frame);
+            return self.relay_frame(now, id, frame, (kind, body));
         }
         if let Some(frame) = rendezvous::Frame::decode(kind, body).map_err(|_| CloseReason::Protocol)? {
             return self.rendezvous_frame(now, id, frame);
@@ -540,6 +561,7 @@ impl Hub {
         now: Instant,
         id: ClientId,
         frame: relay::Frame<'_>,
+        whole: (u8, &[u8]),
     ) -> Result<(), CloseReason> {
         match frame {
             relay::Frame::Renew { pass, .. } => {
@@ -548,12 +570,33 @@ impl Hub {
                 else {
                     return Ok(());
                 };
-                let issued = self.meshes.renew(now, &namespace.clone(), &key.clone(), pass);
+                let (namespace, key) = (*namespace, *key);
+                if !self.meshes.issues(&namespace) {
+                    if !self.relay.take_request(now, id) {
+                        self.counters.dropped_requests += 1;
+                    } else if self.hand(now, id, (namespace, key), whole).is_err() {
+                        self.counters.not_issued += 1;
+                    }
+                    return Ok(());
+                }
+                let issued = self.meshes.renew(now, &namespace, &key, pass);
                 // Its old pass still counts: a refusal is no reason to close.
                 let _ = self.answer_issued(id, issued);
                 Ok(())
             }
             relay::Frame::Revoked { entries } => self.revoke(now, id, entries),
+            relay::Frame::Issues => {
+                self.offer(now, id);
+                Ok(())
+            }
+            relay::Frame::Granted { number, pass, sealed } => {
+                self.granted(now, id, number, pass.0, sealed);
+                Ok(())
+            }
+            relay::Frame::Denied { number, reason } => {
+                self.denied(now, id, number, reason);
+                Ok(())
+            }
             relay::Frame::Close(_) => {
                 self.withdraw(id);
                 Err(CloseReason::Bye)
@@ -618,6 +661,7 @@ impl Hub {
 
     /// A connection loses its registration, and what was queued for it. The caller queues its last frames.
     fn begin_to_close(&mut self, now: Instant, id: ClientId) {
+        self.meshes.asking.forget(id);
         self.no_longer_half_open(id);
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let phase = std::mem::replace(&mut connection.phase, Phase::Closing { since: now });
@@ -630,6 +674,7 @@ impl Hub {
 
     /// The connection's stream has ended, or its driver drops it.
     pub fn handle_disconnect(&mut self, id: ClientId) {
+        self.meshes.asking.forget(id);
         self.no_longer_half_open(id);
         self.gone.remove(&id);
         self.relay.close(id);
@@ -676,6 +721,8 @@ impl Hub {
         let (mut idle, mut over) = (Vec::new(), Vec::new());
         for (id, connection) in &self.connections {
             match connection.phase {
+                // An issuer's time isn't the client's.
+                Phase::HalfOpen { .. } if self.meshes.asking.is_waiting(*id) => {}
                 Phase::HalfOpen { .. } if now >= connection.accepted + self.limits.handshake => {
                     self.counters.handshake_timeouts += 1;
                     over.push(*id);
@@ -692,6 +739,8 @@ impl Hub {
         for id in over {
             self.drop_connection(id);
         }
+        self.meshes.asking.handle_timeout(now);
+        self.ask_issuers(now);
         self.next_tick = (!self.connections.is_empty()).then_some(now + TICK);
     }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::asking::Asking;
 use crate::authority::checker::{Checker, NotAdmitted, Standing};
 use crate::authority::credential::SHOWN_BYTES;
 use crate::authority::issuer::{EnrolRequest, Issuer, NotIssued};
@@ -75,6 +76,8 @@ pub(super) struct Meshes {
     issued: VecDeque<Pass>,
     /// Entries taken since the driver last asked, which it makes durable too.
     revoked: VecDeque<(MeshId, Revocation)>,
+    /// What waits for issuers elsewhere, for meshes whose passes the hub doesn't issue.
+    pub(super) asking: Asking,
 }
 
 impl Meshes {
@@ -96,12 +99,22 @@ impl Meshes {
             (served.id.namespace(), Mesh { checker, issuer, checks, secret: None })
         };
         let by_namespace = meshes.into_iter().map(&mut serve).collect();
-        Meshes { by_namespace, issued: VecDeque::new(), revoked: VecDeque::new() }
+        Meshes { by_namespace, issued: VecDeque::new(), revoked: VecDeque::new(), asking: Asking::default() }
     }
 
     /// Whether the hub serves this mesh.
     pub(super) fn serves(&self, namespace: &Namespace) -> bool {
         self.by_namespace.contains_key(namespace)
+    }
+
+    /// Whether the hub issues this mesh's passes itself.
+    pub(super) fn issues(&self, namespace: &Namespace) -> bool {
+        self.by_namespace.get(namespace).is_some_and(|mesh| mesh.issuer.is_some())
+    }
+
+    /// The id of a mesh that the hub serves.
+    pub(super) fn id(&self, namespace: &Namespace) -> Option<&MeshId> {
+        self.by_namespace.get(namespace).map(|mesh| mesh.checker.mesh())
     }
 
     /// Remembers a pass that was issued by an earlier process of this hub.
@@ -143,7 +156,7 @@ impl Meshes {
             }
             tracing::info!(target: "audit", subject = ?entry.subject, "a revocation is taken");
             if let (Subject::Key(key), Some(issuer)) = (entry.subject, issuer.as_ref())
-                && let Some(closing) = issuer.close_invitation_of(&key, time, checker.revocations())
+                && let Some(closing) = issuer.close_invitation_of(&key, None, time, checker.revocations())
             {
                 checker.revoke(closing.clone());
                 news.push(closing);

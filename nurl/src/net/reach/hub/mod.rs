@@ -13,6 +13,7 @@
 //! unknown namespaces, other versions, frames out of place. Half-open connections never keep a newcomer out: the
 //! hub evicts one of them.
 
+mod asking;
 pub mod core;
 mod driver;
 mod half_open;

@@ -39,6 +39,7 @@ use bytes::Bytes;
 
 use crate::authority::credential::Credential;
 use crate::authority::invitation::Invitation;
+use crate::authority::pass::Pass;
 use crate::authority::revocation::RevocationsDigest;
 use crate::authority::rotation::SignedSecret;
 #[cfg(any(test, feature = "internals"))]
@@ -48,7 +49,7 @@ use crate::kit::wall_clock::WallClock;
 #[cfg(any(test, feature = "internals"))]
 use crate::mesh::Ticket;
 use crate::mesh::{Hub, MeshId};
-use crate::net::reach::relay::{GroupTag, Limits};
+use crate::net::reach::relay::{CloseReason, GroupTag, Limits};
 use crate::net::reach::rendezvous::{PublishResult, SealedRecord};
 
 pub use self::core::HubClient;
@@ -121,14 +122,33 @@ pub enum HubEvent {
         /// The time until the next attempt.
         retry_in: Duration,
     },
-    /// The hub issued a pass for us, which is ours from now on.
-    Issued(Credential),
+    /// A pass was issued for us, which is ours from now on.
+    Issued {
+        /// What we show from now on.
+        credential: Credential,
+        /// Who issued it, as the hub says: itself, or an issuer that it asked.
+        issuer: PublicKey,
+    },
+    /// The hub asks us, as an issuer, for a pass.
+    Asked {
+        /// The number for [`HubClient::answer`].
+        number: u64,
+        /// The key that the newcomer has proved to the hub.
+        key: PublicKey,
+        /// The request.
+        ask: Ask,
+    },
     /// What the authority has revoked, as the hub tells: entries one after another, unchecked.
     Revocations(Bytes),
     /// The digest of all revocations that the hub knows.
     Knows(RevocationsDigest),
-    /// The mesh's secret, as an issuing hub hands it; its signature isn't checked.
-    Secret(Box<SignedSecret>),
+    /// The mesh's secret, whose signature isn't checked.
+    Secret {
+        /// The secret.
+        secret: Box<SignedSecret>,
+        /// It was sealed for us by an issuer; otherwise the hub knows it, and hands it to everybody.
+        sealed: bool,
+    },
     /// A relayed datagram.
     Datagram {
         /// The sender, as the hub says: a return address, never an identity.
@@ -182,6 +202,18 @@ pub enum HubEvent {
         rtt: Duration,
     },
 }
+
+/// What a newcomer at a hub asks an issuer for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// A first pass: an encoded [`EnrolRequest`](crate::authority::issuer::EnrolRequest).
+    Enrol(Bytes),
+    /// A new pass in place of this one.
+    Renew(Bytes),
+}
+
+/// An issuer's answer: a pass, with the mesh's secret sealed for its key or nothing; or why there is none.
+pub type Answer = Result<(Pass, Vec<u8>), CloseReason>;
 
 /// Counters of events and drops.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

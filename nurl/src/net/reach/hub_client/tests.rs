@@ -14,6 +14,7 @@ use super::*;
 use crate::authority::key::AuthorityKey;
 use crate::authority::level::Level;
 use crate::authority::pass::Grant;
+use crate::authority::sealed;
 use crate::net::reach::control::Connection;
 use crate::net::reach::control::frames::split;
 use crate::net::reach::hub::HubLimits;
@@ -181,7 +182,34 @@ fn a_newcomer_asks_for_a_pass_and_registers_with_it() {
     bench.tell(&relay::Frame::Issued { pass: &pass }.to_vec());
     assert_eq!(bench.exchange(), [REGISTER]);
     let events = bench.events();
-    assert!(matches!(&events[..], [HubEvent::Issued(own)] if own.pass().as_bytes() == pass), "{events:?}");
+    assert!(
+        matches!(&events[..], [HubEvent::Issued { credential: own, .. }] if own.pass().as_bytes() == pass),
+        "{events:?}"
+    );
+}
+
+#[test]
+fn a_pass_may_take_as_long_as_a_hub_asks_issuers_and_the_secret_that_one_sealed_comes_with_it() {
+    let invitation = Invitation::standard(&authority(), UNIX, &mut Rng::from_seed([3; 32]));
+    let mut bench = newcomer(Some(invitation));
+    assert!(bench.client.poll_dial());
+    bench.client.handle_dialed(bench.now);
+    assert_eq!(bench.exchange(), [ENROL]);
+    bench.now += Duration::from_secs(19);
+    bench.client.handle_timeout(bench.now);
+    assert_eq!(bench.events(), []);
+    let (own, issuer) = (secret(1).public(), secret(5).public());
+    let next = authority().rotate(1, UNIX.as_secs() as u32).secret;
+    let mut rng = Rng::from_seed([4; 32]);
+    for sealed in [sealed::seal(&next, &issuer, &mut rng), sealed::seal(&next, &own, &mut rng)] {
+        bench.tell(&relay::Frame::Sealed { sealed: &sealed }.to_vec());
+    }
+    assert_eq!(bench.events(), [HubEvent::Secret { secret: Box::new(next), sealed: true }], "ours alone");
+    bench.tell(&relay::Frame::Issuer { key: issuer }.to_vec());
+    bench.tell(&relay::Frame::Issued { pass: &pass(&own, Level::Worker, UNIX) }.to_vec());
+    assert_eq!(bench.exchange(), [REGISTER]);
+    let events = bench.events();
+    assert!(matches!(&events[..], [HubEvent::Issued { issuer: by, .. }] if *by == issuer), "{events:?}");
 }
 
 #[test]

@@ -199,7 +199,7 @@ mod tests {
     use crate::authority::credential::SHOWN_BYTES;
     use crate::key::PublicKey;
     use crate::mesh::Namespace;
-    use crate::net::reach::control::frames::{Malformed, split};
+    use crate::net::reach::control::frames::{Counted, Malformed, split};
     use crate::net::reach::control::table::RelayFrame as Frame;
     use proptest::prelude::*;
 
@@ -233,6 +233,13 @@ mod tests {
         assert_eq!(back(&Frame::Issued { pass: b"pass" }), [8, 4, 0, b'p', b'a', b's', b's']);
         assert_eq!(back(&Frame::Revoked { entries: b"entry" })[..4], [9, 5, 0, b'e']);
         assert_eq!(back(&Frame::Secret { signed: b"signed" })[..4], [11, 6, 0, b's']);
+        assert_eq!(back(&Frame::Issuer { key: a })[..4], [12, 32, 0, 0xaa]);
+        assert_eq!(back(&Frame::Sealed { sealed: b"box" })[..4], [13, 3, 0, b'b']);
+        assert_eq!(back(&Frame::Issues), [0x18, 0, 0]);
+        assert_eq!(back(&Frame::Asked { number: 1, key: a, kind: 6, body: b"b" })[..4], [0x19, 42, 0, 1]);
+        let granted = Frame::Granted { number: 1, pass: Counted(b"pass"), sealed: b"box" };
+        assert_eq!(back(&granted)[11..], [4, b'p', b'a', b's', b's', b'b', b'o', b'x']);
+        assert_eq!(back(&Frame::Denied { number: 1, reason: CloseReason::UsedUp })[11..], [12]);
         assert_eq!(back(&Frame::Knows { digest: [7; 32] })[..4], [10, 32, 0, 7]);
         assert_eq!(back(&Frame::Registered(limits)).len(), 3 + 28);
         assert_eq!(back(&Frame::Ping { nonce: 0x0102 }), [3, 8, 0, 2, 1, 0, 0, 0, 0, 0, 0]);

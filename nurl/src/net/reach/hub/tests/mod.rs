@@ -1,3 +1,4 @@
+mod handing;
 mod pure;
 #[cfg(not(feature = "sim"))]
 mod sockets;

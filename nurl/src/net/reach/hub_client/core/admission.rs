@@ -32,11 +32,13 @@ pub(super) struct Admission {
     /// The authority signed the pass in the life of this process, and no hub has said since that it has ended: it counts,
     /// whatever this machine's clock shows.
     fresh: bool,
+    /// The issuer whose pass comes next, as the hub says.
+    issuer: Option<PublicKey>,
 }
 
 impl Admission {
     pub(super) fn new(key: PublicKey, boot: u64, joining: Joining) -> Admission {
-        Admission { key, boot, joining, renew_at: None, fresh: false }
+        Admission { key, boot, joining, renew_at: None, fresh: false, issuer: None }
     }
 
     /// What to send first on a new connection.
@@ -64,6 +66,16 @@ impl Admission {
     fn register(&self, credential: &Credential) -> Vec<u8> {
         let namespace = self.joining.mesh.namespace();
         Frame::Register { version: VERSION, namespace, boot: self.boot, shown: &credential.show() }.to_vec()
+    }
+
+    /// The hub says who issues the pass that comes next.
+    pub(super) fn issued_by(&mut self, issuer: PublicKey) {
+        self.issuer = Some(issuer);
+    }
+
+    /// Who issued the pass that came, if it wasn't the hub.
+    pub(super) fn take_issuer(&mut self) -> Option<PublicKey> {
+        self.issuer.take()
     }
 
     /// A pass came. Returns it if it is ours.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::super::HubEvent;
+use super::super::{Ask, HubEvent};
 
 /// Bytes of datagrams that wait for the layer above; further datagrams are dropped.
 pub const MAX_EVENT_BYTES: usize = 1 << 20;
@@ -56,6 +56,7 @@ impl Events {
 fn payload_bytes(event: &HubEvent) -> usize {
     match event {
         HubEvent::Revocations(entries) => entries.len(),
+        HubEvent::Asked { ask: Ask::Enrol(bytes) | Ask::Renew(bytes), .. } => bytes.len(),
         HubEvent::Datagram { payload, .. } | HubEvent::Group { payload, .. } => payload.len(),
         _ => 0,
     }

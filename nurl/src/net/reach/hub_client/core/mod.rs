@@ -29,13 +29,14 @@ use self::events::Events;
 use self::orders::{Join, Orders};
 use self::phase::{Phase, State, Stream, Up};
 use self::queue::Queue;
-use super::{ClientStats, DownReason, HubClientConfig, HubEvent};
+use super::{Answer, Ask, ClientStats, DownReason, HubClientConfig, HubEvent};
 use crate::authority::credential::Credential;
 use crate::authority::rotation::SignedSecret;
+use crate::authority::sealed;
 use crate::key::PublicKey;
-use crate::net::reach::control::frames::{HEADER_BYTES, split};
+use crate::net::reach::control::frames::{Counted, HEADER_BYTES, split};
 use crate::net::reach::control::{Connection, MAX_PLAINTEXT_BYTES};
-use crate::net::reach::relay::frame::{DELIVER_OVERHEAD_BYTES, MAX_DATAGRAM_BYTES};
+use crate::net::reach::relay::frame::{DELIVER_OVERHEAD_BYTES, MAX_DATAGRAM_BYTES, VERSION};
 use crate::net::reach::relay::{self, CloseReason, GroupTag, Limits};
 use crate::net::reach::rendezvous::{self, MAX_RECORD_BYTES, RECORD_TTL, SealedRecord, SeqMemory};
 use crate::rt::Rng;
@@ -53,6 +54,9 @@ pub const DIAL_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// How long the handshake may take, and the registration after it: two round trips each, on a very slow link.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a pass may take: a hub may ask several issuers, one after the other.
+pub const ISSUE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The client's state machine.
 pub struct HubClient {
@@ -210,6 +214,22 @@ impl HubClient {
         self.request(relay::Frame::Revoked { entries }.to_vec());
     }
 
+    /// Tells the hub, now and after each reconnect, that we issue passes: it may ask us ([`HubEvent::Asked`]).
+    pub fn issue(&mut self) {
+        self.orders.issue();
+        self.request(relay::Frame::Issues.to_vec());
+    }
+
+    /// Answers what the hub asked.
+    pub fn answer(&mut self, number: u64, answer: &Answer) {
+        self.request(match answer {
+            Ok((pass, sealed)) => {
+                relay::Frame::Granted { number, pass: Counted(pass.as_bytes()), sealed }.to_vec()
+            }
+            Err(reason) => relay::Frame::Denied { number, reason: *reason }.to_vec(),
+        });
+    }
+
     /// Relays a datagram to a peer.
     pub fn forward(&mut self, dst: &PublicKey, payload: &[u8]) {
         if let Some(frame) = self.begin_forward(dst, payload.len()) {
@@ -342,7 +362,11 @@ impl HubClient {
                 stream.phase = Phase::Registering { until: now + HANDSHAKE_TIMEOUT };
                 // The queue is empty: other requests are taken once we are up.
                 match self.admission.next(now) {
-                    Step::Register(frame) | Step::Ask(frame) => {
+                    Step::Register(frame) => {
+                        self.queue.request(frame);
+                    }
+                    Step::Ask(frame) => {
+                        stream.phase = Phase::Registering { until: now + ISSUE_TIMEOUT };
                         self.queue.request(frame);
                     }
                     Step::Nothing => {
@@ -406,8 +430,17 @@ impl HubClient {
             }
             relay::Frame::Knows { digest } => self.push_event(HubEvent::Knows(digest)),
             relay::Frame::Secret { signed } => {
-                self.push_event(HubEvent::Secret(Box::new(SignedSecret::decode(signed)?)));
+                let secret = Box::new(SignedSecret::decode(signed)?);
+                self.push_event(HubEvent::Secret { secret, sealed: false });
             }
+            relay::Frame::Issuer { key } => self.admission.issued_by(key),
+            relay::Frame::Sealed { sealed } => {
+                // One that can't be opened isn't the hub's fault.
+                if let Some(secret) = sealed::open(sealed, &self.config.key).map(Box::new) {
+                    self.push_event(HubEvent::Secret { secret, sealed: true });
+                }
+            }
+            relay::Frame::Asked { number, key, kind, body } => self.asked(number, key, kind, body),
             relay::Frame::Close(reason) => self.down(now, DownReason::Closed(reason)),
             relay::Frame::Ping { nonce } => self.request(relay::Frame::Pong { nonce }.to_vec()),
             relay::Frame::Pong { nonce } => {
@@ -472,7 +505,30 @@ impl HubClient {
                 self.queue.request(frame);
             }
         }
-        self.push_event(HubEvent::Issued(credential));
+        let issuer = self.admission.take_issuer().unwrap_or(self.config.hub.key);
+        self.push_event(HubEvent::Issued { credential, issuer });
+    }
+
+    /// The hub hands us a newcomer's request, of which it has checked the form only.
+    fn asked(&mut self, number: u64, key: PublicKey, kind: u8, body: &[u8]) {
+        let mesh = self.config.joining.mesh.namespace();
+        let ask = match relay::Frame::decode(kind, body) {
+            _ if !self.orders.issues() => None,
+            Ok(Some(relay::Frame::Enrol { version: VERSION, namespace, request })) if namespace == mesh => {
+                Some(Ask::Enrol(Bytes::copy_from_slice(request)))
+            }
+            Ok(Some(relay::Frame::Renew { version: VERSION, namespace, pass })) if namespace == mesh => {
+                Some(Ask::Renew(Bytes::copy_from_slice(pass)))
+            }
+            _ => None,
+        };
+        let Some(ask) = ask else {
+            self.stats.unknown_frames += 1;
+            return;
+        };
+        let (Ask::Enrol(bytes) | Ask::Renew(bytes)) = &ask;
+        let (len, told) = (bytes.len(), || HubEvent::Asked { number, key, ask: ask.clone() });
+        self.stats.dropped_events += u64::from(!self.events.push_datagram(len, told));
     }
 
     fn registered(&mut self, now: Instant, limits: Limits) {
@@ -488,6 +544,9 @@ impl HubClient {
 
     /// Gives the orders in force to a hub at which we have just registered, and measures the first round trip.
     fn restore(&mut self, now: Instant) {
+        if self.orders.issues() {
+            self.request(relay::Frame::Issues.to_vec());
+        }
         for frame in self.orders.joins().collect::<Vec<_>>() {
             self.request(frame);
         }

@@ -28,6 +28,8 @@ pub(super) enum Join {
 #[derive(Debug, Default)]
 pub(super) struct Orders {
     groups: BTreeSet<GroupTag>,
+    /// We issue passes.
+    issues: bool,
     /// Our record with its sequence number.
     record: Option<(u64, Bytes)>,
 }
@@ -54,6 +56,16 @@ impl Orders {
     /// Sets our record.
     pub(super) fn publish(&mut self, seq: u64, sealed: Bytes) {
         self.record = Some((seq, sealed));
+    }
+
+    /// We issue passes from now on.
+    pub(super) fn issue(&mut self) {
+        self.issues = true;
+    }
+
+    /// Whether we issue passes.
+    pub(super) fn issues(&self) -> bool {
+        self.issues
     }
 
     /// Withdraws our record. Returns whether there was one.
