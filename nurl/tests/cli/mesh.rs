@@ -151,23 +151,23 @@ fn a_passphrase_seals_the_authoritys_key_and_a_wrong_one_does_nothing() {
     assert!(sealed.starts_with("nurlsealed1"), "{sealed}");
     let invite = ["mesh", "invite", "--state", &office];
     let by = |passphrase: &[&str], input: &[u8]| run(&[&invite[..], passphrase].concat(), None, input);
-    by(&[], b"").failed(9, &["is sealed", "--passphrase-file", "NURL_PASSPHRASE"]);
-    by(&["--passphrase-file", &wrong], b"").failed(9, &["wrong passphrase", "nothing was done"]);
-    by(&["--passphrase-file", &empty], b"").failed(9, &["1 to 1024 bytes"]);
+    by(&[], b"").failed(10, &["is sealed", "--passphrase-file", "NURL_PASSPHRASE"]);
+    by(&["--passphrase-file", &wrong], b"").failed(10, &["wrong passphrase", "nothing was done"]);
+    by(&["--passphrase-file", &empty], b"").failed(10, &["1 to 1024 bytes"]);
     assert!(by(&["--passphrase-file", "-"], b"correct horse\n").succeeded().text().starts_with("nurlmesh1"));
     let home = at("home");
     let serve = ["mesh", "serve", "--state", &office, "--home", &home, "--json"];
-    run(&serve, None, b"").failed(9, &["is sealed"]);
+    run(&serve, None, b"").failed(10, &["is sealed"]);
     let serve = [&serve[..], &["--passphrase-file", &right]].concat();
     Running::start(&serve, None).event("ready");
 
     let change = ["mesh", "passphrase", "--state", &office];
     let changed = |more: &[&str], input: &[u8]| run(&[&change[..], more].concat(), None, input);
-    changed(&["--passphrase-file", &wrong, "--remove"], b"").failed(9, &["wrong passphrase"]);
+    changed(&["--passphrase-file", &wrong, "--remove"], b"").failed(10, &["wrong passphrase"]);
     assert_eq!(file(), sealed, "nothing was written");
     changed(&["--passphrase-file", "-", "--new-passphrase-file", "-"], b"correct horse\nstaple\n")
         .succeeded();
-    by(&["--passphrase-file", &right], b"").failed(9, &["wrong passphrase"]);
+    by(&["--passphrase-file", &right], b"").failed(10, &["wrong passphrase"]);
     changed(&["--passphrase-file", "-", "--remove"], b"staple").succeeded();
     assert!(file().starts_with("nurlsecret1"));
     by(&[], b"").succeeded();
