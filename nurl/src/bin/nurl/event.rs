@@ -80,6 +80,8 @@ pub(crate) enum Line {
     Hub { hub: String, up: bool, reason: Option<&'static str> },
     /// A peer's pass was revoked.
     Revoked { peer: String },
+    /// A peer speaks no version that this worker speaks.
+    Incompatible { peer: String, theirs: String, ours: String },
     /// This worker has the mesh's next secret.
     Rotated { generation: u32 },
     /// A member's state changed.
@@ -122,6 +124,8 @@ pub(crate) enum Line {
         me: StatusSelf,
         hubs: Vec<StatusHub>,
         members: Vec<StatusMember>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        incompatible: Vec<StatusIncompatible>,
     },
     /// The counters and gauges of this process's node.
     Metrics { values: BTreeMap<&'static str, u64> },
@@ -166,6 +170,15 @@ pub(crate) struct StatusSelf {
     /// By how much this machine's clock is ahead at least, if it shuts itself out by that.
     pub(crate) clock_ahead_s: Option<u64>,
     pub(crate) generation: u32,
+    /// The versions of the protocol that it speaks.
+    pub(crate) versions: String,
+}
+
+/// A peer that speaks none of this node's versions.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct StatusIncompatible {
+    pub(crate) peer: String,
+    pub(crate) versions: String,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -235,6 +248,7 @@ mod tests {
             Line::Restarted { peer: "nurl1p".into() },
             Line::Revoked { peer: "nurl1p".into() },
             Line::Rotated { generation: 2 },
+            Line::Incompatible { peer: "nurl1o".into(), theirs: "3 to 3".into(), ours: "2 to 2".into() },
             Line::Rotation { generation: 2, until: 7, by_hub: true, members: 0, missed: 0 },
             Line::Isolated { isolated: true },
             Line::Lagged { lost: 7 },
@@ -272,6 +286,7 @@ mod tests {
                     pass_until: Some(9),
                     clock_ahead_s: None,
                     generation: 2,
+                    versions: "2 to 2".into(),
                 },
                 hubs: vec![StatusHub {
                     key: "nurl1h".into(),
@@ -293,6 +308,7 @@ mod tests {
                     rtt_ms: None,
                     addr: None,
                 }],
+                incompatible: vec![StatusIncompatible { peer: "nurl1o".into(), versions: "3 to 3".into() }],
             },
             Line::Metrics { values: [("session.established", 3), ("hub.dials", 1)].into() },
             Line::Done(Box::new(Done {

@@ -8,9 +8,9 @@ use nurl::{Node, PublicKey};
 
 use crate::args::{PingArgs, StatusArgs};
 use crate::client::{LOOK_EVERY, observer, until_interrupted};
-use crate::event::{Line, StatusHub, StatusMember, StatusSelf};
+use crate::event::{Line, StatusHub, StatusIncompatible, StatusMember, StatusSelf};
 use crate::out::{Code, Failure, Out, shown};
-use crate::worker::path_name;
+use crate::worker::{incompatible, path_name};
 
 /// The longest wait for a pong: the relay's worst round trip, and a handshake before the first.
 const PONG: Duration = Duration::from_secs(3);
@@ -55,6 +55,7 @@ async fn show(node: &Node, out: Out<'_>) -> Result<(), Failure> {
             pass_until: status.pass.as_ref().map(|pass| pass.grant().not_after),
             clock_ahead_s: status.clock_ahead.map(|ahead| ahead.as_secs()),
             generation: status.generation,
+            versions: status.versions.to_string(),
         },
         hubs: status
             .hubs
@@ -68,6 +69,14 @@ async fn show(node: &Node, out: Out<'_>) -> Result<(), Failure> {
             })
             .collect(),
         members: status.members.iter().map(member_line).collect(),
+        incompatible: status
+            .incompatible
+            .iter()
+            .map(|(peer, versions)| StatusIncompatible {
+                peer: peer.to_string(),
+                versions: versions.to_string(),
+            })
+            .collect(),
     };
     out.lines(&line, || {
         let mut rows = table(&status.members);
@@ -115,6 +124,8 @@ fn standing(status: &Status, unix_now: Duration) -> Vec<String> {
         let left = u64::from(grant.not_after).saturating_sub(unix_now.as_secs()) / 86_400;
         rows.push(format!("This machine's pass says {}, and counts for {left} more days.", grant.level));
     }
+    let others = status.incompatible.iter();
+    rows.extend(others.map(|(peer, theirs)| format!("{}.", incompatible(peer, *theirs, status.versions))));
     if let Some(ahead) = status.clock_ahead {
         rows.push(format!(
             "This machine's clock is ahead by {} days or more: set it.",

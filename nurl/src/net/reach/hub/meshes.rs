@@ -17,6 +17,7 @@ use crate::kit::reader::Reader;
 use crate::kit::wall_clock::WallClock;
 use crate::mesh::{MeshId, Namespace};
 use crate::net::reach::relay::CloseReason;
+use crate::net::secure::version::Incompatible;
 use crate::rt::Rng;
 
 /// A mesh that a hub serves.
@@ -75,6 +76,8 @@ pub(super) struct Meshes {
     issued: VecDeque<Pass>,
     /// Entries taken since the driver last asked, which it makes durable too.
     revoked: VecDeque<(MeshId, Revocation)>,
+    /// The clients met lately that speak none of the hub's versions.
+    pub(super) incompatible: Incompatible,
 }
 
 impl Meshes {
@@ -96,7 +99,12 @@ impl Meshes {
             (served.id.namespace(), Mesh { checker, issuer, checks, secret: None })
         };
         let by_namespace = meshes.into_iter().map(&mut serve).collect();
-        Meshes { by_namespace, issued: VecDeque::new(), revoked: VecDeque::new() }
+        Meshes {
+            by_namespace,
+            issued: VecDeque::new(),
+            revoked: VecDeque::new(),
+            incompatible: Incompatible::default(),
+        }
     }
 
     /// Whether the hub serves this mesh.

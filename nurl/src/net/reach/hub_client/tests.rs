@@ -161,6 +161,7 @@ fn newcomer(invitation: Option<Invitation>) -> Bench {
         invitation,
         name: "nas".to_owned(),
         wall: WallClock::new(now, UNIX),
+        versions: Versions::SPOKEN,
     };
     Bench::joining(joining, now)
 }
