@@ -84,6 +84,7 @@ pub mod events {
     pub use crate::net::reach::hub_client::DownReason;
     pub use crate::net::reach::relay::CloseReason;
     pub use crate::net::secure::securedgram::paths::PathReason;
+    pub use crate::net::secure::version::{Version, Versions};
     pub use crate::node::{
         Events, HandedOver, HubInfo, MemberInfo, Metric, MetricKind, Metrics, NodeEvent, Pong, ReachedIssuer,
         Status,

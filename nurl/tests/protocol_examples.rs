@@ -34,6 +34,7 @@ use nurl::internals::net::secure::securedgram::frames::{
 use nurl::internals::net::secure::securedgram::mac::{self, Sealed};
 use nurl::internals::net::secure::securedgram::paths::{Control, acknowledgement};
 use nurl::internals::net::secure::session::Session;
+use nurl::internals::net::secure::version::Versions;
 use nurl::internals::replication::crdt::{Clock, LwwRegister, OrSet, PnCounter, Value};
 use nurl::internals::replication::identity::ReplicaId;
 use nurl::internals::replication::replicator::{self, Op, Replicator};
@@ -205,7 +206,9 @@ fn a_handshake_and_the_first_frames_are_these_bytes() {
     timestamp[..8].copy_from_slice(&1_700_000_000u64.to_be_bytes());
     timestamp[8..].copy_from_slice(&5u32.to_be_bytes());
     let shown = Credential::new(pass(&initiator().public(), "nas")).show();
-    let payload = InitPayload { timestamp, boot: BOOT, features: 0, challenge: [0; 16], shown }.encode();
+    let payload =
+        InitPayload { timestamp, boot: BOOT, versions: [2; 2], features: 0, challenge: [0; 16], shown }
+            .encode();
     let mut init = vec![0xC1];
     init.extend_from_slice(&0x1234_5678u32.to_le_bytes());
     let mut begun =
@@ -223,7 +226,7 @@ fn a_handshake_and_the_first_frames_are_these_bytes() {
     response.extend_from_slice(&0x9abc_def0u32.to_le_bytes());
     response.extend_from_slice(&0x1234_5678u32.to_le_bytes());
     let shown = Credential::new(pass(&responder().public(), "desk")).show();
-    let ours = ResponsePayload { boot: 2, features: 0, shown }.encode();
+    let ours = ResponsePayload { boot: 2, versions: [2; 2], features: 0, shown }.encode();
     let keys_b = answering.respond(&generation.psk, &ours, &mut response).unwrap();
     let mac1_response = mac::mac(&generation.mac1_key(a.public()), &response);
     response.extend_from_slice(&mac1_response);
@@ -332,6 +335,7 @@ fn hub_frames_are_these_bytes() {
         namespace,
         boot: BOOT,
         shown: &Credential::new(pass(&initiator().public(), "nas")).show(),
+        versions: Versions::SPOKEN,
     }
     .to_vec();
     let limits = Limits {
@@ -343,6 +347,7 @@ fn hub_frames_are_these_bytes() {
         groups: 64,
         record_ttl: Duration::from_secs(120),
         idle: Duration::from_secs(60),
+        versions: Versions::SPOKEN,
     };
     let forward = relay::Frame::Forward { dst: responder().public(), payload: b"\xc4\x01" }.to_vec();
     must_show(&[

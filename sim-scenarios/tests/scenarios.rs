@@ -319,6 +319,11 @@ fn a_large_mesh_changes_while_it_is_apart() {
 }
 
 #[test]
+fn a_mesh_is_upgraded_node_by_node() {
+    prove_with("rolling", 2);
+}
+
+#[test]
 fn the_mesh_gets_another_secret() {
     prove_with("rotation", 1);
 }

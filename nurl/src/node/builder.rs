@@ -32,6 +32,7 @@ use crate::key::{AllowList, PublicKey, SecretKey};
 use crate::membership::{self, Detector, Meta, Notary, Roles};
 use crate::mesh::Ticket;
 use crate::net::reach::listen::Listen;
+use crate::net::secure::version::Versions;
 use crate::rt::sync::{Mutex, mpsc, watch};
 use crate::rt::task::{Plane, Planes};
 use crate::rt::{self, time};
@@ -64,6 +65,7 @@ pub struct Builder {
     pool: usize,
     detector: membership::DetectorConfig,
     limits: Limits,
+    versions: Versions,
 }
 
 impl Builder {
@@ -86,6 +88,7 @@ impl Builder {
             pool: cores.clamp(*POOL_DEFAULT.start(), *POOL_DEFAULT.end()),
             detector: membership::DetectorConfig::default(),
             limits: Limits::default(),
+            versions: Versions::SPOKEN,
         }
     }
 
@@ -222,6 +225,15 @@ impl Builder {
         self
     }
 
+    /// Speaks other versions than this program does, to try what an upgrade does.
+    #[cfg(feature = "internals")]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn versions(mut self, versions: Versions) -> Builder {
+        self.versions = versions;
+        self
+    }
+
     /// Starts the node's threads, binds its sockets and begins to join.
     ///
     /// # Errors
@@ -311,6 +323,7 @@ impl Builder {
             listed: self.role != Role::Observer,
             listen: self.listen,
             limits: self.limits,
+            versions: self.versions,
         };
         let addr = config.listen.to_string();
         let mut transport = Transport::new(&config, now, time::unix_now(), rt::rng);

@@ -13,6 +13,7 @@ use crate::key::PublicKey;
 use crate::membership::State;
 use crate::net::reach::hub_client::DownReason;
 use crate::net::secure::securedgram::paths::PathReason;
+use crate::net::secure::version::Versions;
 use crate::rt::sync::mpsc;
 
 /// The most events queued for one subscriber.
@@ -54,6 +55,16 @@ pub enum NodeEvent {
     Rotated {
         /// Its number.
         generation: u32,
+    },
+    /// A peer has proved who it is, and there is no version that it and this node speak: there is no session with it. Each
+    /// such peer is told once a minute while the two try.
+    Incompatible {
+        /// The peer.
+        peer: PublicKey,
+        /// What it speaks.
+        theirs: Versions,
+        /// What this node speaks.
+        ours: Versions,
     },
     /// A member's state changed in this node's view.
     Member {

@@ -63,6 +63,10 @@ pub(super) fn event(event: &NodeEvent) {
         NodeEvent::Rotated { generation } => {
             info!(target: "audit", generation, "this node has the mesh's next secret");
         }
+        NodeEvent::Incompatible { peer, theirs, ours } => {
+            let (peer, remedy) = (peer.short(), ours.remedy(*theirs));
+            warn!(target: "nurl::session", %peer, %theirs, %ours, remedy, "a peer speaks other versions");
+        }
         NodeEvent::Member { peer, state, incarnation } => {
             let (peer, now) = (peer.short(), state.as_str());
             match state {

@@ -42,6 +42,7 @@ use crate::membership::join::Obstacle;
 use crate::membership::{Roles, State};
 use crate::mesh::MeshId;
 use crate::net::reach::hub_client::DownReason;
+use crate::net::secure::version::Versions;
 use crate::rt::sync::{Mutex, mpsc, oneshot};
 use crate::rt::task::Planes;
 use crate::rt::time;
@@ -188,6 +189,10 @@ pub struct Status {
     pub generation: u32,
     /// The number of the secret that the authority announced last, as far as this node knows; 0: none.
     pub announced: u32,
+    /// The versions of the protocol that this node speaks.
+    pub versions: Versions,
+    /// The peers that it met in the last ten minutes and that speak none of these, and what they speak.
+    pub incompatible: Vec<(PublicKey, Versions)>,
     /// The hubs of the ticket.
     pub hubs: Vec<HubInfo>,
     /// The other members, by key.

@@ -34,6 +34,7 @@ use crate::net::reach::hub_client::{Ask, DownReason};
 use crate::net::reach::listen::Listen;
 use crate::net::reach::rendezvous::Contact;
 use crate::net::secure::securedgram::paths::PathReason;
+use crate::net::secure::version::Versions;
 
 pub use self::core::Transport;
 pub use self::gauges::{Gauge, Gauges};
@@ -92,6 +93,8 @@ pub struct TransportConfig {
     pub listen: Listen,
     /// The transport's limits.
     pub limits: Limits,
+    /// The versions of the protocol that we speak.
+    pub versions: Versions,
 }
 
 /// Events for the layer above.
@@ -162,6 +165,13 @@ pub enum TransportEvent {
     Revoked {
         /// The peer.
         peer: PublicKey,
+    },
+    /// A peer speaks no version that we speak; each is told once a minute.
+    Incompatible {
+        /// The peer.
+        peer: PublicKey,
+        /// What it speaks.
+        theirs: Versions,
     },
     /// A session with a peer is up.
     Established {

@@ -11,6 +11,7 @@ use chaos::world::{Host, World};
 use nurl::PublicKey;
 use nurl::internals::compute::job::{JobError, WaitReason};
 use nurl::internals::membership::State;
+use nurl::internals::net::secure::version::Versions;
 use nurl::internals::node::{MemberInfo, NodeEvent, Task, TaskEvent};
 
 use super::Peer;
@@ -42,6 +43,8 @@ struct Record {
     hub_downs: BTreeMap<String, u32>,
     /// The mesh's secrets that each node got.
     secrets: BTreeMap<String, Vec<u32>>,
+    /// When a node was told of which other one that has no version in common with it, and what the other one speaks.
+    incompatible: Vec<(Duration, String, PublicKey, Versions)>,
     /// Nodes that have considered themselves isolated.
     isolated: BTreeSet<String>,
 }
@@ -78,6 +81,9 @@ impl Witness {
             NodeEvent::HubDown { .. } => *record.hub_downs.entry(by.to_owned()).or_default() += 1,
             NodeEvent::Rotated { generation } => {
                 record.secrets.entry(by.to_owned()).or_default().push(*generation);
+            }
+            NodeEvent::Incompatible { peer, theirs, .. } => {
+                record.incompatible.push((at, by.to_owned(), *peer, *theirs));
             }
             NodeEvent::Isolated(true) => drop(record.isolated.insert(by.to_owned())),
             _ => {}
@@ -191,6 +197,11 @@ impl Witness {
     /// The generations of the mesh's secret that a node got, in order.
     pub fn secrets(&self, node: &str) -> Vec<u32> {
         self.record().secrets.get(node).cloned().unwrap_or_default()
+    }
+
+    /// When each node was told of which other one that has no version in common with it, and what the other one speaks.
+    pub fn incompatible(&self) -> Vec<(Duration, String, PublicKey, Versions)> {
+        self.record().incompatible.clone()
     }
 
     /// Every verdict of death: the node that reported it, and its subject.

@@ -47,6 +47,7 @@ use nurl::internals::membership::message::{MembershipMessage, MessageBody};
 use nurl::internals::membership::table::Fact;
 use nurl::internals::mesh::{MeshId, Ticket};
 use nurl::internals::net::reach::listen::Listen;
+use nurl::internals::net::secure::version::Versions;
 use nurl::internals::node::Role;
 use nurl::internals::transport::driver::{Driver, Until};
 use nurl::internals::transport::reliable::ReliableEvent;
@@ -179,6 +180,7 @@ impl Insider {
                     listed: false,
                     listen: Listen::default(),
                     limits: Limits::default(),
+                    versions: Versions::SPOKEN,
                 };
                 Process::open(config, office).await.run().await;
             }

@@ -36,6 +36,7 @@ pub mod portal;
 pub mod relay_dies;
 pub mod revocation;
 pub mod roam;
+pub mod rolling;
 pub mod rotation;
 pub mod shares;
 pub mod swarm;
@@ -78,6 +79,7 @@ pub const ALL: &[Scenario] = &[
     relay_dies::SCENARIO,
     revocation::SCENARIO,
     roam::SCENARIO,
+    rolling::SCENARIO,
     rotation::SCENARIO,
     shares::SCENARIO,
     swarm::SCENARIO,

@@ -230,8 +230,14 @@ fn init(to: &PublicKey, index: u32, seed: u8, payload: &InitPayload) -> (Vec<u8>
 
 /// A well-formed init for peer 1, of somebody who shows no pass.
 pub(crate) fn an_init() -> Vec<u8> {
-    let payload =
-        InitPayload { timestamp: [1; 12], boot: 1, features: 0, challenge: [0; 16], shown: [0; SHOWN_BYTES] };
+    let payload = InitPayload {
+        timestamp: [1; 12],
+        boot: 1,
+        versions: [2; 2],
+        features: 0,
+        challenge: [0; 16],
+        shown: [0; SHOWN_BYTES],
+    };
     init(&secret(1).public(), 7, 9, &payload).0
 }
 
@@ -333,7 +339,8 @@ fn begin(
     let mut payload = InitPayload {
         timestamp,
         boot: u64::from(draw.u8() % 4),
-        features: draw.u32(),
+        versions: draw.of(&[[0, 0], [2, 2], [2, 3], [3, 3], [3, 2], [0, 255], [1, 255]]),
+        features: draw.u16(),
         challenge: [0; 16],
         shown: *shown,
     };

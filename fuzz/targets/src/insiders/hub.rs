@@ -17,6 +17,7 @@ use nurl::internals::net::reach::hub::{HubLimits, Output, ServedMesh};
 use nurl::internals::net::reach::relay::frame::VERSION;
 use nurl::internals::net::reach::relay::{ClientId, Frame, Roles};
 use nurl::internals::net::reach::rendezvous::Frame as Rendezvous;
+use nurl::internals::net::secure::version::Versions;
 
 use super::MAX_STEPS;
 use crate::draw::Draw;
@@ -37,8 +38,14 @@ struct Bench {
 
 fn register(n: u8, level: Level) -> Vec<u8> {
     let shown = authority().mint(key(n), level, UNIX_S).show();
-    Frame::Register { version: VERSION, namespace: authority().mesh().namespace(), boot: 0, shown: &shown }
-        .to_vec()
+    Frame::Register {
+        version: VERSION,
+        namespace: authority().mesh().namespace(),
+        boot: 0,
+        shown: &shown,
+        versions: Versions::SPOKEN,
+    }
+    .to_vec()
 }
 
 impl Bench {

@@ -82,6 +82,8 @@ pub(crate) enum Line {
     Hub { hub: String, up: bool, reason: Option<&'static str> },
     /// A peer's pass was revoked.
     Revoked { peer: String },
+    /// A peer speaks no version that this worker speaks.
+    Incompatible { peer: String, theirs: String, ours: String },
     /// This worker has the mesh's next secret.
     Rotated { generation: u32 },
     /// A member's state changed.
@@ -124,6 +126,8 @@ pub(crate) enum Line {
         me: StatusSelf,
         hubs: Vec<StatusHub>,
         members: Vec<StatusMember>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        incompatible: Vec<StatusIncompatible>,
     },
     /// The counters and gauges of this process's node.
     Metrics { values: BTreeMap<&'static str, u64> },
@@ -170,6 +174,8 @@ pub(crate) struct StatusSelf {
     pub(crate) generation: u32,
     /// The last issuer reached.
     pub(crate) issuer: Option<StatusIssuer>,
+    /// The versions of the protocol that it speaks.
+    pub(crate) versions: String,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -179,6 +185,13 @@ pub(crate) struct StatusIssuer {
     pub(crate) hub: String,
     /// When, in seconds since 1970.
     pub(crate) at: u64,
+}
+
+/// A peer that speaks none of this node's versions.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct StatusIncompatible {
+    pub(crate) peer: String,
+    pub(crate) versions: String,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -249,6 +262,7 @@ mod tests {
             Line::Restarted { peer: "nurl1p".into() },
             Line::Revoked { peer: "nurl1p".into() },
             Line::Rotated { generation: 2 },
+            Line::Incompatible { peer: "nurl1o".into(), theirs: "3 to 3".into(), ours: "2 to 2".into() },
             Line::Rotation { generation: 2, until: 7, by_hub: true, members: 0, missed: 0 },
             Line::Isolated { isolated: true },
             Line::Lagged { lost: 7 },
@@ -287,6 +301,7 @@ mod tests {
                     clock_ahead_s: None,
                     generation: 2,
                     issuer: Some(StatusIssuer { key: "nurl1i".into(), hub: "nurl1h".into(), at: 8 }),
+                    versions: "2 to 2".into(),
                 },
                 hubs: vec![StatusHub {
                     key: "nurl1h".into(),
@@ -308,6 +323,7 @@ mod tests {
                     rtt_ms: None,
                     addr: None,
                 }],
+                incompatible: vec![StatusIncompatible { peer: "nurl1o".into(), versions: "3 to 3".into() }],
             },
             Line::Metrics { values: [("session.established", 3), ("hub.dials", 1)].into() },
             Line::Done(Box::new(Done {

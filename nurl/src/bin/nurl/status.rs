@@ -8,10 +8,10 @@ use nurl::{Node, PublicKey};
 
 use crate::args::{MeshArgs, PingArgs, StatusArgs};
 use crate::client::{LOOK_EVERY, observer, ticket, until_interrupted};
-use crate::event::{Line, StatusHub, StatusIssuer, StatusMember, StatusSelf};
+use crate::event::{Line, StatusHub, StatusIncompatible, StatusIssuer, StatusMember, StatusSelf};
 use crate::identity::last_issuer;
 use crate::out::{Code, Failure, Out, shown};
-use crate::worker::path_name;
+use crate::worker::{incompatible, path_name};
 
 /// The longest wait for a pong: the relay's worst round trip, and a handshake before the first.
 const PONG: Duration = Duration::from_secs(3);
@@ -65,6 +65,7 @@ async fn show(node: &Node, mesh: &MeshArgs, out: Out<'_>) -> Result<(), Failure>
                 hub: issuer.hub.to_string(),
                 at: issuer.at.as_secs(),
             }),
+            versions: status.versions.to_string(),
         },
         hubs: status
             .hubs
@@ -78,6 +79,14 @@ async fn show(node: &Node, mesh: &MeshArgs, out: Out<'_>) -> Result<(), Failure>
             })
             .collect(),
         members: status.members.iter().map(member_line).collect(),
+        incompatible: status
+            .incompatible
+            .iter()
+            .map(|(peer, versions)| StatusIncompatible {
+                peer: peer.to_string(),
+                versions: versions.to_string(),
+            })
+            .collect(),
     };
     out.lines(&line, || {
         let mut rows = table(&status.members);
@@ -140,6 +149,8 @@ fn standing(status: &Status, unix_now: Duration) -> Vec<String> {
         };
         rows.push(format!("The last issuer that it reached was {by}, {ago} ago."));
     }
+    let others = status.incompatible.iter();
+    rows.extend(others.map(|(peer, theirs)| format!("{}.", incompatible(peer, *theirs, status.versions))));
     if let Some(ahead) = status.clock_ahead {
         rows.push(format!(
             "This machine's clock is ahead by {} days or more: set it.",

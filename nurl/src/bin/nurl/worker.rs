@@ -4,11 +4,11 @@ use std::io;
 use std::time::Duration;
 
 use nurl::config::Role;
-use nurl::events::{Events, NodeEvent};
+use nurl::events::{Events, NodeEvent, Versions};
 use nurl::job::{NotAPolicy, Policy, TaskId, handlers};
 use nurl::rt::{self, time};
 use nurl::state::Departure;
-use nurl::{Builder, Error, Node, RefusedBy};
+use nurl::{Builder, Error, Node, PublicKey, RefusedBy};
 
 use crate::args::{WorkerArgs, listen};
 use crate::client::{state_directory, ticket};
@@ -247,6 +247,10 @@ async fn tell(event: &NodeEvent, out: Out<'_>) -> io::Result<()> {
         NodeEvent::Revoked { peer } => {
             (Line::Revoked { peer: peer.to_string() }, format!("the pass of {} was revoked", peer.short()))
         }
+        NodeEvent::Incompatible { peer, theirs, ours } => (
+            Line::Incompatible { peer: peer.to_string(), theirs: theirs.to_string(), ours: ours.to_string() },
+            incompatible(peer, *theirs, *ours),
+        ),
         NodeEvent::Rotated { generation } => {
             (Line::Rotated { generation: *generation }, format!("has the mesh's secret {generation}"))
         }
@@ -301,6 +305,11 @@ async fn tell(event: &NodeEvent, out: Out<'_>) -> io::Result<()> {
         }
     };
     out.try_line(&line, || Some(human)).await
+}
+
+/// Why there is no session with a peer.
+pub(crate) fn incompatible(peer: &PublicKey, theirs: Versions, ours: Versions) -> String {
+    format!("{} speaks versions {theirs}, this node {ours}: {}", peer.short(), ours.remedy(theirs))
 }
 
 /// A path's name in output.

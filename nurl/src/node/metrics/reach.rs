@@ -23,6 +23,7 @@ pub(super) fn sessions(into: &mut Metrics, stats: &EndpointStats) {
         small_order: "Handshakes refused: a public key of small order.",
         repeated: "Handshakes refused: the same one came before.",
         answers_limited: "Copies of an answered handshake that weren't answered again: their source is over its budget.",
+        incompatible: "Peers that have proved who they are, and speak no version that this node speaks.",
         stale_timestamp: "Handshakes refused: not newer than the peer's last one, or than this node's start.",
         stale_unvouched: "Stale handshakes that got silence, because they may be replays.",
         challenge_limited: "Stale handshakes that got no challenge, because one was sent just before.",
@@ -50,6 +51,7 @@ pub(super) fn sessions(into: &mut Metrics, stats: &EndpointStats) {
         expired: "Frames refused: their session is too old.",
         unknown_channel: "Frames refused: of a channel that this version doesn't know.",
         bad_control: "Control messages that didn't parse.",
+        grown_control: "Control messages with more behind their fields than this version knows.",
         seal_no_session: "Frames not sealed: there is no session.",
         seal_too_large: "Frames not sealed: the body is too large.",
         seal_no_route: "Frames not sealed: there is no route to the peer.",
@@ -108,5 +110,6 @@ pub(super) fn hubs(into: &mut Metrics, hubs: impl Iterator<Item = ClientStats>) 
         stale_records: "Records of peers that are older than a known one.",
         forgotten_records: "Record numbers forgotten, because there were too many.",
         unknown_frames: "Frames of kinds that this version doesn't know.",
+        incompatible: "Registrations refused: the hub speaks no version that this node speaks.",
     });
 }

@@ -26,6 +26,7 @@ fn idle(net: &NetStats, state: &WorkStats) -> Metrics {
         listed: true,
         listen: crate::net::reach::listen::Listen::default(),
         limits: crate::transport::Limits::default(),
+        versions: crate::net::secure::version::Versions::SPOKEN,
     };
     let transport = Transport::new(&config, now, time::unix_now(), rt::rng);
     let meta = Meta::new(Roles::NONE, Vec::new(), 1, String::new()).unwrap();

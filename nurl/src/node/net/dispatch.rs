@@ -87,6 +87,7 @@ impl NetPlane {
 
     fn status(&self) -> Status {
         let local = self.roster.detector.local();
+        let (versions, incompatible) = self.transport.incompatible(time::now());
         Status {
             key: local.key,
             boot: local.boot,
@@ -95,6 +96,8 @@ impl NetPlane {
             clock_ahead: self.roster.own_clock.ahead(),
             generation: self.rotating.generation(),
             announced: self.transport.revocations().secret().map_or(0, |(generation, _)| generation),
+            versions,
+            incompatible,
             hubs: self.roster.hub_infos(&self.transport),
             members: self.roster.members(&self.transport),
             #[cfg(feature = "internals")]
@@ -188,6 +191,10 @@ impl NetPlane {
                 }
             }
             TransportEvent::Revoked { peer } => detector.expel(peer),
+            TransportEvent::Incompatible { peer, theirs } => {
+                let (ours, _) = self.transport.incompatible(now);
+                self.outlets.event(&NodeEvent::Incompatible { peer, theirs, ours });
+            }
             TransportEvent::Established { peer, .. } => {
                 detector.readmit(&peer);
                 detector.on_session_up(now, peer);

@@ -444,6 +444,7 @@ pub(super) mod tests {
                 listed: false,
                 listen: Listen::default(),
                 limits: Limits::default(),
+                versions: crate::net::secure::version::Versions::SPOKEN,
             };
             let (work, kept) = mpsc::channel(64);
             let channels = Channels {

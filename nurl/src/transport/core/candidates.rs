@@ -290,6 +290,7 @@ mod tests {
             listed: true,
             listen: Listen::default(),
             limits: Limits::default(),
+            versions: crate::net::secure::version::Versions::SPOKEN,
         };
         let mut transport =
             Transport::new(&config, now, Duration::from_secs(1_000_000), |_| Rng::seed_from_u64(2));

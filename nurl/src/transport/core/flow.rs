@@ -262,6 +262,9 @@ impl Transport {
                 self.forget_if_done(now, &peer);
             }
             SessionEvent::Revoked { peer } => self.inbox.tell(TransportEvent::Revoked { peer }),
+            SessionEvent::Incompatible { peer, theirs } => {
+                self.inbox.tell(TransportEvent::Incompatible { peer, theirs });
+            }
             SessionEvent::Punched { .. } => self.gatherer.hurry(now),
             SessionEvent::Observed { peer, addr } => {
                 self.gatherer.on_observed(now, peer, addr);

@@ -70,6 +70,7 @@ use crate::net::reach::hub_client::{Answer, ClientStats, HubClient, HubClientCon
 use crate::net::reach::stun;
 use crate::net::secure::securedgram::paths::{PathReason, PathStats};
 use crate::net::secure::securedgram::{self, Endpoint};
+use crate::net::secure::version::Versions;
 use crate::rt::Rng;
 use crate::rt::net::Interface;
 
@@ -119,6 +120,7 @@ impl Transport {
                 allow: config.allow.clone(),
                 max_peers: config.limits.peers + UNCONFIRMED_PEERS,
                 credential: config.credential.clone(),
+                versions: config.versions,
                 ..securedgram::EndpointConfig::new(
                     config.key.clone(),
                     config.ticket.mesh,
@@ -137,6 +139,7 @@ impl Transport {
             invitation: config.ticket.invitation.clone(),
             name: config.name.clone(),
             wall: WallClock::new(now, unix_now),
+            versions: config.versions,
         };
         let clients = config.ticket.hubs.iter().map(|hub| {
             let (hub, key, boot) = (hub.clone(), config.key.clone(), config.boot);
@@ -164,6 +167,11 @@ impl Transport {
     }
 
     // ---- Peers.
+
+    /// What we speak, and the peers met lately that speak none of it.
+    pub fn incompatible(&self, now: Instant) -> (Versions, Vec<(PublicKey, Versions)>) {
+        (self.endpoint.versions(), self.endpoint.incompatible(now).collect())
+    }
 
     /// Begins a session with `peer`, if there is none.
     ///

@@ -20,6 +20,7 @@ use crate::kit::reader::Reader;
 use crate::mesh::Namespace;
 use crate::net::reach::relay::{CloseReason, GroupTag, Limits};
 use crate::net::reach::rendezvous::{PublishResult, SealedRecord};
+use crate::net::secure::version::Versions;
 
 fn exact<T>(body: Reader<'_>, frame: T) -> Option<T> {
     body.end(frame)
@@ -87,8 +88,11 @@ frames! {
     /// A frame of the relay; payloads are borrowed from the plaintext that carried it.
     #[derive(Debug, Clone, PartialEq, Eq)]
     RelayFrame {
-        /// Registers a client: the protocol's version, the mesh, the client's boot id, and its credential.
-        0x01 client Register { version: u8, namespace: Namespace, boot: u64, shown: &'a [u8; SHOWN_BYTES] }: extensible,
+        /// Registers a client: the layout's version, the mesh, the client's boot id, its credential, and the versions that
+        /// it speaks above.
+        0x01 client Register {
+            version: u8, namespace: Namespace, boot: u64, shown: &'a [u8; SHOWN_BYTES], versions: Versions
+        }: extensible,
         /// The hub has registered the client.
         0x02 hub Registered(limits: Limits): extensible,
         /// Asks for a [`RelayFrame::Pong`].
@@ -122,6 +126,8 @@ frames! {
         ///
         /// [`Sealed`]: crate::authority::sealed
         0x0d hub Sealed { sealed: &'a [u8] }: exact,
+        /// The versions that the hub speaks, of which the client speaks none: the connection ends by it.
+        0x0f hub Speaks { versions: Versions }: extensible,
         /// The client issues passes: the hub may hand it [`RelayFrame::Asked`].
         0x18 client Issues: exact,
         /// An issuer is asked for a pass for `key`, which that client has proved to the hub: its [`RelayFrame::Enrol`] or

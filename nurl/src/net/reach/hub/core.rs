@@ -25,6 +25,7 @@ use crate::net::reach::control::frames::split;
 use crate::net::reach::relay::frame::VERSION;
 use crate::net::reach::relay::{self, ClientId, CloseReason, Relay, RelayStats, Roles};
 use crate::net::reach::rendezvous::{self, Records, RendezvousStats};
+use crate::net::secure::version::Versions;
 use crate::rt::Rng;
 
 /// The timer interval: handshakes, idle clients and closing connections need no finer clock.
@@ -91,7 +92,7 @@ pub struct ConnectionStats {
     pub revoked: u64,
     /// Records of clients whose pass permits none, and clients that say they issue though their pass doesn't.
     pub beyond_level: u64,
-    /// Registrations with another protocol version.
+    /// Registrations with another layout, or without a version that the hub speaks.
     pub wrong_version: u64,
     /// Connections closed for a frame out of place or malformed.
     pub protocol_errors: u64,
@@ -378,7 +379,9 @@ impl Hub {
                 let issued = self.meshes.renew(now, &namespace, &key, pass);
                 self.answer_issued(id, issued)
             }
-            Ok(Some(relay::Frame::Register { shown, .. })) => self.register(now, id, key, namespace, shown),
+            Ok(Some(relay::Frame::Register { shown, versions, .. })) => {
+                self.register(now, id, key, namespace, (shown, versions))
+            }
             _ => Err(CloseReason::Protocol),
         }
     }
@@ -403,7 +406,7 @@ impl Hub {
         id: ClientId,
         key: PublicKey,
         namespace: Namespace,
-        shown: &[u8; SHOWN_BYTES],
+        (shown, versions): (&[u8; SHOWN_BYTES], Versions),
     ) -> Result<(), CloseReason> {
         let standing = match self.meshes.admit(now, &namespace, &key, shown) {
             Ok(standing) => standing,
@@ -418,6 +421,19 @@ impl Hub {
                 return Err(reason);
             }
         };
+        let ours = self.limits.versions;
+        if ours.common(versions).is_none() {
+            self.counters.wrong_version += 1;
+            if self.meshes.incompatible.meet(now, key, versions) {
+                let (peer, theirs, remedy) = (key.short(), versions.to_string(), ours.remedy(versions));
+                tracing::warn!(target: "nurl::hub", %peer, theirs, ours = %ours, remedy, "a client speaks other versions");
+            }
+            self.begin_to_close(now, id);
+            self.relay.push_control(id, &relay::Frame::Speaks { versions: ours });
+            self.relay.push_control(id, &relay::Frame::Close(CloseReason::Version));
+            return Ok(());
+        }
+        self.meshes.incompatible.forget(&key);
         let client = ClientAccount { mesh: namespace, account: standing.account(key) };
         if !self.relay.is_registered(namespace, key) && !self.make_room(now, id, &client) {
             self.counters.registrations_full += 1;

@@ -7,6 +7,7 @@ use crate::net::reach::control::MAX_PLAINTEXT_BYTES;
 use crate::net::reach::relay::frame::MAX_DATAGRAM_BYTES;
 use crate::net::reach::relay::{Limits, RelayLimits, Roles};
 use crate::net::reach::rendezvous::RECORD_TTL;
+use crate::net::secure::version::Versions;
 
 /// The most namespaces that one hub serves.
 pub const MAX_NAMESPACES: usize = 1024;
@@ -40,6 +41,8 @@ pub struct HubLimits {
     pub requests_per_second: u64,
     /// Rendezvous requests allowed per pass at once: a node may read all records of a mesh again.
     pub requests_burst: u64,
+    /// The versions that the hub speaks.
+    pub versions: Versions,
 }
 
 impl Default for HubLimits {
@@ -56,6 +59,7 @@ impl Default for HubLimits {
             record_ttl: RECORD_TTL,
             requests_per_second: 64,
             requests_burst: 1_024,
+            versions: Versions::SPOKEN,
         }
     }
 }
@@ -72,6 +76,7 @@ impl HubLimits {
             groups: u16::try_from(self.relay.groups).unwrap_or(u16::MAX),
             record_ttl: self.record_ttl,
             idle: self.idle,
+            versions: self.versions,
         }
     }
 }

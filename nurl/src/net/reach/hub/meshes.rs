@@ -18,6 +18,7 @@ use crate::kit::reader::Reader;
 use crate::kit::wall_clock::WallClock;
 use crate::mesh::{MeshId, Namespace};
 use crate::net::reach::relay::CloseReason;
+use crate::net::secure::version::Incompatible;
 use crate::rt::Rng;
 
 /// A mesh that a hub serves.
@@ -78,6 +79,8 @@ pub(super) struct Meshes {
     revoked: VecDeque<(MeshId, Revocation)>,
     /// What waits for issuers elsewhere, for meshes whose passes the hub doesn't issue.
     pub(super) asking: Asking,
+    /// The clients met lately that speak none of the hub's versions.
+    pub(super) incompatible: Incompatible,
 }
 
 impl Meshes {
@@ -99,7 +102,13 @@ impl Meshes {
             (served.id.namespace(), Mesh { checker, issuer, checks, secret: None })
         };
         let by_namespace = meshes.into_iter().map(&mut serve).collect();
-        Meshes { by_namespace, issued: VecDeque::new(), revoked: VecDeque::new(), asking: Asking::default() }
+        Meshes {
+            by_namespace,
+            issued: VecDeque::new(),
+            revoked: VecDeque::new(),
+            asking: Asking::default(),
+            incompatible: Incompatible::default(),
+        }
     }
 
     /// Whether the hub serves this mesh.

@@ -1,6 +1,9 @@
 //! Why a hub can't be used: a code for machines, a sentence for people.
 
+use std::borrow::Cow;
+
 use crate::net::reach::relay::CloseReason;
+use crate::net::secure::version::Versions;
 
 /// Why there is no connection to the hub.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +27,13 @@ pub enum DownReason {
     NetworkChanged,
     /// We have neither a pass nor an invitation.
     NoPass,
+    /// There is no version that the hub and we speak.
+    Versions {
+        /// What the hub speaks.
+        theirs: Versions,
+        /// What we speak.
+        ours: Versions,
+    },
 }
 
 impl DownReason {
@@ -39,12 +49,17 @@ impl DownReason {
             DownReason::Closed(reason) => reason.as_str(),
             DownReason::NetworkChanged => "network-changed",
             DownReason::NoPass => "no-pass",
+            DownReason::Versions { .. } => "versions",
         }
     }
 
     /// A sentence for people, without the hub's address: the problem, and a remedy.
-    pub fn sentence(self) -> &'static str {
-        match self {
+    pub fn sentence(self) -> Cow<'static, str> {
+        let sentence = match self {
+            DownReason::Versions { theirs, ours } => {
+                let remedy = ours.remedy(theirs);
+                return format!("it speaks versions {theirs}, this node {ours}: {remedy}").into();
+            }
             DownReason::Unreachable => {
                 "nobody accepts a connection: is `nurl hub` running there, and is its port open?"
             }
@@ -92,7 +107,8 @@ impl DownReason {
             }
             DownReason::Closed(_) => "it closed the connection: its log may say more",
             DownReason::NetworkChanged => "this machine's network changed, and the connection is made anew",
-        }
+        };
+        sentence.into()
     }
 
     /// Whether the hub, which has proved its key, refuses us and will do so again the next time.
@@ -100,6 +116,7 @@ impl DownReason {
         matches!(
             self,
             DownReason::NoPass
+                | DownReason::Versions { .. }
                 | DownReason::Closed(
                     CloseReason::UnknownNamespace
                         | CloseReason::Version
@@ -133,7 +150,11 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
-    const ALL: [DownReason; 14] = [
+    const OTHERS: DownReason =
+        DownReason::Versions { theirs: Versions::made_up(3, 3), ours: Versions::made_up(2, 2) };
+
+    const ALL: [DownReason; 15] = [
+        OTHERS,
         DownReason::Unreachable,
         DownReason::NotTheHub,
         DownReason::Silent,
@@ -160,7 +181,13 @@ mod tests {
     fn only_a_hub_that_has_proved_its_key_refuses() {
         let refusals: Vec<_> = ALL.into_iter().filter(|reason| reason.is_refusal()).collect();
         let said = [CloseReason::UnknownNamespace, CloseReason::Version].map(DownReason::Closed);
-        assert_eq!(refusals, said);
+        assert_eq!(refusals[0], OTHERS);
+        assert_eq!(refusals[1..], said);
+    }
+
+    #[test]
+    fn other_versions_are_said_with_what_to_do() {
+        assert_eq!(OTHERS.sentence(), "it speaks versions 3 to 3, this node 2 to 2: update this node");
     }
 
     #[test]

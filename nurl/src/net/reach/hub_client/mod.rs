@@ -51,6 +51,7 @@ use crate::mesh::Ticket;
 use crate::mesh::{Hub, MeshId};
 use crate::net::reach::relay::{CloseReason, GroupTag, Limits};
 use crate::net::reach::rendezvous::{PublishResult, SealedRecord};
+use crate::net::secure::version::Versions;
 
 pub use self::core::HubClient;
 pub use down::DownReason;
@@ -84,6 +85,8 @@ pub struct Joining {
     pub name: String,
     /// The clock by which a pass has ended.
     pub wall: WallClock,
+    /// The versions that we speak.
+    pub versions: Versions,
 }
 
 #[cfg(any(test, feature = "internals"))]
@@ -91,7 +94,8 @@ impl Joining {
     /// With the invitation of a ticket, and no pass yet.
     pub fn by(ticket: &Ticket, wall: WallClock) -> Joining {
         let (mesh, invitation) = (ticket.mesh, ticket.invitation.clone());
-        Joining { mesh, credential: None, invitation, name: String::new(), wall }
+        let versions = Versions::SPOKEN;
+        Joining { mesh, credential: None, invitation, name: String::new(), wall, versions }
     }
 
     /// With a pass that was made without an issuer.
@@ -103,7 +107,8 @@ impl Joining {
         now: Instant,
     ) -> Joining {
         let credential = Some(authority.mint(key, level, wall.seconds(now)));
-        Joining { mesh: authority.mesh(), credential, invitation: None, name: String::new(), wall }
+        let (mesh, versions) = (authority.mesh(), Versions::SPOKEN);
+        Joining { mesh, credential, invitation: None, name: String::new(), wall, versions }
     }
 }
 
@@ -246,6 +251,8 @@ pub struct ClientStats {
     pub forgotten_records: u64,
     /// Frames of unknown kinds, skipped.
     pub unknown_frames: u64,
+    /// Registrations refused, by the hub or by us, because there is no common version.
+    pub incompatible: u64,
 }
 
 impl ClientStats {

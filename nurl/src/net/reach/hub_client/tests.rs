@@ -162,6 +162,7 @@ fn newcomer(invitation: Option<Invitation>) -> Bench {
         invitation,
         name: "nas".to_owned(),
         wall: WallClock::new(now, UNIX),
+        versions: Versions::SPOKEN,
     };
     Bench::joining(joining, now)
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use crate::kit::reader::Reader;
 use crate::net::reach::control::frames::{Field, HEADER_BYTES};
+use crate::net::secure::version::Versions;
 
-/// The version of the control protocol, in REGISTER and REGISTERED. A hub closes a connection of any other
-/// version.
+/// The version of the outermost layout, first in REGISTER, ENROL, RENEW and REGISTERED; it stays. A hub closes a connection
+/// of any other version.
 pub const VERSION: u8 = 2;
 
 /// The name of a group at a hub: a keyed tag, so that the hub learns neither the group's name nor its
@@ -56,8 +57,19 @@ impl Default for Roles {
     }
 }
 
+/// Two bytes; a program that doesn't say them speaks the first version.
+impl Field<'_> for Versions {
+    fn read(body: &mut Reader<'_>) -> Option<Versions> {
+        Versions::from_bytes(body.array().unwrap_or_default())
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        self.to_bytes().write(out);
+    }
+}
+
 /// The limits in force at a hub, as REGISTERED carries them: `version:1, roles:1, frame_bytes:4,
-/// datagram_bytes:4, queue_bytes:4, bytes_per_second:8, groups:2, record_ttl_s:2, idle_s:2`.
+/// datagram_bytes:4, queue_bytes:4, bytes_per_second:8, groups:2, record_ttl_s:2, idle_s:2, versions:2`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// The roles that are on.
@@ -76,6 +88,8 @@ pub struct Limits {
     pub record_ttl: Duration,
     /// A client that is silent for so long is closed.
     pub idle: Duration,
+    /// What the hub speaks.
+    pub versions: Versions,
 }
 
 impl Field<'_> for Limits {
@@ -90,6 +104,7 @@ impl Field<'_> for Limits {
             groups: Field::read(body)?,
             record_ttl: Field::read(body)?,
             idle: Field::read(body)?,
+            versions: Field::read(body)?,
         })
     }
 
@@ -103,6 +118,7 @@ impl Field<'_> for Limits {
         self.groups.write(out);
         self.record_ttl.write(out);
         self.idle.write(out);
+        self.versions.write(out);
     }
 }
 
@@ -222,11 +238,14 @@ mod tests {
             groups: 64,
             record_ttl: Duration::from_secs(120),
             idle: Duration::from_secs(60),
+            versions: Versions::made_up(2, 3),
         };
         let shown = [3; SHOWN_BYTES];
         let namespace = Namespace::from_bytes([9; 32]);
-        let register = Frame::Register { version: 2, namespace, boot: 7, shown: &shown };
-        assert_eq!(back(&register).len(), 3 + 41 + SHOWN_BYTES);
+        let versions = Versions::made_up(2, 3);
+        let register = Frame::Register { version: 2, namespace, boot: 7, shown: &shown, versions };
+        assert_eq!(back(&register).len(), 3 + 41 + SHOWN_BYTES + 2);
+        assert_eq!(back(&Frame::Speaks { versions }), [0x0f, 2, 0, 2, 3]);
         let request = b"terms";
         assert_eq!(back(&Frame::Enrol { version: 2, namespace, request })[..4], [0x06, 38, 0, 2]);
         assert_eq!(back(&Frame::Renew { version: 2, namespace, pass: b"pass" })[..4], [0x07, 37, 0, 2]);
@@ -241,7 +260,7 @@ mod tests {
         assert_eq!(back(&granted)[11..], [4, b'p', b'a', b's', b's', b'b', b'o', b'x']);
         assert_eq!(back(&Frame::Denied { number: 1, reason: CloseReason::UsedUp })[11..], [12]);
         assert_eq!(back(&Frame::Knows { digest: [7; 32] })[..4], [10, 32, 0, 7]);
-        assert_eq!(back(&Frame::Registered(limits)).len(), 3 + 28);
+        assert_eq!(back(&Frame::Registered(limits)).len(), 3 + 30);
         assert_eq!(back(&Frame::Ping { nonce: 0x0102 }), [3, 8, 0, 2, 1, 0, 0, 0, 0, 0, 0]);
         assert_eq!(back(&Frame::Pong { nonce: 1 })[..4], [4, 8, 0, 1]);
         assert_eq!(back(&Frame::Close(CloseReason::Replaced)), [5, 1, 0, 1]);
@@ -270,9 +289,17 @@ mod tests {
         let mut body = vec![2];
         body.extend([9; 32]);
         body.extend([0; 8 + SHOWN_BYTES]);
+        let speaks = |body: &[u8]| match Frame::decode(0x01, body) {
+            Ok(Some(Frame::Register { version: 2, versions, .. })) => Ok(versions),
+            other => Err(other.map(|_| ())),
+        };
+        assert_eq!(speaks(&body), Ok(Versions::SPOKEN), "a client from before");
+        body.extend([2, 3]);
         body.extend(b"more");
-        let decoded = Frame::decode(0x01, &body).unwrap().unwrap();
-        assert!(matches!(decoded, Frame::Register { version: 2, .. }));
+        assert_eq!(speaks(&body), Ok(Versions::made_up(2, 3)));
+        let at = body.len() - 6;
+        body[at] = 4;
+        assert_eq!(speaks(&body), Err(Err(Malformed(0x01))), "no range");
         assert_eq!(Frame::decode(0x03, &[0; 9]), Err(Malformed(0x03)));
     }
 
@@ -292,7 +319,7 @@ mod tests {
                 let (kind_again, body_again) = split(&again).next().unwrap().unwrap();
                 prop_assert_eq!(kind_again, kind);
                 // Only an ignored tail may be missing.
-                if !matches!(kind, 0x01 | 0x02 | 0x05) {
+                if !matches!(kind, 0x01 | 0x02 | 0x05 | 0x0f) {
                     prop_assert_eq!(body_again, &body[..]);
                 }
             }

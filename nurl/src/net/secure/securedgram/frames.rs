@@ -29,10 +29,10 @@ pub const GROUP: u8 = 0xC5;
 
 /// The length of mac1 and of mac2.
 pub const MAC_LEN: usize = 16;
-/// `timestamp:12 ‖ boot:8 ‖ features:4 ‖ challenge:16 ‖ credential`. The credential has one length, so that a length
+/// `timestamp:12 ‖ boot:8 ‖ versions:2 ‖ features:2 ‖ challenge:16 ‖ credential`. The credential has one length, so that a length
 /// tells nothing about a peer.
 pub const INIT_PAYLOAD_LEN: usize = 40 + SHOWN_BYTES;
-/// `boot:8 ‖ features:4 ‖ credential`.
+/// `boot:8 ‖ versions:2 ‖ features:2 ‖ credential`.
 pub const RESPONSE_PAYLOAD_LEN: usize = 12 + SHOWN_BYTES;
 /// An init frame's length.
 pub const INIT_LEN: usize = 1 + 4 + MESSAGE_1_OVERHEAD + INIT_PAYLOAD_LEN + 2 * MAC_LEN;
@@ -57,8 +57,10 @@ pub struct InitPayload {
     pub timestamp: [u8; 12],
     /// The boot id of the sender's process.
     pub boot: u64,
+    /// The versions that the sender speaks above the handshake, as they stand there: zeros from a program that says none.
+    pub versions: [u8; 2],
     /// The sender's features.
-    pub features: u32,
+    pub features: u16,
     /// The responder's challenge, returned; or zero.
     pub challenge: [u8; 16],
     /// The initiator's credential.
@@ -71,7 +73,8 @@ impl InitPayload {
         let mut out = [0; INIT_PAYLOAD_LEN];
         out[..12].copy_from_slice(&self.timestamp);
         out[12..20].copy_from_slice(&self.boot.to_le_bytes());
-        out[20..24].copy_from_slice(&self.features.to_le_bytes());
+        out[20..22].copy_from_slice(&self.versions);
+        out[22..24].copy_from_slice(&self.features.to_le_bytes());
         out[24..40].copy_from_slice(&self.challenge);
         out[40..].copy_from_slice(&self.shown);
         out
@@ -82,13 +85,15 @@ impl InitPayload {
         let mut payload = InitPayload {
             timestamp: [0; 12],
             boot: 0,
+            versions: [0; 2],
             features: 0,
             challenge: [0; 16],
             shown: [0; SHOWN_BYTES],
         };
         payload.timestamp.copy_from_slice(&bytes[..12]);
         payload.boot = u64::from_le_bytes(array(&bytes[12..20]));
-        payload.features = u32_at(bytes, 20);
+        payload.versions.copy_from_slice(&bytes[20..22]);
+        payload.features = u16::from_le_bytes(array(&bytes[22..24]));
         payload.challenge.copy_from_slice(&bytes[24..40]);
         payload.shown.copy_from_slice(&bytes[40..]);
         payload
@@ -100,8 +105,10 @@ impl InitPayload {
 pub struct ResponsePayload {
     /// The boot id of the sender's process.
     pub boot: u64,
+    /// The versions that the sender speaks above the handshake, likewise.
+    pub versions: [u8; 2],
     /// The sender's features.
-    pub features: u32,
+    pub features: u16,
     /// The responder's credential.
     pub shown: [u8; SHOWN_BYTES],
 }
@@ -111,7 +118,8 @@ impl ResponsePayload {
     pub fn encode(&self) -> [u8; RESPONSE_PAYLOAD_LEN] {
         let mut out = [0; RESPONSE_PAYLOAD_LEN];
         out[..8].copy_from_slice(&self.boot.to_le_bytes());
-        out[8..12].copy_from_slice(&self.features.to_le_bytes());
+        out[8..10].copy_from_slice(&self.versions);
+        out[10..12].copy_from_slice(&self.features.to_le_bytes());
         out[12..].copy_from_slice(&self.shown);
         out
     }
@@ -120,7 +128,12 @@ impl ResponsePayload {
     pub fn decode(bytes: &[u8; RESPONSE_PAYLOAD_LEN]) -> ResponsePayload {
         let mut shown = [0; SHOWN_BYTES];
         shown.copy_from_slice(&bytes[12..]);
-        ResponsePayload { boot: u64::from_le_bytes(array(&bytes[..8])), features: u32_at(bytes, 8), shown }
+        ResponsePayload {
+            boot: u64::from_le_bytes(array(&bytes[..8])),
+            versions: array(&bytes[8..10]),
+            features: u16::from_le_bytes(array(&bytes[10..12])),
+            shown,
+        }
     }
 }
 
@@ -214,11 +227,17 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn payloads_come_back(timestamp: [u8; 12], boot: u64, features: u32, challenge: [u8; 16]) {
+        fn payloads_come_back(
+            timestamp: [u8; 12],
+            boot: u64,
+            versions: [u8; 2],
+            features: u16,
+            challenge: [u8; 16],
+        ) {
             let shown = [challenge[0]; SHOWN_BYTES];
-            let init = InitPayload { timestamp, boot, features, challenge, shown };
+            let init = InitPayload { timestamp, boot, versions, features, challenge, shown };
             prop_assert_eq!(InitPayload::decode(&init.encode()), init);
-            let response = ResponsePayload { boot, features, shown };
+            let response = ResponsePayload { boot, versions, features, shown };
             prop_assert_eq!(ResponsePayload::decode(&response.encode()), response);
         }
     }

@@ -61,6 +61,7 @@ use crate::key::{AllowList, PublicKey, SecretKey};
 use crate::mesh::{Generation, MeshId};
 use crate::net::secure::noise::Backend;
 use crate::net::secure::route::Route;
+use crate::net::secure::version::Versions;
 use budget::Rates;
 use paths::{PathConfig, PathEvent};
 
@@ -106,8 +107,10 @@ pub struct EndpointConfig {
     pub allow: AllowList,
     /// The boot id: random, one per process.
     pub boot: u64,
-    /// This node's features, announced in the handshake.
-    pub features: u32,
+    /// The versions that this node speaks, announced in the handshake.
+    pub versions: Versions,
+    /// This node's features, announced there too.
+    pub features: u16,
     /// The crypto backend.
     pub backend: Backend,
     /// The budget for handshakes without a cookie.
@@ -132,6 +135,7 @@ impl EndpointConfig {
             generations,
             allow: AllowList::Anyone,
             boot,
+            versions: Versions::SPOKEN,
             features: 0,
             backend: Backend::DEFAULT,
             open_rates: Rates::OPEN,
@@ -233,7 +237,14 @@ pub enum SessionEvent {
         /// The peer.
         peer: PublicKey,
     },
-    /// The peer didn't answer for [`attempt::ATTEMPT_LIFE`].
+    /// A peer has proved who it is, and there is no version that both speak. Each is reported once a minute.
+    Incompatible {
+        /// The peer.
+        peer: PublicKey,
+        /// What it speaks.
+        theirs: Versions,
+    },
+    /// The peer didn't answer for [`attempt::ATTEMPT_LIFE`], or there is no version that both speak.
     HandshakeFailed {
         /// The peer.
         peer: PublicKey,

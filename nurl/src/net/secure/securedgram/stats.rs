@@ -27,6 +27,7 @@ pub struct EndpointStats {
     pub small_order: u64,
     pub repeated: u64,
     pub answers_limited: u64,
+    pub incompatible: u64,
     pub stale_timestamp: u64,
     pub stale_unvouched: u64,
     pub challenge_limited: u64,
@@ -56,6 +57,7 @@ pub struct EndpointStats {
     pub expired: u64,
     pub unknown_channel: u64,
     pub bad_control: u64,
+    pub grown_control: u64,
     // Sealing refused.
     pub seal_no_session: u64,
     pub seal_too_large: u64,

@@ -49,6 +49,7 @@ fn transport(ticket: &Ticket, now: Instant, n: u64, limits: Limits) -> Registere
         boot: n,
         listen: crate::net::reach::listen::Listen::default(),
         limits,
+        versions: crate::net::secure::version::Versions::SPOKEN,
         listed: true,
     };
     let unix = UNIX + Duration::from_millis(n);

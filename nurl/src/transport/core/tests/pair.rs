@@ -41,6 +41,7 @@ impl Pair {
                 boot: n.into(),
                 listed: true,
                 limits: Limits::default(),
+                versions: crate::net::secure::version::Versions::SPOKEN,
                 listen: crate::net::reach::listen::Listen::default(),
             };
             let mut seeds = u8::from(n == 1) * 100;

@@ -23,6 +23,7 @@ use crate::net::reach::hub::limits::HubLimits;
 use crate::net::reach::relay::frame::VERSION;
 use crate::net::reach::relay::{ClientId, CloseReason, Frame, Roles};
 use crate::net::reach::rendezvous;
+use crate::net::secure::version::Versions;
 use crate::rt::Rng;
 
 /// The seeds of three meshes' authorities; the hub serves the first two.
@@ -53,8 +54,14 @@ fn register(n: u8, mesh: u8) -> Vec<u8> {
 fn register_as(n: u8, mesh: u8, level: Level) -> Vec<u8> {
     let authority = authority(mesh);
     let shown = authority.mint(key(n), level, UNIX.as_secs() as u32).show();
-    Frame::Register { version: VERSION, namespace: authority.mesh().namespace(), boot: 0, shown: &shown }
-        .to_vec()
+    Frame::Register {
+        version: VERSION,
+        namespace: authority.mesh().namespace(),
+        boot: 0,
+        shown: &shown,
+        versions: Versions::SPOKEN,
+    }
+    .to_vec()
 }
 
 /// The REGISTER of slip `n` of the pass of holder `pass`, which came by an invitation.
@@ -66,8 +73,14 @@ fn register_slip(n: u8, pass: u8, invitation: u8) -> Vec<u8> {
     let slip = Slip { key: key(n), level: Level::Submit, not_after: now + 600 };
     let slip = slip.sign(&holder, &authority.mesh());
     let shown = Credential::with_slip(grant.sign(&authority).unwrap(), slip).show();
-    Frame::Register { version: VERSION, namespace: authority.mesh().namespace(), boot: 0, shown: &shown }
-        .to_vec()
+    Frame::Register {
+        version: VERSION,
+        namespace: authority.mesh().namespace(),
+        boot: 0,
+        shown: &shown,
+        versions: Versions::SPOKEN,
+    }
+    .to_vec()
 }
 
 impl Bench {
@@ -210,7 +223,11 @@ fn unknown_namespaces_other_versions_and_frames_before_register_are_closed() {
     let strays = |n| [register(n, HOME), Frame::Deliver { src: key(2), payload: b"" }.to_vec()].concat();
     let cases: [(Vec<u8>, CloseReason); 8] = [
         (register(1, UNKNOWN), CloseReason::UnknownNamespace),
-        (Frame::Register { version: 3, namespace, boot: 0, shown: &shown }.to_vec(), CloseReason::Version),
+        (
+            Frame::Register { version: 3, namespace, boot: 0, shown: &shown, versions: Versions::SPOKEN }
+                .to_vec(),
+            CloseReason::Version,
+        ),
         // The first version's frame is shorter.
         ([&[0x01, 41, 0, 1][..], &[0; 40]].concat(), CloseReason::Version),
         (Frame::Ping { nonce: 1 }.to_vec(), CloseReason::Protocol),
@@ -230,11 +247,35 @@ fn unknown_namespaces_other_versions_and_frames_before_register_are_closed() {
 }
 
 #[test]
+fn a_client_without_a_common_version_is_told_the_hubs_and_takes_no_place() {
+    let limits = HubLimits { versions: Versions::made_up(3, 4), ..HubLimits::default() };
+    let mut bench = Bench::new(limits);
+    let shown = authority(HOME).mint(key(1), Level::Member, UNIX.as_secs() as u32).show();
+    let namespace = authority(HOME).mesh().namespace();
+    for (versions, registers) in [((2, 2), false), ((5, 255), false), ((2, 3), true), ((4, 255), true)] {
+        let versions = Versions::made_up(versions.0, versions.1);
+        let id = bench.connect(1);
+        let frame = Frame::Register { version: VERSION, namespace, boot: 0, shown: &shown, versions };
+        bench.say(id, &frame.to_vec());
+        let heard = bench.heard(id);
+        if registers {
+            assert_eq!(heard, [Heard::Frame(0x02)], "{versions}");
+        } else {
+            let told = [Heard::Frame(0x0f), Heard::Close(CloseReason::Version), Heard::End];
+            assert_eq!(heard, told, "{versions}");
+            assert_eq!(bench.hub.stats().clients, 0);
+        }
+    }
+    assert_eq!(bench.hub.stats().hub.wrong_version, 2);
+}
+
+#[test]
 fn without_a_pass_of_this_mesh_nobody_registers() {
     let mut bench = Bench::new(HubLimits::default());
     let namespace = authority(HOME).mesh().namespace();
     let with = |shown: [u8; SHOWN_BYTES]| {
-        Frame::Register { version: VERSION, namespace, boot: 0, shown: &shown }.to_vec()
+        Frame::Register { version: VERSION, namespace, boot: 0, shown: &shown, versions: Versions::SPOKEN }
+            .to_vec()
     };
     let now = UNIX.as_secs() as u32;
     let mint = |mesh: u8, n: u8, from: u32| authority(mesh).mint(key(n), Level::Worker, from).show();

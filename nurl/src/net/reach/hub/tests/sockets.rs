@@ -19,6 +19,7 @@ use crate::net::reach::hub_client::{DownReason, HubClient, HubClientConfig, HubE
 use crate::net::reach::relay::frame::VERSION;
 use crate::net::reach::relay::{CloseReason, Frame, Roles};
 use crate::net::reach::rendezvous::PublishResult;
+use crate::net::secure::version::Versions;
 use crate::rt::net::{TcpListener, TcpStream, Transmit, UdpSocket};
 use crate::rt::time;
 
@@ -286,7 +287,14 @@ async fn by_hand(hub: &HubHandle, n: u8, register: bool) -> (TcpStream, Connecti
         let now = time::unix_now().as_secs() as u32;
         let shown = authority().mint(secret(n).public(), Level::Worker, now).show();
         let namespace = authority().mesh().namespace();
-        let frame = Frame::Register { version: VERSION, namespace, boot: 0, shown: &shown }.to_vec();
+        let frame = Frame::Register {
+            version: VERSION,
+            namespace,
+            boot: 0,
+            shown: &shown,
+            versions: Versions::SPOKEN,
+        }
+        .to_vec();
         noise.seal(&frame, &mut written[1]).unwrap();
         stream.write_all(&written[1]).await.unwrap();
         read_until(&mut stream, &mut noise, |frame| matches!(frame, Frame::Registered(_))).await;

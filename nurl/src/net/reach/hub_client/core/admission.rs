@@ -9,6 +9,7 @@ use crate::authority::pass::Pass;
 use crate::key::PublicKey;
 use crate::net::reach::relay::Frame;
 use crate::net::reach::relay::frame::VERSION;
+use crate::net::secure::version::Versions;
 
 /// How often a client that is registered asks for a new pass, until it has one.
 const RENEW_EVERY: Duration = Duration::from_secs(3_600);
@@ -43,7 +44,7 @@ impl Admission {
 
     /// What to send first on a new connection.
     pub(super) fn next(&self, now: Instant) -> Step {
-        let Joining { mesh, credential, invitation, name, wall } = &self.joining;
+        let Joining { mesh, credential, invitation, name, wall, .. } = &self.joining;
         let namespace = mesh.namespace();
         match (credential, invitation) {
             (Some(credential), _)
@@ -64,8 +65,13 @@ impl Admission {
     }
 
     fn register(&self, credential: &Credential) -> Vec<u8> {
-        let namespace = self.joining.mesh.namespace();
-        Frame::Register { version: VERSION, namespace, boot: self.boot, shown: &credential.show() }.to_vec()
+        let (namespace, boot, versions) = (self.joining.mesh.namespace(), self.boot, self.joining.versions);
+        Frame::Register { version: VERSION, namespace, boot, shown: &credential.show(), versions }.to_vec()
+    }
+
+    /// Whether a hub that speaks these versions speaks one of ours.
+    pub(super) fn fits(&self, versions: Versions) -> bool {
+        self.joining.versions.common(versions).is_some()
     }
 
     /// The hub says who issues the pass that comes next.

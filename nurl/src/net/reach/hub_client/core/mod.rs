@@ -39,6 +39,7 @@ use crate::net::reach::control::{Connection, MAX_PLAINTEXT_BYTES};
 use crate::net::reach::relay::frame::{DELIVER_OVERHEAD_BYTES, MAX_DATAGRAM_BYTES, VERSION};
 use crate::net::reach::relay::{self, CloseReason, GroupTag, Limits};
 use crate::net::reach::rendezvous::{self, MAX_RECORD_BYTES, RECORD_TTL, SealedRecord, SeqMemory};
+use crate::net::secure::version::Versions;
 use crate::rt::Rng;
 
 pub use self::{
@@ -441,6 +442,9 @@ impl HubClient {
                 }
             }
             relay::Frame::Asked { number, key, kind, body } => self.asked(number, key, kind, body),
+            // CLOSE follows.
+            relay::Frame::Speaks { versions } if self.admission.fits(versions) => {}
+            relay::Frame::Speaks { versions } => self.incompatible(now, versions),
             relay::Frame::Close(reason) => self.down(now, DownReason::Closed(reason)),
             relay::Frame::Ping { nonce } => self.request(relay::Frame::Pong { nonce }.to_vec()),
             relay::Frame::Pong { nonce } => {
@@ -536,10 +540,20 @@ impl HubClient {
         if !matches!(stream.phase, Phase::Registering { .. }) {
             return;
         }
+        if !self.admission.fits(limits.versions) {
+            return self.incompatible(now, limits.versions);
+        }
         stream.phase = Phase::Up(Up::new(now, limits));
         self.stats.ups += 1;
         self.push_event(HubEvent::Up { limits });
         self.restore(now);
+    }
+
+    /// The hub speaks none of our versions.
+    fn incompatible(&mut self, now: Instant, theirs: Versions) {
+        self.stats.incompatible += 1;
+        let ours = self.config.joining.versions;
+        self.down(now, DownReason::Versions { theirs, ours });
     }
 
     /// Gives the orders in force to a hub at which we have just registered, and measures the first round trip.

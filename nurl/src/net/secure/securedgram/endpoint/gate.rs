@@ -9,14 +9,15 @@ use super::super::budget::{AnswerRates, Answers, Lane};
 use super::super::frames::{INIT_LEN, INIT_PAYLOAD_LEN, InitPayload, MAC_LEN, u32_at};
 use super::super::generation::GenerationKeys;
 use super::super::mac::{self, Challenger, CookieJar, Mac, Sealed};
-use super::super::peer::{AdmittedInit, CachedAnswer};
+use super::super::peer::{AdmittedInit, CachedAnswer, Timeliness, answer, psk};
 use super::super::remembered::InitMemory;
 use super::super::source::{Origin, Source};
-use super::super::{EndpointConfig, EndpointStats, Outgoing, frames};
+use super::super::{EndpointConfig, EndpointStats, Outgoing, SessionEvent, frames};
 use super::Endpoint;
 use crate::key::PublicKey;
 use crate::net::secure::noise::{NoiseError, Responder};
 use crate::net::secure::route::Route;
+use crate::net::secure::version::Versions;
 use crate::rt::Rng;
 
 /// Offsets of an init's parts.
@@ -225,7 +226,11 @@ impl Endpoint {
             }
         };
 
+        let Some(theirs) = Versions::from_bytes(payload.versions) else { return Err(NoiseError::Message) };
         self.gate.memory.note(init.mac1);
+        let Some(version) = self.identity.versions.common(theirs) else {
+            return self.refuse_versions(now, init, responder, &payload, theirs);
+        };
         let known = self.peer(&initiator);
         let vouched = init.has_cookie
             || match init.source.route {
@@ -249,6 +254,7 @@ impl Endpoint {
             mac1: init.mac1,
             keys: &init.keys,
             payload,
+            version,
             standing,
             vouched,
         };
@@ -259,6 +265,50 @@ impl Endpoint {
         self.peers.keep_answer(slot, CachedAnswer { mac1, init: copy, response: response.clone(), at: now });
         self.reply(init.source, Some(initiator), response);
         self.schedule.touch(slot);
+        Ok(())
+    }
+
+    /// Answers an init of a peer that has no version in common with us: the response says ours, which no outsider can say,
+    /// and there is no session. It takes no place in the table. An init that isn't newer than the last one gets silence.
+    /// So does a program that says no versions: it would take the response for a session.
+    fn refuse_versions(
+        &mut self,
+        now: Instant,
+        init: &KnownInit<'_>,
+        responder: Responder,
+        payload: &InitPayload,
+        theirs: Versions,
+    ) -> Result<(), NoiseError> {
+        let to = *responder.initiator();
+        let known = self.peers.slot_of(&to).and_then(|slot| self.peers.get_mut(slot));
+        let (newer, psk) = match known {
+            Some(peer) => {
+                let judged = peer.responder.judge(now, payload, false, |_| [0; MAC_LEN]);
+                (judged == Timeliness::Newer, psk(&peer.psk, &init.keys))
+            }
+            None => {
+                let newer = payload.timestamp > self.gate.memory.floor_of(&to);
+                (newer, psk(&None, &init.keys))
+            }
+        };
+        if !newer {
+            self.stats.stale_timestamp += 1;
+            return Ok(());
+        }
+        if self.peers.slot_of(&to).is_none() {
+            self.gate.memory.meet(&to);
+            self.gate.memory.forget(now, to, payload.timestamp);
+        }
+        self.stats.incompatible += 1;
+        if self.identity.incompatible.meet(now, to, theirs) {
+            self.outbox.event(&mut self.stats, SessionEvent::Incompatible { peer: to, theirs });
+        }
+        let Some(ours) = self.identity.response_payload().filter(|_| payload.versions != [0; 2]) else {
+            return Ok(());
+        };
+        let indices = (self.rng.next_u32(), init.sender());
+        let (response, _) = answer(responder, &psk, &ours, indices, (&init.keys, &to), &mut self.stats)?;
+        self.reply(init.source, Some(to), response);
         Ok(())
     }
 }

@@ -16,6 +16,7 @@ use crate::key::PublicKey;
 use crate::kit::wall_clock::WallClock;
 use crate::mesh::Generation;
 use crate::net::secure::noise::StaticKey;
+use crate::net::secure::version::{Incompatible, Versions};
 
 pub(in super::super) struct LocalIdentity {
     pub(in super::super) key: StaticKey,
@@ -24,7 +25,11 @@ pub(in super::super) struct LocalIdentity {
     /// The mesh's secrets, current first.
     generations: Vec<Arc<GenerationKeys>>,
     pub(in super::super) boot: u64,
-    pub(in super::super) features: u32,
+    /// What we speak above the handshake.
+    pub(in super::super) versions: Versions,
+    /// The peers met lately that speak none of these.
+    pub(in super::super) incompatible: Incompatible,
+    features: u16,
     clock: TimestampClock,
     /// What we show; nothing before we have a pass.
     shown: Option<Box<[u8; SHOWN_BYTES]>>,
@@ -42,6 +47,8 @@ impl LocalIdentity {
             prologue: config.mesh.prologue(),
             generations: Vec::new(),
             boot: config.boot,
+            versions: config.versions,
+            incompatible: Incompatible::default(),
             features: config.features,
             clock: TimestampClock::new(wall),
             shown: None,
@@ -96,12 +103,14 @@ impl LocalIdentity {
     pub(in super::super) fn init_payload(&mut self, now: Instant, challenge: Mac) -> Option<InitPayload> {
         let shown = **self.shown.as_ref()?;
         let timestamp = self.clock.next(now);
-        Some(InitPayload { timestamp, boot: self.boot, features: self.features, challenge, shown })
+        let (boot, versions, features) = (self.boot, self.versions.to_bytes(), self.features);
+        Some(InitPayload { timestamp, boot, versions, features, challenge, shown })
     }
 
     /// The payload of a response; `None` while we have nothing to show.
     pub(in super::super) fn response_payload(&self) -> Option<ResponsePayload> {
         let shown = **self.shown.as_ref()?;
-        Some(ResponsePayload { boot: self.boot, features: self.features, shown })
+        let (boot, versions, features) = (self.boot, self.versions.to_bytes(), self.features);
+        Some(ResponsePayload { boot, versions, features, shown })
     }
 }

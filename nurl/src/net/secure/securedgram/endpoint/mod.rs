@@ -35,6 +35,7 @@ use crate::authority::revocation::{Revocation, Revocations};
 use crate::key::{AllowList, PublicKey};
 use crate::mesh::Generation;
 use crate::net::secure::route::Routes;
+use crate::net::secure::version::{Version, Versions};
 use crate::rt::Rng;
 
 use gate::Gate;
@@ -112,8 +113,27 @@ impl Endpoint {
         not(any(test, feature = "internals")),
         expect(dead_code, reason = "for examples, benchmarks and scenarios")
     )]
-    pub fn session(&self, peer: &PublicKey) -> Option<(u64, u32)> {
+    pub fn session(&self, peer: &PublicKey) -> Option<(u64, u16)> {
         self.peer(peer)?.sessions.current().map(|live| (live.boot, live.features))
+    }
+
+    /// What both speak in the session with the peer, if there is one.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "no version that is spoken differs from another one")
+    )]
+    pub fn version(&self, peer: &PublicKey) -> Option<Version> {
+        self.peer(peer)?.sessions.current().map(|live| live.version)
+    }
+
+    /// The versions that we speak.
+    pub fn versions(&self) -> Versions {
+        self.identity.versions
+    }
+
+    /// The peers met lately that speak none of our versions, and what they speak.
+    pub fn incompatible(&self, now: Instant) -> impl Iterator<Item = (PublicKey, Versions)> {
+        self.identity.incompatible.list(now)
     }
 
     /// What the peer may do, if there is a session.

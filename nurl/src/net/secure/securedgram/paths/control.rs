@@ -19,6 +19,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use self::ControlError::Truncated;
 use crate::kit::reader::Reader;
+use crate::net::secure::version::Version;
 
 /// The most addresses in one candidates message, and in a rendezvous record: a host with several interfaces
 /// and both families stays below it, and the message stays far below a datagram.
@@ -31,6 +32,8 @@ const CANDIDATES: u8 = 4;
 const MOVED: u8 = 5;
 const CLOSE: u8 = 6;
 
+/// Stands where an address would.
+const NO_FAMILY: u8 = 0;
 const FAMILY_V4: u8 = 4;
 const FAMILY_V6: u8 = 6;
 
@@ -71,9 +74,6 @@ pub enum ControlError {
     /// Shorter than its fields.
     #[error("the control message ends inside its fields")]
     Truncated,
-    /// Longer than its fields.
-    #[error("bytes follow the control message")]
-    Trailing,
     /// A type that this version doesn't know; a later one may.
     #[error("unknown control type {0}")]
     UnknownType(u8),
@@ -93,6 +93,17 @@ pub fn acknowledgement(generation: u32) -> [u8; 8] {
 }
 
 impl Control {
+    /// The encoding in a session of this version: behind the fields is what the version adds. A response without an address
+    /// says so with the family 0, or what follows would begin one.
+    pub fn encode_for(&self, version: Version) -> Vec<u8> {
+        let (mut out, tail) = (self.encode(), version.path_tail());
+        if !tail.is_empty() && matches!(self, Control::Response { observed: None, .. }) {
+            out.push(NO_FAMILY);
+        }
+        out.extend_from_slice(tail);
+        out
+    }
+
     /// The encoding. Addresses beyond [`MAX_CANDIDATES`] are left out.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.encoded_len());
@@ -139,17 +150,33 @@ impl Control {
         }
     }
 
-    /// Reads one message that fills `bytes`.
+    /// Reads one message; what a later version may have put behind its fields is ignored.
     ///
     /// # Errors
     /// Why the bytes aren't a control message. The caller only counts an unknown type.
+    #[cfg(any(test, feature = "internals"))]
     pub fn decode(bytes: &[u8]) -> Result<Control, ControlError> {
+        Control::decode_grown(bytes).map(|(control, _)| control)
+    }
+
+    /// The same, with the bytes behind the fields that this version knows.
+    ///
+    /// # Errors
+    /// Those of [`decode`](Control::decode).
+    pub fn decode_grown(bytes: &[u8]) -> Result<(Control, &[u8]), ControlError> {
         let mut reader = Reader(bytes);
         let control = match reader.u8().ok_or(Truncated)? {
             CHALLENGE => Control::Challenge { data: reader.array().ok_or(Truncated)? },
             RESPONSE => Control::Response {
                 data: reader.array().ok_or(Truncated)?,
-                observed: if reader.0.is_empty() { None } else { Some(addr(&mut reader)?) },
+                observed: match reader.0.first() {
+                    None => None,
+                    Some(&NO_FAMILY) => {
+                        reader.u8();
+                        None
+                    }
+                    Some(_) => Some(addr(&mut reader)?),
+                },
             },
             KEEPALIVE => Control::Keepalive,
             CANDIDATES => {
@@ -169,7 +196,7 @@ impl Control {
             CLOSE => Control::Close,
             kind => return Err(ControlError::UnknownType(kind)),
         };
-        if reader.0.is_empty() { Ok(control) } else { Err(ControlError::Trailing) }
+        Ok((control, reader.0))
     }
 }
 
@@ -203,6 +230,7 @@ fn addr(reader: &mut Reader<'_>) -> Result<SocketAddr, ControlError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::secure::version::Versions;
     use proptest::prelude::*;
 
     fn any_addr() -> impl Strategy<Value = SocketAddr> {
@@ -237,24 +265,31 @@ mod tests {
         }
 
         #[test]
-        fn hostile_bytes_never_panic_and_have_one_encoding(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-            if let Ok(control) = Control::decode(&bytes) {
-                prop_assert_eq!(control.encode(), bytes);
+        fn hostile_bytes_never_panic_and_their_fields_have_one_encoding(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            if let Ok((control, rest)) = Control::decode_grown(&bytes) {
+                let known = &bytes[..bytes.len() - rest.len()];
+                let said = control.encode();
+                prop_assert!(known == said || known == [&said[..], &[NO_FAMILY]].concat());
             }
         }
 
         #[test]
-        fn a_cut_or_longer_message_is_refused(control in any_control(), cut in any::<prop::sample::Index>()) {
+        fn a_message_may_grow_and_not_shrink(
+            control in any_control(),
+            cut in any::<prop::sample::Index>(),
+            more in proptest::collection::vec(any::<u8>(), 0..20),
+        ) {
             let mut bytes = control.encode();
             let cut = cut.index(bytes.len());
             // A response may lack its whole address, but not a part of it.
             let without_addr = matches!(control, Control::Response { observed: Some(_), .. }) && cut == 9;
             prop_assert_eq!(Control::decode(&bytes[..cut]).err(), (!without_addr).then_some(ControlError::Truncated));
-            bytes.push(0);
-            let longer = Control::decode(&bytes).unwrap_err();
-            // After a response without an address, the added byte would begin one.
-            let begins = matches!(control, Control::Response { observed: None, .. });
-            prop_assert_eq!(longer, if begins { ControlError::UnknownFamily(0) } else { ControlError::Trailing });
+            // After a response without an address, the added bytes would begin one.
+            if matches!(control, Control::Response { observed: None, .. }) {
+                bytes.push(NO_FAMILY);
+            }
+            bytes.extend_from_slice(&more);
+            prop_assert_eq!(Control::decode_grown(&bytes), Ok((control, &more[..])));
         }
     }
 
@@ -266,6 +301,22 @@ mod tests {
         let mut bytes = bytes;
         bytes[5] = 17;
         assert_eq!(Control::decode(&bytes), Err(ControlError::TooManyCandidates(17)));
+    }
+
+    #[test]
+    fn what_a_later_version_adds_is_stepped_over_by_this_one() {
+        let later = Versions::made_up(3, 3).common(Versions::made_up(3, 3)).unwrap();
+        let addr = SocketAddr::from(([10, 0, 0, 1], 258));
+        for control in [
+            Control::Keepalive,
+            Control::Response { data: [1; 8], observed: None },
+            Control::Response { data: [1; 8], observed: Some(addr) },
+            Control::Candidates { r#gen: 1, addrs: vec![addr] },
+        ] {
+            assert_eq!(control.encode_for(Version::FIRST), control.encode());
+            let (read, rest) = (control.encode_for(later), later.path_tail());
+            assert_eq!(Control::decode_grown(&read), Ok((control, rest)));
+        }
     }
 
     #[test]

@@ -6,6 +6,8 @@ use super::super::endpoint::{EndpointOutbox, LocalIdentity, PeerSchedule};
 use super::super::indices::SessionIndices;
 use super::super::table::Slot;
 use super::super::{EndpointStats, Outgoing, SessionEvent};
+use crate::key::PublicKey;
+use crate::net::secure::version::Versions;
 use crate::rt::Rng;
 
 /// The time of the call, the peer's slot, and what all peers share.
@@ -37,6 +39,14 @@ impl PeerContext<'_> {
 
     pub(in super::super) fn event(&mut self, event: SessionEvent) {
         self.outbox.event(self.stats, event);
+    }
+
+    /// The peer has proved who it is, and speaks none of our versions.
+    pub(in super::super) fn incompatible(&mut self, peer: PublicKey, theirs: Versions) {
+        self.stats.incompatible += 1;
+        if self.identity.incompatible.meet(self.now, peer, theirs) {
+            self.event(SessionEvent::Incompatible { peer, theirs });
+        }
     }
 
     /// Draws an index that leads to the peer.

@@ -15,17 +15,23 @@ use super::super::frames::{
 use super::super::generation::GenerationKeys;
 use super::super::mac::{self, Challenger, Mac, Sealed, challenge_key};
 use super::super::source::Source;
-use super::super::{Outgoing, SessionEvent};
+use super::super::{EndpointStats, Outgoing, SessionEvent};
 use super::responder::Timeliness;
 use super::sessions::PendingConfirm;
 use super::{CONFIRM_WAIT, LiveSession, MAX_CONFIRM_WAIT, Peer, PeerContext, RETRY_AFTER, take_routes};
 use crate::authority::checker::{NotAdmitted, Standing};
-use crate::net::secure::noise::{Initiator, NoiseError, Responder};
+use crate::key::PublicKey;
+use crate::net::secure::noise::{Initiator, NoiseError, Responder, TransportKeys};
 use crate::net::secure::route::Route;
 use crate::net::secure::session::Session;
+use crate::net::secure::version::{Version, Versions};
 
 /// How long we await the confirm of a session that we answered before we begin our own handshake.
 const AWAIT_CONFIRM: Duration = Duration::from_millis(500);
+
+/// A peer that speaks none of our versions isn't tried again for so long: it has to be restarted first, and then it begins
+/// by itself.
+const INCOMPATIBLE_AGAIN: Duration = Duration::from_secs(10);
 
 /// The minimum gap between two tries on the same routes.
 const MIN_TRY_GAP: Duration = Duration::from_millis(50);
@@ -34,8 +40,14 @@ impl Peer {
     /// Begins an attempt, unless one is pending.
     pub(in super::super) fn begin(&mut self, cx: &mut PeerContext<'_>) {
         if self.initiator.attempt.is_none() {
-            self.initiator.attempt = Some(HandshakeAttempt::new(cx.now));
+            let mut attempt = HandshakeAttempt::new(cx.now);
             self.initiator.retry_at = None;
+            if let Some(until) = self.initiator.held_until(cx.now) {
+                attempt.next_at = until;
+                self.initiator.attempt = Some(attempt);
+                return cx.touch();
+            }
+            self.initiator.attempt = Some(attempt);
             self.send_try(cx);
         }
     }
@@ -70,8 +82,11 @@ impl Peer {
     /// Tries at once and restarts the schedule, because a route to the peer has just appeared.
     pub(in super::super) fn nudge(&mut self, cx: &mut PeerContext<'_>) {
         let (now, routes) = (cx.now, self.paths.routes());
+        let held = self.initiator.held_until(now).is_some();
         match &mut self.initiator.attempt {
             None => self.begin_unless_answered(cx),
+            // A route makes no difference.
+            Some(_) if held => cx.touch(),
             Some(attempt) => {
                 attempt.restart(now);
                 let just_tried =
@@ -207,7 +222,11 @@ impl Peer {
                 return;
             }
         };
-        let ResponsePayload { boot, features, shown } = ResponsePayload::decode(&payload);
+        let ResponsePayload { boot, versions, features, shown } = ResponsePayload::decode(&payload);
+        let Some(spoken) = Versions::from_bytes(versions) else {
+            cx.stats.handshake_forged += 1;
+            return;
+        };
         let standing = match cx.identity.checker.check(cx.now, &self.key, &shown) {
             Ok(standing) => standing,
             Err(reason) => {
@@ -220,12 +239,18 @@ impl Peer {
                 return;
             }
         };
+        let Some(version) = cx.identity.versions.common(spoken) else {
+            self.ss = ss;
+            cx.incompatible(self.key, spoken);
+            self.initiator.hold_until(cx.now + INCOMPATIBLE_AGAIN);
+            return self.fail(cx);
+        };
         // This try's index becomes the session's; those of the other tries are released.
         self.initiator.complete(ours);
         self.ss = ss;
         self.end_attempt(cx);
         let session = Session::new(&keys, ours, theirs, true, cx.now);
-        if self.adopt(cx, LiveSession { session, boot, features, standing }) {
+        if self.adopt(cx, LiveSession { session, boot, version, features, standing }) {
             let extra = source.relay_src.is_none_or(|src| src == self.key).then_some(source.route);
             let until = cx.now + ATTEMPT_LIFE;
             self.sessions.confirm = Some(PendingConfirm { at: cx.now, wait: CONFIRM_WAIT, extra, until });
@@ -276,29 +301,21 @@ impl Peer {
         }
         let Some(ours) = cx.identity.response_payload() else { return Ok(None) };
         let local_index = cx.allocate_index();
-        let mut response = Vec::with_capacity(RESPONSE_LEN);
-        response.push(RESPONSE);
-        response.extend_from_slice(&local_index.to_le_bytes());
-        response.extend_from_slice(&init.sender.to_le_bytes());
-        let mut responder = responder;
-        let transport = responder.respond(&psk, &ours.encode(), &mut response);
-        cx.stats.dh += responder.take_dh_count();
-        let transport = match transport {
-            Ok(transport) => transport,
+        let indices = (local_index, init.sender);
+        let answered = answer(responder, &psk, &ours, indices, (init.keys, &self.key), cx.stats);
+        let (response, transport) = match answered {
+            Ok(answered) => answered,
             Err(error) => {
                 cx.release([local_index]);
                 return Err(error);
             }
         };
-        let tag = mac::mac(&init.keys.generation.mac1_key(&self.key), &response);
-        response.extend_from_slice(&tag);
-        response.extend_from_slice(&[0; MAC_LEN]);
-        cx.stats.inits_answered += 1;
 
         let session = Session::new(&transport, local_index, init.sender, false, cx.now);
         let InitPayload { boot, features, .. } = init.payload;
-        let standing = init.standing.clone();
-        cx.release(self.sessions.keep_unconfirmed(LiveSession { session, boot, features, standing }));
+        let (version, standing) = (init.version, init.standing.clone());
+        let live = LiveSession { session, boot, version, features, standing };
+        cx.release(self.sessions.keep_unconfirmed(live));
         Ok(Some(response))
     }
 
@@ -367,6 +384,8 @@ impl Peer {
             cx.event(SessionEvent::PeerRestarted { peer: key, boot });
         }
         if adopted.is_first {
+            cx.identity.incompatible.forget(&key);
+            self.initiator.hold_until(now);
             cx.stats.established += 1;
             cx.event(SessionEvent::Established { peer: key, boot, initiator });
         } else if adopted.is_current {
@@ -408,13 +427,38 @@ pub(in super::super) struct AdmittedInit<'a> {
     /// The generation of the mesh's secret under which mac1 was made.
     pub(in super::super) keys: &'a Arc<GenerationKeys>,
     pub(in super::super) payload: InitPayload,
+    /// What both speak.
+    pub(in super::super) version: Version,
     /// What the initiator may do.
     pub(in super::super) standing: Standing,
     /// Whether its source has a voucher, so that an old timestamp may be answered.
     pub(in super::super) vouched: bool,
 }
 
+/// The response frame to an init of `to`, and the keys of its session. `indices` are ours and the initiator's.
+pub(in super::super) fn answer(
+    mut responder: Responder,
+    psk: &[u8; 32],
+    payload: &ResponsePayload,
+    indices: (u32, u32),
+    (keys, to): (&GenerationKeys, &PublicKey),
+    stats: &mut EndpointStats,
+) -> Result<(Vec<u8>, TransportKeys), NoiseError> {
+    let mut response = Vec::with_capacity(RESPONSE_LEN);
+    response.push(RESPONSE);
+    response.extend_from_slice(&indices.0.to_le_bytes());
+    response.extend_from_slice(&indices.1.to_le_bytes());
+    let transport = responder.respond(psk, &payload.encode(), &mut response);
+    stats.dh += responder.take_dh_count();
+    let transport = transport?;
+    let tag = mac::mac(&keys.generation.mac1_key(to), &response);
+    response.extend_from_slice(&tag);
+    response.extend_from_slice(&[0; MAC_LEN]);
+    stats.inits_answered += 1;
+    Ok((response, transport))
+}
+
 /// The pre-shared key of a handshake: the peer's own, or the mesh's.
-fn psk(own: &Option<Zeroizing<[u8; 32]>>, keys: &GenerationKeys) -> Zeroizing<[u8; 32]> {
+pub(in super::super) fn psk(own: &Option<Zeroizing<[u8; 32]>>, keys: &GenerationKeys) -> Zeroizing<[u8; 32]> {
     own.clone().unwrap_or_else(|| keys.generation.psk.clone())
 }

@@ -16,6 +16,8 @@ pub(in super::super) struct PeerInitiator {
     pub(in super::super) attempt: Option<HandshakeAttempt>,
     /// When an attempt begins by itself.
     pub(in super::super) retry_at: Option<Instant>,
+    /// An attempt that begins before this time sends nothing until then.
+    held_until: Option<Instant>,
     cookies: Vec<(Route, Mac, Instant)>,
 }
 
@@ -35,6 +37,16 @@ impl PeerInitiator {
     /// Takes the retry, if it is due.
     pub(super) fn take_retry(&mut self, now: Instant) -> bool {
         self.retry_at.take_if(|at| *at <= now).is_some()
+    }
+
+    /// Attempts send nothing until then.
+    pub(super) fn hold_until(&mut self, until: Instant) {
+        self.held_until = Some(until);
+    }
+
+    /// Until when an attempt that begins now waits, if it does.
+    pub(super) fn held_until(&self, now: Instant) -> Option<Instant> {
+        self.held_until.filter(|until| now < *until)
     }
 
     /// The cookie for inits on `route`, if it is still valid.

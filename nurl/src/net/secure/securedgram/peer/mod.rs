@@ -31,12 +31,12 @@ use crate::net::secure::route::{Route, Routes};
 use crate::net::secure::session::{HEADER_LEN, OVERHEAD, OpenError, Opened, REKEY_AFTER};
 
 pub(super) use context::PeerContext;
-pub(super) use handshake::AdmittedInit;
+pub(super) use handshake::{AdmittedInit, answer, psk};
 pub use initiator::MAX_COOKIES;
 use initiator::PeerInitiator;
 pub use responder::ANSWER_LIFE;
-pub(super) use responder::CachedAnswer;
 use responder::PeerResponder;
+pub(super) use responder::{CachedAnswer, Timeliness};
 pub(super) use sessions::LiveSession;
 use sessions::PeerSessions;
 pub use sessions::{
@@ -253,7 +253,7 @@ impl Peer {
         out: &mut Vec<u8>,
     ) -> Option<Outgoing> {
         let live = self.sessions.current.as_mut()?;
-        live.session.seal(cx.now, &[channel::CONTROL], &control.encode(), out).ok()?;
+        live.session.seal(cx.now, &[channel::CONTROL], &control.encode_for(live.version), out).ok()?;
         cx.stats.frames_sealed += 1;
         Some(Outgoing::to(self.key, route))
     }
@@ -323,7 +323,9 @@ impl Peer {
                 None
             }
             Some(channel::CONTROL) => {
-                match Control::decode(&datagram[body]) {
+                let read = Control::decode_grown(&datagram[body]);
+                cx.stats.grown_control += u64::from(matches!(&read, Ok((_, rest)) if !rest.is_empty()));
+                match read.map(|(control, _)| control) {
                     // A late close on an earlier session is obsolete.
                     Ok(Control::Close) if !on_current => {}
                     Ok(Control::Close) => {

@@ -155,6 +155,7 @@ mod tests {
             let payload = InitPayload {
                 timestamp: [timestamp; 12],
                 boot: 0,
+                versions: [0; 2],
                 features: 0,
                 challenge: [challenge; 16],
                 shown: [0; SHOWN_BYTES],
@@ -195,6 +196,7 @@ mod tests {
             let payload = InitPayload {
                 timestamp: [timestamp; 12],
                 boot,
+                versions: [0; 2],
                 features: 0,
                 challenge: [challenge; 16],
                 shown: [0; SHOWN_BYTES],

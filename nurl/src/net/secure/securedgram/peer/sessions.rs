@@ -10,6 +10,7 @@ use super::super::attempt::MAX_PENDING;
 use crate::authority::checker::Standing;
 use crate::net::secure::route::Route;
 use crate::net::secure::session::{Leg, OpenError, Opened, REJECT_AFTER, REKEY_AFTER, Session};
+use crate::net::secure::version::Version;
 
 /// Sessions answered and not yet confirmed: as many as the tries that an initiator keeps.
 pub const MAX_UNCONFIRMED: usize = MAX_PENDING;
@@ -41,7 +42,9 @@ pub const MAX_CONFIRM_WAIT: Duration = Duration::from_secs(5);
 pub(in super::super) struct LiveSession {
     pub(in super::super) session: Session,
     pub(in super::super) boot: u64,
-    pub(in super::super) features: u32,
+    /// What both speak in this session.
+    pub(in super::super) version: Version,
+    pub(in super::super) features: u16,
     /// What the peer may do.
     pub(in super::super) standing: Standing,
 }
@@ -357,7 +360,7 @@ mod tests {
     fn live(index: u32, initiator: bool, boot: u64, now: Instant) -> LiveSession {
         let keys = TransportKeys::from_bytes(Backend::DEFAULT, [1; 32], [2; 32]);
         let session = Session::new(&keys, index, 0, initiator, now);
-        LiveSession { session, boot, features: 0, standing: Standing::for_tests() }
+        LiveSession { session, boot, version: Version::FIRST, features: 0, standing: Standing::for_tests() }
     }
 
     #[expect(clippy::disallowed_methods, reason = "any instant will do as the beginning of a test's time")]

@@ -34,6 +34,18 @@ pub(super) fn init_by(
     init_showing(world, key, timestamp, challenge, &shown)
 }
 
+/// The same with these versions.
+pub(super) fn init_saying(
+    world: &World,
+    key: &SecretKey,
+    timestamp: u8,
+    challenge: [u8; 16],
+    versions: [u8; 2],
+) -> (Initiator, Vec<u8>) {
+    let shown = authority().mint(key.public(), Level::Worker, UNIX.as_secs() as u32);
+    init_of(world, key, timestamp, challenge, (&shown, versions))
+}
+
 /// The same with this standing.
 fn init_showing(
     world: &World,
@@ -42,11 +54,22 @@ fn init_showing(
     challenge: [u8; 16],
     shown: &Credential,
 ) -> (Initiator, Vec<u8>) {
+    init_of(world, key, timestamp, challenge, (shown, [2; 2]))
+}
+
+fn init_of(
+    world: &World,
+    key: &SecretKey,
+    timestamp: u8,
+    challenge: [u8; 16],
+    (shown, versions): (&Credential, [u8; 2]),
+) -> (Initiator, Vec<u8>) {
     let shown = shown.show();
     let key = StaticKey::new(Backend::DEFAULT, key).unwrap();
     let to = world.nodes[1].key;
     let payload =
-        frames::InitPayload { timestamp: [timestamp; 12], boot: 99, features: 0, challenge, shown }.encode();
+        frames::InitPayload { timestamp: [timestamp; 12], boot: 99, versions, features: 0, challenge, shown }
+            .encode();
     let mut frame = vec![frames::INIT, 9, 9, 9, 9];
     let prologue = ticket().mesh.prologue();
     let noise = Initiator::start(&key, &to, None, &prologue, [timestamp; 32], &payload, &mut frame).unwrap();

@@ -5,4 +5,5 @@ mod legs;
 mod life;
 mod loss;
 mod replay;
+mod versions;
 mod world;

@@ -103,7 +103,8 @@ impl World {
         world
     }
 
-    fn strangers(configs: Vec<EndpointConfig>, seed: u64) -> World {
+    /// Nodes that know nobody.
+    pub(super) fn strangers(configs: Vec<EndpointConfig>, seed: u64) -> World {
         let now = instant();
         let node = |(at, config): (usize, EndpointConfig)| {
             let rng = Rng::seed_from_u64(seed * 7919 + at as u64);
