@@ -19,6 +19,7 @@ use crate::net::reach::hub::core::{Hub, Output};
 use crate::net::reach::hub::limits::HubLimits;
 use crate::net::reach::relay::frame::VERSION;
 use crate::net::reach::relay::{ClientId, CloseReason, Frame, Roles};
+use crate::net::secure::version::Versions;
 use crate::rt::Rng;
 
 const UNIX: Duration = Duration::from_secs(1_800_000_000);
@@ -60,7 +61,16 @@ impl Bench {
         let id = self.connect(n);
         let shown = authority().mint(key(n), level, TIME).show();
         let namespace = authority().mesh().namespace();
-        self.say(id, &Frame::Register { version: VERSION, namespace, boot: 0, shown: &shown });
+        self.say(
+            id,
+            &Frame::Register {
+                version: VERSION,
+                namespace,
+                boot: 0,
+                shown: &shown,
+                versions: Versions::SPOKEN,
+            },
+        );
         self.say(id, &Frame::Issues);
         assert_eq!(self.kinds(id), [0x02]);
         id
@@ -150,7 +160,10 @@ fn a_newcomers_request_reaches_an_issuer_as_it_came_and_its_pass_comes_back() {
     bench.pass(Duration::from_secs(3));
     let namespace = authority().mesh().namespace();
     let shown = crate::authority::credential::Credential::new(pass).show();
-    bench.say(newcomer, &Frame::Register { version: VERSION, namespace, boot: 0, shown: &shown });
+    bench.say(
+        newcomer,
+        &Frame::Register { version: VERSION, namespace, boot: 0, shown: &shown, versions: Versions::SPOKEN },
+    );
     assert_eq!(bench.kinds(newcomer), [0x02]);
     let stats = bench.hub.stats().hub;
     assert_eq!((stats.handed, stats.issued, stats.not_issued), (1, 1, 1));
