@@ -1,6 +1,6 @@
 //! The authority's key in a file: as it is, or sealed by a passphrase.
 //!
-//! A file is one line of text. `nurlsecret1…` is the key itself, as any secret key is kept. `nurlsealed1…` is a sealed one,
+//! A file is one line of text. `nurl-secret-1…` is the key itself, as any secret key is kept. `nurlsealed1…` is a sealed one,
 //! bech32m of:
 //!
 //! | bytes | |

@@ -251,6 +251,11 @@ impl Node {
         self.0.key
     }
 
+    /// The mesh.
+    pub fn mesh(&self) -> MeshId {
+        self.0.mesh
+    }
+
     /// The UDP addresses bound.
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.0.local_addrs

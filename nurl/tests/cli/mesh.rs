@@ -169,7 +169,7 @@ fn a_passphrase_seals_the_authoritys_key_and_a_wrong_one_does_nothing() {
         .succeeded();
     by(&["--passphrase-file", &right], b"").failed(10, &["wrong passphrase"]);
     changed(&["--passphrase-file", "-", "--remove"], b"staple").succeeded();
-    assert!(file().starts_with("nurlsecret1"));
+    assert!(file().starts_with("nurl-secret-1"));
     by(&[], b"").succeeded();
     changed(&["--new-passphrase-file", &right], b"").succeeded();
     by(&["--passphrase-file", &right], b"").succeeded();

@@ -128,7 +128,13 @@ impl Cluster {
         let zone = self.zones[self.peers.len() % self.zones.len()];
         let credential = self.credential_in(&key.public(), role, zone, timing.issued_ago);
         let ticket = self.ticket.clone();
-        self.add_with(name, (net, role), &key, (Standing::Pass(credential), &ticket), timing.clock_ms)
+        self.add_with(
+            name,
+            (net, role),
+            &key,
+            (Standing::Pass(Box::new(credential)), &ticket),
+            timing.clock_ms,
+        )
     }
 
     /// Starts a further node now that has the authority's key, and issues passes.

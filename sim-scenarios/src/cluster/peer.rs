@@ -46,7 +46,7 @@ pub(crate) type Configure = Arc<dyn Fn(Builder, &Setup) -> Builder + Send + Sync
 #[derive(Clone)]
 pub enum Standing {
     /// By a pass that was made before.
-    Pass(Credential),
+    Pass(Box<Credential>),
     /// By the invitation of its ticket.
     Invited,
     /// By the authority's key: it issues passes.
@@ -116,7 +116,7 @@ impl Peer {
                     move |_: JobContext, payload: Bytes| slow_echo(by.clone(), record.clone(), payload);
                 let builder = Node::builder(ticket).key(key).role(setup.role).handler("slow", slow);
                 let builder = match standing {
-                    Standing::Pass(credential) => builder.credential(credential),
+                    Standing::Pass(credential) => builder.credential(*credential),
                     Standing::Invited => builder,
                     Standing::Issuer(authority) => builder.issuer(authority),
                 };

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nurl::events::{NodeEvent, ReachedIssuer};
+use nurl::hub::MeshId;
 use nurl::pass::{Credential, Level, Pass, Slip};
 use nurl::rt::{self, disk, task, time};
 use nurl::{Builder, Node, SecretKey, Ticket};
@@ -46,7 +47,7 @@ impl Identity {
 
     /// The first worker's identity on this machine that no other process uses.
     pub(crate) fn of_worker(home: Option<&Path>, ticket: &Ticket) -> Result<Identity, Failure> {
-        let mesh = mesh_folder(home, ticket)?;
+        let mesh = mesh_folder(home, &ticket.mesh)?;
         for number in 1..=MAX_WORKERS {
             let folder = mesh.join(format!("worker-{number}"));
             make(&folder)?;
@@ -62,7 +63,7 @@ impl Identity {
     /// The issuer's identity on this machine. A copy of the authority's folder has another one elsewhere, so that two
     /// issuers don't replace each other at a hub.
     pub(crate) fn of_issuer(home: Option<&Path>, ticket: &Ticket) -> Result<Identity, Failure> {
-        let folder = mesh_folder(home, ticket)?.join("issuer");
+        let folder = mesh_folder(home, &ticket.mesh)?.join("issuer");
         make(&folder)?;
         let Some(lock) = try_lock(&folder)? else {
             let message = "this machine issues the mesh's passes already: stop the other `nurl mesh serve`";
@@ -127,7 +128,7 @@ impl Identity {
 
 /// Every identity that this machine has for a mesh: the person's, made if there is none, and the workers'.
 pub(crate) fn identities(home: Option<&Path>, ticket: &Ticket) -> Result<Vec<Identity>, Failure> {
-    let mesh = mesh_folder(home, ticket)?;
+    let mesh = mesh_folder(home, &ticket.mesh)?;
     let client = mesh.join("client");
     make(&client)?;
     let workers = (1..=MAX_WORKERS).map(|number| mesh.join(format!("worker-{number}")));
@@ -138,8 +139,8 @@ pub(crate) fn identities(home: Option<&Path>, ticket: &Ticket) -> Result<Vec<Ide
 }
 
 /// The issuer from which this machine's commands had their last pass.
-pub(crate) fn last_issuer(home: Option<&Path>, ticket: &Ticket) -> Option<ReachedIssuer> {
-    let pass_file = mesh_folder(home, ticket).ok()?.join("client").join("pass");
+pub(crate) fn last_issuer(home: Option<&Path>, mesh: &MeshId) -> Option<ReachedIssuer> {
+    let pass_file = mesh_folder(home, mesh).ok()?.join("client").join("pass");
     let bytes = disk::read(&issuer_file(&pass_file), MAX_PASS_FILE_BYTES).ok()?;
     reached(std::str::from_utf8(&bytes).ok()?)
 }
@@ -168,7 +169,7 @@ pub(crate) async fn of_command(
     ticket: &Ticket,
     limit: Duration,
 ) -> Result<(SecretKey, Option<Credential>, Option<Identity>), Failure> {
-    let folder = mesh_folder(home, ticket)?.join("client");
+    let folder = mesh_folder(home, &ticket.mesh)?.join("client");
     make(&folder)?;
     let begun = time::now();
     loop {
@@ -202,7 +203,7 @@ fn load(file: &Path, ticket: &Ticket, key: &SecretKey) -> Option<Pass> {
 }
 
 /// The folder of this machine's standing in a mesh.
-fn mesh_folder(home: Option<&Path>, ticket: &Ticket) -> Result<PathBuf, Failure> {
+fn mesh_folder(home: Option<&Path>, mesh: &MeshId) -> Result<PathBuf, Failure> {
     let home = match home {
         Some(home) => home.to_owned(),
         None => default_home().ok_or_else(|| {
@@ -210,7 +211,7 @@ fn mesh_folder(home: Option<&Path>, ticket: &Ticket) -> Result<PathBuf, Failure>
             Failure::new(Code::Usage, message)
         })?,
     };
-    let mesh = ticket.mesh.to_string();
+    let mesh = mesh.to_string();
     Ok(home.join(&mesh[..16]))
 }
 

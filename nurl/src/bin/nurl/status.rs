@@ -7,7 +7,7 @@ use nurl::rt::time;
 use nurl::{Node, PublicKey};
 
 use crate::args::{MeshArgs, PingArgs, StatusArgs};
-use crate::client::{LOOK_EVERY, observer, ticket, until_interrupted};
+use crate::client::{LOOK_EVERY, observer, until_interrupted};
 use crate::event::{Line, StatusHub, StatusIncompatible, StatusIssuer, StatusMember, StatusSelf};
 use crate::identity::last_issuer;
 use crate::out::{Code, Failure, Out, shown};
@@ -50,7 +50,7 @@ async fn show(node: &Node, mesh: &MeshArgs, out: Out<'_>) -> Result<(), Failure>
     let mut status = node.status().await?;
     // A command seldom needs a pass of its own: an earlier one had it.
     if status.issuer.is_none() {
-        status.issuer = last_issuer(mesh.home.as_deref(), &ticket(&mesh.mesh)?);
+        status.issuer = last_issuer(mesh.home.as_deref(), &node.mesh());
     }
     let ms = |rtt: Duration| (rtt.as_secs_f64() * 1e5).round() / 100.0;
     let line = Line::Status {
