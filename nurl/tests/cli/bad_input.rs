@@ -30,9 +30,11 @@ fn a_text_that_is_no_ticket_is_a_usage_error() {
 #[test]
 fn a_ticket_of_the_first_version_is_refused_in_one_line_that_says_what_to_do() {
     let old = "nurlmesh1qyqqzqsrqszsvpcgpy9qkrqdpc83qygjzv2p29shrqv35xcur50p7gppyg3jgffxyu5zj23t9skjutesxyerxdp4xcmnswf68v7r603lgpq5ys6yg4rywjzfff95cn2wfag9z5jn2324v46ct9d9khzate0kqp7ygaq";
-    for args in
-        [&["status", "--mesh", old][..], &["worker", "--mesh", old], &["submit", "--mesh", old, "echo"]]
-    {
+    for args in [
+        &["status", "--mesh", old][..],
+        &["worker", "--mesh", old],
+        &["submit", "--mesh", old, "--kind", "echo"],
+    ] {
         let output =
             Command::new(env!("CARGO_BIN_EXE_nurl")).args(args).env("NURL_HOME", HOME).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();

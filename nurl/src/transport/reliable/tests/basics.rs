@@ -32,6 +32,52 @@ fn what_was_queued_before_the_session_goes_out_when_it_is_up() {
     assert_eq!(out.len(), DATAGRAM_BYTES);
 }
 
+/// The number of QUIC packets in a datagram whose packets all have long headers but perhaps the last (RFC 9000 §17.2).
+fn packets(mut datagram: &[u8]) -> usize {
+    let number = |bytes: &mut &[u8]| {
+        let (first, len) = (bytes[0], 1 << (bytes[0] >> 6));
+        let value =
+            bytes[1..len].iter().fold(usize::from(first & 0x3f), |n, byte| n << 8 | usize::from(*byte));
+        *bytes = &bytes[len..];
+        value
+    };
+    let mut count = 0;
+    while !datagram.is_empty() {
+        count += 1;
+        let kind = datagram[0];
+        if kind & 0x80 == 0 {
+            return count;
+        }
+        let mut rest = &datagram[5..];
+        for _ in 0..2 {
+            rest = &rest[1 + usize::from(rest[0])..];
+        }
+        if kind & 0x30 == 0 {
+            assert_eq!(number(&mut rest), 0, "no token");
+        }
+        let len = number(&mut rest);
+        datagram = &rest[len..];
+    }
+    count
+}
+
+#[test]
+fn a_servers_first_datagram_has_an_initial_and_a_handshake_packet() {
+    let (now, config) = (crate::rt::time::now(), ReliableConfig::default);
+    let mut client = Reliable::new(config(), key(1), 1, now, Rng::from_seed([1; 32]));
+    let mut server = Reliable::new(config(), key(2), 2, now, Rng::from_seed([2; 32]));
+    client.on_established(now, key(2), 2);
+    server.on_established(now, key(1), 1);
+    client.send(now, key(2), Priority::Job, 1, Bytes::from_static(b"early")).unwrap();
+    let (mut asked, mut answered) = (Vec::new(), Vec::new());
+    assert_eq!(client.poll_transmit(now, &mut asked), Some((key(2), None)));
+    assert_eq!(packets(&asked), 1);
+    server.handle_datagram(now, key(1), &asked);
+    let (_, size) = server.poll_transmit(now, &mut answered).expect("the server answers");
+    let first = &answered[..size.unwrap_or(answered.len())];
+    assert!(packets(first) >= 2, "coalesced as RFC 9000 §12.2 says");
+}
+
 #[test]
 fn sixteen_mebibytes_survive_ten_percent_loss() {
     let mut net = Net::pair(2);

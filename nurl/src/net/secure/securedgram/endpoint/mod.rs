@@ -35,7 +35,7 @@ use crate::authority::revocation::{Revocation, Revocations};
 use crate::key::{AllowList, PublicKey};
 use crate::mesh::Generation;
 use crate::net::secure::route::Routes;
-use crate::net::secure::version::{Version, Versions};
+use crate::net::secure::version::Versions;
 use crate::rt::Rng;
 
 use gate::Gate;
@@ -115,15 +115,6 @@ impl Endpoint {
     )]
     pub fn session(&self, peer: &PublicKey) -> Option<(u64, u16)> {
         self.peer(peer)?.sessions.current().map(|live| (live.boot, live.features))
-    }
-
-    /// What both speak in the session with the peer, if there is one.
-    #[cfg_attr(
-        not(any(test, feature = "internals")),
-        expect(dead_code, reason = "no version that is spoken differs from another one")
-    )]
-    pub fn version(&self, peer: &PublicKey) -> Option<Version> {
-        self.peer(peer)?.sessions.current().map(|live| live.version)
     }
 
     /// The versions that we speak.
@@ -633,6 +624,11 @@ impl Endpoint {
         self.peer(peer)
             .and_then(|peer| peer.sessions.current())
             .is_some_and(|live| live.session.is_initiator())
+    }
+
+    /// What both speak in the session with the peer, if there is one.
+    pub(super) fn version(&self, peer: &PublicKey) -> Option<crate::net::secure::version::Version> {
+        self.peer(peer)?.sessions.current().map(|live| live.version)
     }
 
     /// Every index that leads to a session or a try.
