@@ -7,7 +7,7 @@
 use crate::seed::subseed;
 use crate::wire::pcap::Pcap;
 use crate::world::World;
-use crate::world::logs::Logs;
+use crate::world::logs::{Logs, keep_audible};
 use crate::world::panics::{CatchPanic, note_panic_locations, panic_message, panicked_at};
 use crate::world::process;
 use crate::world::property::{Violation, check_all};
@@ -219,6 +219,7 @@ impl Run {
             sim.record.trace.watch(watch);
         }
         drop(sim::replace(Some(Box::new(sim))));
+        keep_audible();
         // Everything of a run is on this thread.
         let targets = self.watching.logs;
         let _logs = (!targets.is_empty()).then(|| tracing::subscriber::set_default(Logs { targets }));

@@ -4,10 +4,12 @@
 //! writes no record of the trace.
 
 use std::fmt::{self, Write as _};
+use std::sync::LazyLock;
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Level, Metadata, Subscriber};
+use tracing::subscriber::Interest;
+use tracing::{Dispatch, Event, Level, Metadata, Subscriber};
 
 use super::sim;
 
@@ -17,7 +19,23 @@ pub(crate) struct Logs {
     pub(crate) targets: &'static [&'static str],
 }
 
+/// `tracing` keeps, for the whole process, that a line interests nobody, if it was said first on a thread without a
+/// subscriber while there was one subscriber at most. Two that nobody uses, and that are interested in some lines of
+/// every target, prevent that.
+static INTERESTED: LazyLock<[Dispatch; 2]> =
+    LazyLock::new(|| std::array::from_fn(|_| Dispatch::new(Logs { targets: &[""] })));
+
+/// Makes what one run's programs say audible for the watchers of others. Each run calls this before it begins.
+pub(crate) fn keep_audible() {
+    LazyLock::force(&INTERESTED);
+}
+
 impl Subscriber for Logs {
+    /// Another watcher may want what this one doesn't.
+    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
+        Interest::sometimes()
+    }
+
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.is_event()
             && *metadata.level() <= Level::DEBUG
