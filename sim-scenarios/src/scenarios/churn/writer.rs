@@ -9,7 +9,7 @@ use chaos::world::World;
 use rand_core::Rng as _;
 
 use super::ledger::Ledger;
-use crate::cluster::{Peer, secret};
+use crate::cluster::{Deadline, Peer, secret};
 use crate::lock::lock;
 
 const NAMESAKE: &str = "a set with a counter's name is an object of its own";
@@ -21,6 +21,9 @@ pub(super) const REGISTER: &str = "register";
 
 /// The longest time between two writes of a node, in milliseconds.
 const PACE_MS: u64 = 1_000;
+
+/// By then a key whose owner has restarted has owners that answer: a session, a table, an exchange of their copies.
+const OWNED: Duration = Duration::from_secs(10);
 
 /// One node's application.
 pub(super) struct Writer {
@@ -103,12 +106,24 @@ impl Writer {
         }
     }
 
-    /// Writes a set under the counter's name. The copies and readings of the counter are compared afterwards.
+    /// Writes a set under the counter's name, again while an owner that restarts leaves a write's fate open. The copies and
+    /// readings of the counter are compared afterwards.
     pub(super) async fn write_namesake(&mut self) -> Result<(), Violation> {
-        let node = self.peer.node(&self.world).await;
-        let by = |error: nurl::Error| Violation::safety(NAMESAKE, format!("{}: {error}", self.peer.name));
-        node.set(COUNTER).insert(b"a namesake").await.map_err(by)?;
-        match node.set(COUNTER).members().await.map_err(by)?.as_slice() {
+        let set = self.peer.node(&self.world).await.set(COUNTER);
+        let deadline = Deadline::new(self.world, NAMESAKE, OWNED);
+        let members = loop {
+            let read = async {
+                set.insert(b"a namesake").await?;
+                set.members().await
+            };
+            match read.await {
+                Ok(members) => break members,
+                Err(error) => {
+                    _ = deadline.still_missing(vec![format!("{}: {error}", self.peer.name)]).await?
+                }
+            }
+        };
+        match members.as_slice() {
             [only] if only == b"a namesake" => Ok(()),
             others => Err(Violation::safety(NAMESAKE, format!("{} reads {others:?}", self.peer.name))),
         }
