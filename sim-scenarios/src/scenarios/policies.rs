@@ -91,21 +91,16 @@ async fn run(trial: Trial) -> RunResult {
     let attack = Attack { world, cluster: &cluster, eve, mallory, member: member.clone() };
     for number in 0..TRIES {
         attack.strike(number).await;
-        if number % 8 == 0 {
-            honest(&cluster, &member, &observer, number).await?;
-        }
+        let served = match number % 8 {
+            0 => honest(&cluster, &member, &observer, number).await,
+            _ => Ok(()),
+        };
+        // What a handler saw comes before what anybody was told of it.
         kept_out(&cluster)?;
+        served?;
     }
     attack.control().await?;
     kept_out(&cluster)?;
-    let by = |job: &str| cluster.witness.runs().into_iter().find(|run| run.job == job).map(|run| run.by);
-    let permitted = cluster.peers[2].name.clone();
-    if by("uneven of the observer 0").is_some_and(|by| by != permitted) {
-        return Err(Violation::safety(
-            KEPT_OUT,
-            "a worker for members alone ran an observer's job".to_owned(),
-        ));
-    }
     let state = "the guarded kind ran for the member alone, the uneven one for the observer too\n".to_owned();
     Ok(Passed { state, notes: String::new() })
 }
@@ -113,9 +108,15 @@ async fn run(trial: Trial) -> RunResult {
 /// The names of the insider's guarded jobs begin so.
 const FORBIDDEN: &str = "forbidden";
 
+/// The jobs of the uneven kind that the observer submits begin so; one worker permits them.
+const UNEVEN_OF_THE_OBSERVER: &str = "uneven of the observer";
+
 fn kept_out(cluster: &Cluster) -> Result<(), Violation> {
-    let runs = cluster.witness.runs();
-    match runs.iter().find(|run| run.job.starts_with(FORBIDDEN)) {
+    let (runs, permits) = (cluster.witness.runs(), &cluster.peers[2].name);
+    let wrong = |job: &str, by: &String| {
+        job.starts_with(FORBIDDEN) || (job.starts_with(UNEVEN_OF_THE_OBSERVER) && by != permits)
+    };
+    match runs.iter().find(|run| wrong(&run.job, &run.by)) {
         None => Ok(()),
         Some(run) => Err(Violation::safety(KEPT_OUT, format!("{} ran {}", run.by, run.job))),
     }
