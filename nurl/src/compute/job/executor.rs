@@ -863,6 +863,12 @@ impl Executor {
         self.listeners.heard(now, peer);
     }
 
+    /// Notes that a message to `peer` was not delivered.
+    pub(super) fn on_send_failed(&mut self, shared: &mut SharedContext, now: Instant, peer: PublicKey) {
+        self.listeners.unreached(now, peer);
+        self.on_peer_down(shared, peer);
+    }
+
     /// Sends beats to every submitter, and sets the tick for the next ones.
     pub(super) fn beat(&mut self, shared: &mut SharedContext, replica: &mut Replica, now: Instant) {
         let mut by_submitter: BTreeMap<PublicKey, Signs> = BTreeMap::new();

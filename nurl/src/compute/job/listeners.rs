@@ -2,13 +2,14 @@
 //!
 //! No failure detector watches a client that comes and goes, and a message to it waits in the transport for ever.
 //! Each beat would cost a handshake for as long as the task lives. So every third beat asks for an answer. A
-//! submitter that doesn't answer gets beats at growing intervals, and after [`DEAF_AFTER`] none. Its tasks run on,
-//! and their outcomes stay with the keys' owners. Any message from it makes it a listener again.
+//! submitter that doesn't answer, or whom a message didn't reach, gets beats at growing intervals, and after
+//! [`DEAF_AFTER`] none. Its tasks run on, and their outcomes stay with the keys' owners. Any message from it makes it a
+//! listener again.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::options::{BEATS_PER_QUESTION, DEAF_AFTER, QUIET_AFTER};
+use super::options::{BEATS_PER_QUESTION, DEAF_AFTER, QUIET_AFTER, UNREACHED_FOR};
 use crate::key::PublicKey;
 
 /// The kind of the next beat to a submitter.
@@ -28,8 +29,10 @@ pub(super) enum Turn {
 struct Listener {
     heard: Instant,
     beats: u32,
-    /// The earliest time of the next beat, once the submitter is quiet.
+    /// The earliest time of the next beat, once the submitter is quiet or a message hasn't reached it.
     next: Instant,
+    /// The gap after the next message that doesn't reach it.
+    gap: Duration,
 }
 
 /// The submitters that get beats: at most as many as wait for tasks and outcomes here, which are bounded.
@@ -43,22 +46,37 @@ impl Listeners {
     pub(super) fn heard(&mut self, now: Instant, peer: PublicKey) {
         if let Some(listener) = self.by_key.get_mut(&peer) {
             listener.heard = now;
+            listener.next = now;
+            listener.gap = UNREACHED_FOR;
+        }
+    }
+
+    /// Notes that a message didn't reach `peer`: it was called, and didn't answer in time.
+    pub(super) fn unreached(&mut self, now: Instant, peer: PublicKey) {
+        if let Some(listener) = self.by_key.get_mut(&peer) {
+            listener.next = listener.next.max(now + listener.gap);
+            listener.gap = (listener.gap * 2).min(DEAF_AFTER);
         }
     }
 
     /// Decides about the beat to `peer` at a tick. The caller sends a beat that is granted.
     pub(super) fn turn(&mut self, now: Instant, peer: PublicKey) -> Turn {
-        let listener = self.by_key.entry(peer).or_insert(Listener { heard: now, beats: 0, next: now });
+        let listener = self.by_key.entry(peer).or_insert(Listener {
+            heard: now,
+            beats: 0,
+            next: now,
+            gap: UNREACHED_FOR,
+        });
         let quiet = now.saturating_duration_since(listener.heard);
         if quiet >= DEAF_AFTER {
             return Turn::Deaf;
         }
+        if now < listener.next {
+            return Turn::Skip;
+        }
         if quiet < QUIET_AFTER {
             listener.beats += 1;
             return if listener.beats % BEATS_PER_QUESTION == 1 { Turn::Ask } else { Turn::Beat };
-        }
-        if now < listener.next {
-            return Turn::Skip;
         }
         // The gap doubles because the silence has doubled.
         listener.next = now + quiet;
@@ -114,6 +132,26 @@ mod tests {
                 listeners.heard(now, PEER);
             }
         }
+    }
+
+    #[test]
+    fn one_that_no_message_reaches_is_called_at_doubling_intervals_until_it_is_heard() {
+        let begin = Instant::now();
+        let at = |second| begin + Duration::from_secs(second);
+        let mut listeners = Listeners::default();
+        let mut called = Vec::new();
+        for second in 0..40 {
+            if listeners.turn(at(second), PEER) != Turn::Skip {
+                called.push(second);
+                listeners.unreached(at(second), PEER);
+            }
+        }
+        assert_eq!(called, [0, 2, 6, 14, 30]);
+        listeners.heard(at(40), PEER);
+        assert_ne!(listeners.turn(at(40), PEER), Turn::Skip);
+        listeners.unreached(at(40), PEER);
+        assert_eq!(listeners.turn(at(41), PEER), Turn::Skip);
+        assert_ne!(listeners.turn(at(42), PEER), Turn::Skip, "a gap begins anew");
     }
 
     #[test]

@@ -264,7 +264,7 @@ impl Jobs {
     fn after_failed_sends(&mut self, now: Instant) {
         for peer in self.shared.peers.take_failed() {
             self.submitter.on_send_failed(&mut self.shared, now, peer);
-            self.executor.on_peer_down(&mut self.shared, peer);
+            self.executor.on_send_failed(&mut self.shared, now, peer);
             self.replica.on_send_failed(&mut self.shared, now, peer);
         }
     }

@@ -68,6 +68,9 @@ pub const MAX_KINDS: usize = 64;
 pub const MAX_WAITERS: usize = 4;
 /// Executor: limit on the owners and executors that are asked before a re-submitted task is run.
 pub const MAX_ASKED: usize = 8;
+/// Executor: a submitter whom a message hasn't reached gets no beat for this long, and each further time for twice as long,
+/// until it is heard. Calls to clients that are gone would fill the transport's table at each tick.
+pub const UNREACHED_FOR: Duration = Duration::from_secs(2);
 /// Executor: one of this many beats asks the submitter for an answer. With fewer questions, less time would remain
 /// between the first missing answer and [`QUIET_AFTER`].
 pub const BEATS_PER_QUESTION: u32 = 3;

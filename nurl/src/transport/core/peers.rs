@@ -22,9 +22,10 @@ use crate::transport::Gauge;
 /// packet in it, ends within this time. With a shorter time, clients that arrive at the same moment evict each other.
 pub(super) const QUIET: Duration = Duration::from_secs(2);
 
-/// A stranger that we call, such as a client whose result is due, has this long to answer before it makes room for a
-/// newcomer: time for the first tries of its handshake. A call that ends so is made again later. Without this, calls to
-/// clients that are gone, repeated for their tasks' lives, keep newcomers out.
+/// A stranger that we call, such as a client whose result is due, has this long to answer before it makes room for another
+/// call: time for the first tries of its handshake. A call that ends so is made again later. Who has come to us and shown
+/// its pass doesn't wait so long for the place of one that may be gone: without this, calls to clients that are gone,
+/// repeated for their tasks' lives, keep newcomers out.
 const CALLED: Duration = Duration::from_secs(1);
 
 /// A peer with waiting data that wasn't heard for this long counts as lost. Waiting data is sent again every second,
@@ -48,14 +49,21 @@ struct Known {
 
 impl Known {
     /// What decides whether the peer may be evicted, and when it was last seen.
-    fn case(&self, now: Instant, quiet: Duration, traffic: Traffic) -> (Case, Instant) {
+    fn case(&self, now: Instant, times: &Times, traffic: Traffic) -> (Case, Instant) {
         let Traffic { heard, open, awaited } = traffic;
         let seen = heard.map_or(self.met, |heard| heard.max(self.met));
         let silent = now.saturating_duration_since(seen);
         let heard = heard.is_some() || open;
-        let fresh = silent < if heard { quiet } else { quiet.min(CALLED) };
+        let fresh = silent < if heard { times.quiet } else { times.called };
         (Case { member: self.member, heard, open, awaited, fresh, lost: silent >= LOST }, seen)
     }
+}
+
+/// For how long after its last sign a peer stays in any case.
+struct Times {
+    quiet: Duration,
+    /// One that was never heard, after it was called.
+    called: Duration,
 }
 
 /// The rank of an evictable peer; the lowest is evicted first.
@@ -81,7 +89,7 @@ struct Case {
     awaited: bool,
     /// It has a session, or had one.
     heard: bool,
-    /// It was added or heard within [`QUIET`]; if it was never heard, it was added within [`CALLED`].
+    /// It was added or heard within [`Times`].
     fresh: bool,
     /// It wasn't added or heard within [`LOST`].
     lost: bool,
@@ -244,7 +252,8 @@ impl PeerTable {
 
     /// The peers to evict so that there is room for `newcomer`: some of the pass that has most, if that is more than the
     /// newcomer's, also with recent or pending traffic; else some of the lowest rank among those silent for `quiet`. Nobody
-    /// makes room for one whose pass or invitation has more than its own.
+    /// makes room for one whose pass or invitation has more than its own; all calls that nobody has answered count as one
+    /// party, since they are this node's own.
     pub(super) fn evictable(
         &self,
         now: Instant,
@@ -253,6 +262,8 @@ impl PeerTable {
         traffic: impl Fn(&PublicKey) -> Traffic,
     ) -> Vec<PublicKey> {
         let many = (self.limit / EVICTED_SHARE).max(1);
+        let called = if newcomer.shown { Duration::ZERO } else { CALLED };
+        let times = Times { quiet, called: quiet.min(called) };
         if let Some((payer, surplus)) = self.payer(&newcomer.account) {
             let theirs =
                 |account: &Account| (account.group(), account.pass()) == (payer.group(), payer.pass());
@@ -260,7 +271,7 @@ impl PeerTable {
             let crowd = crowd.filter(|(_, known)| newcomer.shown || !known.member);
             let mut crowd: Vec<_> = crowd
                 .map(|(peer, known)| {
-                    let (case, seen) = known.case(now, quiet, traffic(peer));
+                    let (case, seen) = known.case(now, &times, traffic(peer));
                     // No rank is below none, and those without one come last.
                     (
                         case.judge().map_or((true, None), |missed| (false, Some(missed))),
@@ -277,11 +288,17 @@ impl PeerTable {
             }
         }
         let mut found: Vec<(Missed, Instant, PublicKey)> = Vec::new();
+        let mut calls = 0;
         for (peer, known) in &self.known {
-            let (case, seen) = known.case(now, quiet, traffic(peer));
+            let (case, seen) = known.case(now, &times, traffic(peer));
+            calls += u64::from(!case.member && !case.heard);
             found.extend(case.judge().map(|missed| (missed, seen, *peer)));
         }
-        found.retain(|(.., peer)| self.may_make_room(&self.account(peer), &newcomer.account));
+        let most = self.shares.amounts(&newcomer.account).next().unwrap_or_default();
+        found.retain(|(missed, _, peer)| match missed {
+            Missed::Unanswered if calls > most => true,
+            _ => self.may_make_room(&self.account(peer), &newcomer.account),
+        });
         found.sort_unstable();
         let idle = found.iter().take_while(|(missed, ..)| *missed == Missed::Idle).count();
         found.truncate(idle.min(many).max(1));
@@ -345,15 +362,44 @@ mod tests {
             let answered = *peer == heard;
             Traffic { heard: answered.then_some(now), open: answered, awaited: true }
         };
-        let after = |age: Duration| table.evictable(now + age, QUIET, &newcomer(), traffic);
-        assert!(after(CALLED - Duration::from_millis(1)).is_empty());
-        assert_eq!(after(CALLED), [called]);
-        assert_eq!(after(LOST), [called]);
+        let after = |age: Duration, shown| {
+            table.evictable(now + age, QUIET, &Newcomer { shown, ..newcomer() }, traffic)
+        };
+        assert!(after(CALLED - Duration::from_millis(1), false).is_empty(), "another call");
+        assert_eq!(after(CALLED, false), [called]);
+        assert_eq!(after(LOST, false), [called]);
+        assert_eq!(after(Duration::ZERO, true), [called], "one that has come");
         table.remove(&called);
         assert!(
             table.evictable(now + LOST - Duration::from_millis(1), QUIET, &newcomer(), traffic).is_empty()
         );
         assert_eq!(table.evictable(now + LOST, QUIET, &newcomer(), traffic), [heard]);
+    }
+
+    #[test]
+    fn calls_that_nobody_has_answered_make_room_the_oldest_first_while_they_are_more_than_the_newcomers() {
+        let now = crate::rt::test_now();
+        let mut table = PeerTable::new(8);
+        let slips: Vec<Account> = (0..6).map(|n| Account::for_tests(1, 1, n)).collect();
+        let calls: Vec<PublicKey> = (0..2).map(|n| PublicKey::from_bytes([0xc0 + n; 32])).collect();
+        for (n, call) in calls.iter().enumerate() {
+            table.insert(now - Duration::from_millis(n as u64), *call);
+        }
+        let evicted = |table: &PeerTable, account| {
+            let traffic = |peer: &PublicKey| {
+                let called = calls.contains(peer);
+                Traffic { heard: (!called).then_some(now), open: !called, awaited: true }
+            };
+            table.evictable(now, QUIET, &Newcomer { account, shown: true }, traffic)
+        };
+        let own = Account::for_tests(1, 1, 999);
+        assert_eq!(evicted(&table, own), [calls[1]], "the older one");
+        for (n, account) in slips.iter().enumerate() {
+            assert_eq!(!evicted(&table, own).is_empty(), n < calls.len(), "{n} slips");
+            table.shares.add(*account, 1);
+            let known = Known { member: false, met: now, standing: None, account: *account };
+            table.known.insert(account.key(), known);
+        }
     }
 
     fn newcomer() -> Newcomer {
