@@ -41,7 +41,7 @@ where
         let moments = Moments::default();
         let host = make(world.host("a").addr("10.0.0.1"));
         let seen = moments.clone();
-        host.run(async move { body(world, seen).await }).await;
+        host.run(async move { body(world, seen).await }).await.unwrap();
         world.sleep(Duration::from_secs(60)).await;
         moments.sorted()
     });
@@ -135,7 +135,7 @@ fn a_slow_cpu_is_a_fault_that_ends() {
         let host = world.host("a").addr("10.0.0.1");
         let one = async move || {
             let begun = world.elapsed();
-            host.run(async { task::spawn(async { task::spend(ms(10)) }).await.unwrap() }).await;
+            host.run(async { task::spawn(async { task::spend(ms(10)) }).await }).await.unwrap().unwrap();
             (world.elapsed() - begun).as_millis()
         };
         let before = one().await;
