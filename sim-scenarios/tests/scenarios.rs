@@ -217,6 +217,11 @@ fn many_keys_of_one_pass_or_invitation_keep_nobody_out() {
 }
 
 #[test]
+fn a_slow_host_answers_its_probes_while_it_computes() {
+    prove_with("overload", 3);
+}
+
+#[test]
 fn an_insiders_lies_are_not_believed() {
     prove_with("insiders", 4);
 }

@@ -5,6 +5,7 @@ use super::disk::Disk;
 use super::nics::{Nics, Route};
 use super::ports::same_family;
 use super::process::{Process, Role};
+use super::processor::Slowness;
 use super::slab::Key;
 use super::tcp::Tcp;
 use super::udp::UdpSockets;
@@ -20,6 +21,7 @@ pub(crate) struct HostState {
     pub(crate) powered: bool,
     pub(crate) suspended: bool,
     pub(crate) process: Process,
+    pub(crate) cpu: Slowness,
     pub(crate) nics: Nics,
     pub(crate) clock: Clock,
     pub(crate) disk: Disk,
@@ -37,6 +39,7 @@ impl HostState {
             powered: true,
             suspended: false,
             process: Process::new(),
+            cpu: Slowness::default(),
             nics: Nics::default(),
             clock: Clock::new(),
             disk: Disk::new(stream(seed, &format!("disk/{name}"))),
@@ -63,7 +66,7 @@ impl HostState {
 
     /// Whether scheduling nodes of this role are stopped now.
     pub(crate) fn stands_still(&self, role: Role) -> bool {
-        self.process.paused || self.suspended || (self.process.pinned && role == Role::Compute)
+        self.process.paused || self.suspended || (self.process.pinned && role != Role::Net)
     }
 
     /// Whether its kernel takes part in the network.

@@ -6,7 +6,7 @@
 //! | module | concept |
 //! | --- | --- |
 //! | `host` | a host, of all these parts |
-//! | `process` | the boot of a process, and what stops it |
+//! | `process`, `processor` | the boot of a process, and what stops it; on what it runs |
 //! | `clock`, `disk`, `nics`, `ports` | the parts of a kernel |
 //! | `udp`, `tcp` | its sockets |
 //! | `timer`, `slab` | the queue of future events; tables with generational keys |
@@ -17,6 +17,7 @@ pub(crate) mod host;
 pub(crate) mod nics;
 mod ports;
 pub(crate) mod process;
+pub(crate) mod processor;
 pub(crate) mod slab;
 pub(crate) mod tcp;
 pub(crate) mod timer;

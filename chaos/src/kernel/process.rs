@@ -21,13 +21,25 @@ pub(crate) struct Place {
     pub(crate) boot: u32,
 }
 
-/// The role of a scheduling node of a process.
+/// The role of a scheduling node of a process: one of its planes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     /// The main thread, or a network plane: it runs on when the CPU is pinned.
     Net,
-    /// Work and compute planes.
-    Compute,
+    /// The work plane.
+    Work,
+    /// The compute plane, with so many threads.
+    Compute(usize),
+}
+
+impl Role {
+    /// The threads that it has.
+    pub(crate) fn threads(self) -> usize {
+        match self {
+            Role::Net | Role::Work => 1,
+            Role::Compute(threads) => threads,
+        }
+    }
 }
 
 /// How a process ends.

@@ -6,6 +6,7 @@
 
 use super::slab::{Key, Slab};
 use crate::ids::HostId;
+use madsim::task::NodeId;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::task::Waker;
@@ -16,6 +17,8 @@ pub(crate) enum TimerKind {
     Wake { host: Option<HostId>, local_ns: u64, waker: Waker },
     /// Advances a TCP connection of a host.
     Tcp(HostId, Key),
+    /// Wakes the tasks that wait for a processor of a plane.
+    Cpu(NodeId),
 }
 
 struct Timer {
@@ -31,6 +34,8 @@ pub(crate) enum Due {
     Wake(Waker),
     /// A TCP connection of a host is to be advanced.
     Tcp(HostId, Key),
+    /// A processor of a plane is free.
+    Cpu(NodeId),
 }
 
 /// A packet's arrival time, sequence number and table index, in one number, because moving and comparing these is
@@ -103,7 +108,7 @@ impl Timers {
         match &mut self.timers.get_mut(key)?.kind {
             TimerKind::Wake { waker, .. } if waker.will_wake(new) => Some(None),
             TimerKind::Wake { waker, .. } => Some(Some(std::mem::replace(waker, new.clone()))),
-            TimerKind::Tcp(..) => None,
+            TimerKind::Tcp(..) | TimerKind::Cpu(_) => None,
         }
     }
 
@@ -159,6 +164,7 @@ impl Timers {
         Some(match timer.kind {
             TimerKind::Wake { waker, .. } => Due::Wake(waker),
             TimerKind::Tcp(host, connection) => Due::Tcp(host, connection),
+            TimerKind::Cpu(node) => Due::Cpu(node),
         })
     }
 
@@ -188,7 +194,7 @@ mod tests {
         while let Some(due) = timers.pop_due(5) {
             seen.push(match due {
                 Due::Packet(n) => n,
-                Due::Wake(_) | Due::Tcp(..) => 0,
+                Due::Wake(_) | Due::Tcp(..) | Due::Cpu(_) => 0,
             });
         }
         assert_eq!(seen, [3, 1, 0, 2]);

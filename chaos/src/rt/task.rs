@@ -5,12 +5,13 @@
 //! polled yet, if the handle is gone, or if the handle is dropped without another poll.
 
 use crate::kernel::process::Role;
-use crate::world::{process, sim};
+use crate::world::{cpu, process, sim};
 use madsim::runtime::{Handle, NodeHandle};
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use crate::world::task::spawn_on;
 pub use crate::world::task::{JoinError, JoinHandle, spawn};
@@ -26,13 +27,14 @@ pub enum Plane {
     Compute,
 }
 
-/// The planes of one node: a scheduling node for the network plane, and one for work and compute, which a
-/// pinned CPU stops. Dropping the last clone ends them; tasks still running are dropped.
+/// The planes of one node, a scheduling node each; a pinned CPU stops work and compute. Dropping the last clone ends them;
+/// tasks still running are dropped.
 #[derive(Clone)]
 pub struct Planes(Arc<Inner>);
 
 struct Inner {
     net: NodeHandle,
+    work: NodeHandle,
     compute: NodeHandle,
 }
 
@@ -40,7 +42,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         // After the run there is nothing left to end.
         if let Ok(handle) = Handle::try_current() {
-            let nodes = [self.net.id(), self.compute.id()];
+            let nodes = [self.net.id(), self.work.id(), self.compute.id()];
             for node in nodes {
                 process::end_node(&handle, node);
             }
@@ -50,17 +52,18 @@ impl Drop for Inner {
 }
 
 impl Planes {
-    /// Starts a node's planes; `name` is the prefix of their names. The pool's size has no effect in the simulation:
-    /// a handler takes no time by itself.
+    /// Starts a node's planes; `name` is the prefix of their names, and `pool` the number of compute threads. It matters on a
+    /// host whose computation [takes time](crate::world::Host::cpu).
     ///
     /// # Errors
     /// When the caller isn't on a host whose process runs.
-    pub fn start(name: &str, _pool: usize) -> io::Result<Planes> {
+    pub fn start(name: &str, pool: usize) -> io::Result<Planes> {
         let place = sim::live_place()?;
         let handle = Handle::current();
         let net = process::new_node(&handle, place, &format!("{name}-net"), Role::Net);
-        let compute = process::new_node(&handle, place, &format!("{name}-compute"), Role::Compute);
-        Ok(Planes(Arc::new(Inner { net, compute })))
+        let work = process::new_node(&handle, place, &format!("{name}-work"), Role::Work);
+        let compute = process::new_node(&handle, place, &format!("{name}-compute"), Role::Compute(pool));
+        Ok(Planes(Arc::new(Inner { net, work, compute })))
     }
 
     /// Runs `future` on a plane. A panic inside it is caught and becomes the handle's [`JoinError`]; a panic that is
@@ -72,7 +75,8 @@ impl Planes {
     {
         let node = match plane {
             Plane::Net => &self.0.net,
-            Plane::Work | Plane::Compute => &self.0.compute,
+            Plane::Work => &self.0.work,
+            Plane::Compute => &self.0.compute,
         };
         spawn_on(node, future)
     }
@@ -85,6 +89,18 @@ impl Planes {
     {
         spawn_on(&self.0.compute, async move { work() })
     }
+}
+
+/// The caller computes for so long, on a desktop: its thread is busy, and other tasks of the plane wait. What the caller
+/// sends still leaves at the beginning of that time; see [`caught_up`]. It takes no time on a host without a
+/// [processor](crate::world::Host::cpu).
+pub fn spend(time: Duration) {
+    sim::try_with(|sim| sim.spend(time));
+}
+
+/// Waits until the time that the caller has [spent](spend) is over: for what must not be seen before the work is done.
+pub async fn caught_up() {
+    cpu::caught_up().await;
 }
 
 /// Lets other tasks of this plane run.

@@ -4,6 +4,7 @@ use crate::ids::HostId;
 use crate::kernel::slab::Key;
 use crate::kernel::timer::{Due, TimerKind, Timers};
 use crate::wire::flight::Flight;
+use madsim::task::NodeId;
 use std::task::Waker;
 
 /// An event that is due.
@@ -14,6 +15,8 @@ pub(crate) enum Event {
     Wake(Waker),
     /// A TCP connection of a host is to be advanced.
     Tcp(HostId, Key),
+    /// A processor of a plane is free.
+    Cpu(NodeId),
 }
 
 /// The events of the future, in their order.
@@ -124,6 +127,7 @@ impl Agenda {
                 }
                 Due::Wake(waker) => Event::Wake(waker),
                 Due::Tcp(host, key) => Event::Tcp(host, key),
+                Due::Cpu(node) => Event::Cpu(node),
             });
         }
     }

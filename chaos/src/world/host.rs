@@ -294,6 +294,28 @@ impl Host {
         self.stop("unpin cpu", |process| process.pinned = false);
     }
 
+    /// Gives it a processor: computation takes `times` as long as on a desktop, on a phone about 8 times. Without one it
+    /// takes no time.
+    pub fn cpu(self, times: u32) -> Host {
+        sim::with(|sim| {
+            sim.setup(Some(self.0), &format!("cpu {times}"));
+            sim.cpus.turn_on();
+            sim.host_mut(self.0).cpu.own = times.saturating_mul(100);
+        });
+        self
+    }
+
+    /// Makes its processor `times` as slow as it is: something else runs on it. `None` ends that.
+    pub fn slow_cpu(&self, times: Option<u32>) {
+        sim::with(|sim| {
+            let text = times
+                .map_or_else(|| "cpu as before".to_owned(), |times| format!("cpu {times} times as slow"));
+            sim.fault(Some(self.0), &text);
+            sim.cpus.turn_on();
+            sim.host_mut(self.0).cpu.fault = times;
+        });
+    }
+
     /// Suspends the host (a closed lid): its process, its kernel, which neither receives nor acknowledges, and its
     /// monotonic clock stop. The wall clock runs on.
     pub fn suspend(&self) {

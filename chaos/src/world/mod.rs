@@ -10,10 +10,12 @@
 //! | `record`, `trace`, `watch`, `stats`, `logs` | what is recorded: the digest, events as text, counters, log lines |
 //! | `findings`, `property` | what a run looks for and has found; the calls that report it |
 //! | `process`, `task`, `sleep`, `panics` | processes, their tasks and waits, and their panics |
+//! | `cpu` | the time that computation takes |
 //! | `handle`, `host`, `net`, `map` | the scenario's handles, and the map as text |
 
 mod agenda;
 mod clock;
+pub(crate) mod cpu;
 mod findings;
 pub(crate) mod handle;
 pub(crate) mod host;

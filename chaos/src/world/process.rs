@@ -4,6 +4,7 @@
 //! boot. Nothing here may be called while the world is borrowed, because madsim takes locks of its own and may drop
 //! futures.
 
+use super::cpu::on_processor;
 use super::panics::{CatchPanic, unheard};
 use super::sim;
 use crate::ids::HostId;
@@ -17,6 +18,7 @@ pub(crate) fn new_node(handle: &Handle, place: Place, name: &str, role: Role) ->
     let node = handle.create_node().name(format!("{host_name}/{name}")).build();
     let still = sim::with(|sim| {
         sim.hosts.places.insert(node.id(), place);
+        sim.cpus.add(node.id(), role.threads());
         let host = sim.host_mut(place.host);
         host.process.nodes.push((node.clone(), role));
         host.stands_still(role)
@@ -52,6 +54,7 @@ pub(crate) fn forget_nodes(gone: &[NodeId]) {
 
 /// Ends a scheduling node: its tasks no longer run, and the executor drops their futures.
 pub(crate) fn end_node(handle: &Handle, node: NodeId) {
+    drop(sim::try_with(|sim| sim.cpus.remove(node)));
     // A paused node's tasks would be dropped within this call, under madsim's locks and in the caller's name.
     handle.resume(node);
     handle.kill(node);
@@ -74,7 +77,7 @@ pub(crate) fn run_main(host: HostId) {
     // Called on that node, so that all of its effects are the process's.
     let future = CatchPanic::new(async move { main().await });
     node.spawn(async move {
-        match future.await {
+        match on_processor(future).await {
             Ok(()) => exit(host, boot),
             Err(message) => unheard("the process", &message),
         }

@@ -6,6 +6,7 @@
 
 use super::agenda::{Agenda, Event};
 use super::clock::WorldClock;
+use super::cpu::Cpus;
 use super::findings::Findings;
 use super::hosts::Hosts;
 use super::map::{KeptMap, draw};
@@ -29,6 +30,7 @@ pub(crate) struct Sim {
     pub(crate) seed: u64,
     pub(crate) clock: WorldClock,
     pub(crate) hosts: Hosts,
+    pub(crate) cpus: Cpus,
     pub(crate) wire: Wire,
     pub(crate) agenda: Agenda,
     pub(crate) record: Record,
@@ -89,6 +91,7 @@ impl Sim {
             seed,
             clock: WorldClock::new(time),
             hosts: Hosts::default(),
+            cpus: Cpus::default(),
             wire: Wire::new(seed),
             agenda: Agenda::new(),
             record: Record::new(),
@@ -152,6 +155,7 @@ impl Sim {
                 Event::Packet(flight) => self.arrive(now_ns, flight),
                 Event::Wake(waker) => waker.wake(),
                 Event::Tcp(host, key) => self.tcp_due(now_ns, host, key),
+                Event::Cpu(node) => self.processor_is_free(now_ns, node),
             }
         }
         self.agenda.next_at()

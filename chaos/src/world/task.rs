@@ -4,6 +4,7 @@
 //! that looks healthy and does less than it should, so it ends the run. That is the case if the handle hasn't been
 //! polled yet, if the handle is gone, or if the handle is dropped without another poll.
 
+use super::cpu::on_processor;
 use super::panics::{self, CatchPanic};
 use super::process;
 use super::sim;
@@ -54,7 +55,7 @@ impl Hearing {
 
     /// Runs a task's future to its end, or to its panic.
     async fn watch<F: Future>(self, future: F) -> Result<F::Output, String> {
-        let ended = CatchPanic::new(future).await;
+        let ended = on_processor(CatchPanic::new(future)).await;
         if let Err(message) = &ended {
             if self.lock().awaited {
                 let told = panics::told("a task", message);

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::key::KeyError;
 use crate::mesh::MeshId;
+use crate::rt::{self, Cost};
 
 /// The Ed25519 key that signs a mesh's passes and revocations. It has no counters, so a copy is a backup or a move.
 pub struct AuthorityKey(SigningKey);
@@ -95,6 +96,7 @@ impl AuthorityKey {
 
     /// Signs a statement.
     pub(super) fn sign(&self, label: &[u8], body: &[u8]) -> [u8; SIGNATURE_LEN] {
+        rt::cost(Cost::Sign, 1);
         self.0.sign(&statement(label, &self.mesh(), body)).to_bytes()
     }
 }
@@ -109,6 +111,7 @@ impl fmt::Debug for AuthorityKey {
 /// small order, are refused, so that every verifier agrees on every signature (Chalkias and others, "Taming the many
 /// EdDSAs", 2020).
 pub(super) fn verify(mesh: &MeshId, label: &[u8], body: &[u8], signature: &[u8; SIGNATURE_LEN]) -> bool {
+    rt::cost(Cost::Verify, 1);
     let Ok(key) = VerifyingKey::from_bytes(mesh.as_bytes()) else { return false };
     key.verify_strict(&statement(label, mesh, body), &Signature::from_bytes(signature)).is_ok()
 }

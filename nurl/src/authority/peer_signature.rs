@@ -16,9 +16,11 @@ use super::SIGNATURE_LEN;
 use super::key::statement;
 use crate::key::{PublicKey, SecretKey};
 use crate::mesh::MeshId;
+use crate::rt::{self, Cost};
 
 /// Signs a statement in a mesh.
 pub fn sign(secret: &SecretKey, label: &[u8], mesh: &MeshId, body: &[u8]) -> [u8; SIGNATURE_LEN] {
+    rt::cost(Cost::Sign, 1);
     let expanded = expand(secret);
     let verifying = VerifyingKey::from(&expanded);
     raw_sign::<Sha512>(&expanded, &statement(label, mesh, body), &verifying).to_bytes()
@@ -32,6 +34,7 @@ pub fn verify(
     body: &[u8],
     signature: &[u8; SIGNATURE_LEN],
 ) -> bool {
+    rt::cost(Cost::Verify, 1);
     let Some(point) = MontgomeryPoint(*peer.as_bytes()).to_edwards(0) else { return false };
     let verifying = VerifyingKey::from(point);
     verifying.verify_strict(&statement(label, mesh, body), &Signature::from_bytes(signature)).is_ok()

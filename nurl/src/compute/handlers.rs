@@ -15,6 +15,7 @@ use minicbor::{Decoder, Encoder};
 
 use super::job::{JobError, KindLimits};
 use super::pool::{Handlers, JobContext};
+use crate::rt::{self, Cost};
 
 /// The kind of the echo handler.
 pub const ECHO: &str = "echo";
@@ -46,9 +47,19 @@ pub async fn run(kind: &str, context: &JobContext, payload: Bytes) -> Result<Byt
     match kind {
         ECHO => Ok(payload),
         BLAKE3 => {
-            context.blocking(move || Ok(Bytes::from(blake3::hash(&payload).to_hex().to_string()))).await
+            let hash = move || {
+                rt::cost(Cost::HandledByte, payload.len());
+                Ok(Bytes::from(blake3::hash(&payload).to_hex().to_string()))
+            };
+            context.blocking(hash).await
         }
-        WORDCOUNT => context.blocking(move || Ok(encode_counts(&count_bytes(&payload)))).await,
+        WORDCOUNT => {
+            let count = move || {
+                rt::cost(Cost::HandledByte, payload.len());
+                Ok(encode_counts(&count_bytes(&payload)))
+            };
+            context.blocking(count).await
+        }
         other => Err(JobError::UnknownKind(other.to_owned())),
     }
 }

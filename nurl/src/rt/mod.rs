@@ -12,6 +12,7 @@
 //! | [`disk`] | synchronous files with explicit syncs, atomic replacement, private modes |
 //! | [`sync`] | channels and locks whose wake order doesn't depend on ambient entropy |
 //! | [`rng`] | a labelled ChaCha20 stream |
+//! | [`cost`] | what computation costs: time in the simulated world only |
 //! | [`exposed`], [`reached`] | bytes that a hub reads, rare paths taken: reported to the simulated world only |
 //! | [`select!`](crate::rt::select) | always `biased` |
 //!
@@ -25,7 +26,10 @@ pub use real::{disk, exposed, net, reached, rng, task, time};
 #[cfg(feature = "sim")]
 pub use chaos::rt::{disk, exposed, net, reached, rng, task, time};
 
+mod cost;
 pub mod sync;
+
+pub use cost::{Cost, cost};
 
 /// The generator behind every random draw: ChaCha20, 20 rounds, `rand_core` 0.10 traits.
 pub type Rng = rand_chacha::ChaCha20Rng;

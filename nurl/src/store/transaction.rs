@@ -6,6 +6,7 @@ use redb::ReadableTable;
 
 use super::error::{StoreError, check, guarded};
 use super::table::{META, Table};
+use crate::rt::{self, Cost};
 
 /// A transaction; dropped without a commit, it changes nothing.
 pub(crate) struct Transaction(Option<redb::WriteTransaction>);
@@ -88,6 +89,7 @@ impl Transaction {
 
     /// Makes the transaction durable.
     pub(crate) fn commit(mut self) -> Result<(), StoreError> {
+        rt::cost(Cost::Commit, 1);
         guarded(|| {
             self.0.take().expect("present until the commit").commit()?;
             Ok(())

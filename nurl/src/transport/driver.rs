@@ -21,7 +21,7 @@ use crate::rt::net::{
     Interface, InterfaceWatch, RecvMeta, Transmit, UdpSocket, interfaces, lookup_host, source_towards,
 };
 use crate::rt::sync::mpsc;
-use crate::rt::{self, time};
+use crate::rt::{self, Cost, time};
 
 /// Bytes of one receive buffer: a whole GRO batch.
 const BUFFER_BYTES: usize = 65_536;
@@ -257,6 +257,7 @@ impl Driver {
         };
         let chunks = self.buffer.chunks_exact_mut(BUFFER_BYTES);
         for (meta, chunk) in self.metas[..*count].iter().zip(chunks) {
+            rt::cost(Cost::Datagram, meta.len.div_ceil(meta.stride.max(1)));
             core.handle_udp(now, meta.addr, meta.stride, &mut chunk[..meta.len]);
         }
     }
@@ -308,6 +309,7 @@ impl Driver {
                 src_ip: None,
             };
             let sent = contents.len();
+            rt::cost(Cost::Datagram, sent.div_ceil(batch.segment));
             match socket.try_send(&transmit) {
                 Ok(()) => {
                     core.outbox().advance(sent);

@@ -29,6 +29,7 @@ pub mod lone_accuser;
 pub mod mapping_expires;
 pub mod multitude;
 pub mod nat_matrix;
+pub mod overload;
 pub mod pinned;
 pub mod poison;
 pub mod policies;
@@ -72,6 +73,7 @@ pub const ALL: &[Scenario] = &[
     mapping_expires::SCENARIO,
     multitude::SCENARIO,
     nat_matrix::SCENARIO,
+    overload::SCENARIO,
     pinned::SCENARIO,
     poison::SCENARIO,
     policies::SCENARIO,

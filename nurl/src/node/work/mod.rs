@@ -34,7 +34,7 @@ use crate::error::Error;
 use crate::replication::crdt::Value;
 use crate::replication::replicator::Replicator;
 use crate::rt::sync::mpsc;
-use crate::rt::time;
+use crate::rt::{self, Cost, task, time};
 use crate::transport::{Priority, kind};
 
 pub(super) use self::parts::WorkParts;
@@ -134,6 +134,7 @@ impl WorkPlane {
         match input {
             WorkInput::Message { from, kind: kind::JOB, body } => self.jobs.handle_message(now, from, body),
             WorkInput::Message { from, body, .. } => {
+                rt::cost(Cost::MergedByte, body.len());
                 self.replicator.handle_message(now, time::unix_now(), from.key(), &body);
             }
             WorkInput::Issued(pass) => {
@@ -244,6 +245,7 @@ impl WorkPlane {
         self.durable.keep_pass()?;
         // A caller or a peer must not learn of a write that a crash could still undo.
         self.durable.store_changes(&mut self.replicator)?;
+        task::caught_up().await;
         while let Some(event) = self.replicator.poll_event() {
             self.calls.on_event(event);
         }

@@ -117,6 +117,9 @@ where
     JoinHandle(tokio::spawn(future))
 }
 
+/// Waits until the caller's computation is done: it is, here. In the simulated world that takes time.
+pub async fn caught_up() {}
+
 /// Lets other tasks of this plane run.
 pub async fn yield_now() {
     tokio::task::yield_now().await;

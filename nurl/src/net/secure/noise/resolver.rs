@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use super::NoiseError;
 use super::backend::{AeadKey, Backend, SharedSecret, StaticKey, TAG_LEN};
 use crate::key::PublicKey;
+use crate::rt::{self, Cost};
 
 /// State shared between a handshake and the primitives inside its snow state.
 #[derive(Default)]
@@ -111,6 +112,7 @@ fn fail(shared: &mut Shared, failure: NoiseError) -> Error {
 fn agree(shared: &mut Shared, key: &StaticKey, theirs: &[u8]) -> Result<SharedSecret, Error> {
     let theirs = theirs.get(..32).and_then(PublicKey::from_slice).ok_or(Error::Dh)?;
     shared.dh += 1;
+    rt::cost(Cost::KeyExchange, 1);
     key.agree(&theirs).map_err(|failure| fail(shared, failure))
 }
 

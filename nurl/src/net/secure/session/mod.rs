@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::noise::{AeadKey, TransportKeys};
 use crate::kit::window::ReplayWindow;
+use crate::rt::{self, Cost};
 
 mod lateness;
 
@@ -222,6 +223,7 @@ impl Session {
         out.extend_from_slice(&header);
         out.extend_from_slice(prefix);
         out.extend_from_slice(body);
+        rt::cost(Cost::SealedByte, out.len() - start);
         let tag = self.seal.seal(counter, &header, &mut out[start..]);
         out.extend_from_slice(&tag);
         Ok(())
@@ -243,6 +245,7 @@ impl Session {
         if !self.window.would_accept(counter) {
             return Err(OpenError::Replay);
         }
+        rt::cost(Cost::SealedByte, text.len());
         let len = self.open.open(counter, header, text).map_err(|_| OpenError::Forged)?;
         self.window.commit(counter);
         let highest = &mut self.highest_on_leg[leg as usize];
