@@ -1,6 +1,5 @@
 //! What a disk suffers from: no room, errors and slowness. Each trouble has a number, under which it ends again.
 
-use super::op::Op;
 use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
@@ -26,17 +25,6 @@ impl DiskCall {
             DiskCall::Read => "read",
             DiskCall::Write => "write",
             DiskCall::Sync => "sync",
-        }
-    }
-}
-
-impl Op<'_> {
-    /// The calls of which it consists.
-    pub(crate) fn calls(&self) -> &'static [DiskCall] {
-        match self {
-            Op::Write { .. } | Op::SetLen { .. } | Op::Remove { .. } => &[DiskCall::Write],
-            Op::Sync { .. } => &[DiskCall::Sync],
-            Op::Whole { .. } | Op::Rename { .. } => &[DiskCall::Write, DiskCall::Sync],
         }
     }
 }
