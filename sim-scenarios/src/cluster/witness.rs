@@ -90,9 +90,11 @@ impl Witness {
                 record.incompatible.push((at, by.to_owned(), *peer, *theirs));
             }
             NodeEvent::StoreFailed { .. } => {
-                drop(record.failed_stores.insert((by.to_owned(), boot)));
+                record.failed_stores.insert((by.to_owned(), boot));
             }
-            NodeEvent::StoreSetAside { .. } => drop(record.lost_stores.insert(by.to_owned())),
+            NodeEvent::StoreSetAside { .. } => {
+                record.lost_stores.insert(by.to_owned());
+            }
             NodeEvent::Isolated(true) => drop(record.isolated.insert(by.to_owned())),
             _ => {}
         }
