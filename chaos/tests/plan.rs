@@ -59,6 +59,11 @@ fn a_line_that_is_wrong_is_told_with_what_was_expected() {
         ("1s crash a speed=9", "line 1: expected no such parameter, found `speed=9`"),
         ("1s crash \"a", "line 1: expected a closing quote, found `a`"),
         ("1s loss a udp=5 tcp=0 udp=5", "line 1: expected `udp=` once, found it twice"),
+        (
+            "1s disk-error a call=mount op=1",
+            "line 1: expected `call=read`, `call=write` or `call=sync`, found `mount`",
+        ),
+        ("1s disk-flip a bit=1 for=1s", "line 1: expected no `for=`: it is over at once, found `disk-flip`"),
         ("1s disk-power-loss a op=0", "line 1: expected at least 1 for `op=`, found `0`"),
         ("1s latency a add=3153600001s jitter=0s", "line 1: expected a century at most, found `3153600001s`"),
         ("1s clock-step a by=1us", "line 1: expected whole milliseconds, found `1us`"),

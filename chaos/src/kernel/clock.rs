@@ -62,11 +62,16 @@ impl Clock {
         world
     }
 
-    /// The wall clock's reading at a world time, since 1970.
+    /// The wall clock's reading at a world time, since 1970, or zero before that day: a program that asks for the
+    /// time since 1970 is refused then (`SystemTime::duration_since`), and takes it for zero.
     pub(crate) fn wall(&self, world_ns: u64) -> Duration {
+        Duration::from_nanos(self.wall_ns(world_ns).clamp(0, i128::from(u64::MAX)) as u64)
+    }
+
+    /// The wall clock's reading in nanoseconds since 1970; negative before that day.
+    pub(crate) fn wall_ns(&self, world_ns: u64) -> i128 {
         let base = WALL_BASE.as_nanos() as i128 - BASE.as_nanos() as i128;
-        let ns = base + i128::from(self.local_ns(world_ns)) + self.wall_step_ns;
-        Duration::from_nanos(ns.clamp(0, i128::from(u64::MAX)) as u64)
+        base + i128::from(self.local_ns(world_ns)) + self.wall_step_ns
     }
 
     /// Its rate's deviation from the world's, in parts per billion.
@@ -131,6 +136,16 @@ mod tests {
         assert_eq!(clock.wall(5) + Duration::from_secs(3), wall);
         clock.advance(Duration::from_secs(9));
         assert_eq!(clock.wall(5) + Duration::from_secs(3), wall);
+    }
+
+    #[test]
+    fn a_wall_clock_before_1970_reads_zero_and_runs_on() {
+        let mut clock = Clock::new();
+        let second = 1_000_000_000;
+        clock.step_wall(-clock.wall_ns(0) - i128::from(2 * second));
+        assert_eq!((clock.wall(0), clock.wall(second)), (Duration::ZERO, Duration::ZERO));
+        assert_eq!(clock.wall_ns(second), -i128::from(second));
+        assert_eq!(clock.wall(3 * second), Duration::from_secs(1));
     }
 
     #[test]

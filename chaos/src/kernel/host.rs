@@ -42,7 +42,10 @@ impl HostState {
             cpu: Slowness::default(),
             nics: Nics::default(),
             clock: Clock::new(),
-            disk: Disk::new(stream(seed, &format!("disk/{name}"))),
+            disk: Disk::new(
+                stream(seed, &format!("disk/{name}")),
+                stream(seed, &format!("disk-kernel/{name}")),
+            ),
             udp: UdpSockets::new(),
             tcp: Tcp::new(stream(seed, &format!("tcp/{name}"))),
             port_rng: stream(seed, &format!("port/{name}")),

@@ -47,9 +47,9 @@ impl Role {
 pub(crate) enum ProcessEnd {
     /// Its main future returned: the kernel closes its sockets, nothing unsynced is lost.
     Exit,
-    /// Killed: unsynced bytes may be lost, and the kernel closes its sockets.
+    /// Killed: the kernel keeps all that it wrote, and closes its sockets.
     Crash,
-    /// The whole host has lost its power: no peer is notified.
+    /// The whole host has lost its power: unsynced bytes may be lost, and no peer is notified.
     PowerLoss,
 }
 

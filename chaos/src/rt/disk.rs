@@ -1,8 +1,12 @@
 //! Synchronous files with explicit syncs, on a host's simulated disk.
 //!
-//! A crash may lose unsynced bytes, wholly or in part. A caller that must not lose bytes calls [`File::sync`], or
-//! uses [`create_new_private`] and [`atomic_replace`], which sync. A file of an earlier boot refuses every
-//! operation.
+//! A killed process loses nothing that it wrote. A power loss may lose unsynced bytes, wholly or in part. A caller that
+//! must not lose bytes calls [`File::sync`], or uses [`create_new_private`] and [`atomic_replace`], which sync. A new
+//! file's name and a removal are durable when one of [`create_new_private`], [`atomic_replace`] and [`rename`] has
+//! synced their directory. A file of an earlier boot refuses every operation.
+//!
+//! Under a fault of the disk, calls fail with `StorageFull` or with EIO. After a failed [`File::sync`] a later one may
+//! succeed, but the bytes written before the failed one can be read and are lost with the power, as on Linux.
 
 use crate::kernel::disk::{Disk, Op};
 use crate::kernel::process::{Place, ProcessEnd, dead};
@@ -19,14 +23,21 @@ pub struct File {
     locked: bool,
 }
 
-/// Whether a crash or power loss is armed at this operation; the process has then ended.
-fn ends_here(place: Place) -> bool {
+/// Whether a crash or power loss is armed at this operation; the process has then ended. A write is then under way.
+fn ends_here(place: Place, op: &Op<'_>) -> bool {
     let due = sim::try_with(|sim| {
         let host = sim.host_mut(place.host);
         if !host.runs(place.boot) {
             return None;
         }
         let due = host.process.disk_operation()?;
+        if let Op::Write { inode, offset, bytes } = op {
+            // What the disk refuses is not written; nobody is left to be told.
+            let _ = match due.how {
+                ProcessEnd::PowerLoss => host.disk.write_at(*inode, bytes, *offset),
+                ProcessEnd::Crash | ProcessEnd::Exit => host.disk.write_cut_off(*inode, bytes, *offset),
+            };
+        }
         let what = if due.how == ProcessEnd::PowerLoss { "power loss" } else { "crash" };
         sim.fault(Some(place.host), &format!("{what} at a disk operation"));
         if let Some(number) = due.fault {
@@ -55,7 +66,7 @@ fn here_recorded(op: &Op<'_>, f: impl FnOnce(&mut Disk) -> io::Result<()>) -> io
 
 /// Executes an operation and records it, unless an armed crash or power loss comes first.
 fn recorded(place: Place, op: &Op<'_>, f: impl FnOnce(&mut Disk) -> io::Result<()>) -> io::Result<()> {
-    if ends_here(place) {
+    if ends_here(place, op) {
         return Err(dead());
     }
     on(place, |sim, place| {
@@ -117,7 +128,7 @@ impl File {
     /// # Errors
     /// `UnexpectedEof` when the file ends before; or the process that opened it is gone.
     pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        on(self.place, |sim, place| sim.host(place.host).disk.read_at(self.inode, buffer, offset))
+        on(self.place, |sim, place| sim.host_mut(place.host).disk.read_at(self.inode, buffer, offset))
     }
 
     /// Writes all of `bytes` at `offset`, extending the file where needed.

@@ -217,7 +217,7 @@ impl Host {
         spawn_on(&node, future)
     }
 
-    /// Kills the process. Each unsynced sector survives or not by a random draw; the kernel closes its connections.
+    /// Kills the process. The kernel keeps all that it wrote, and closes its connections.
     pub fn crash(&self) {
         sim::with(|sim| sim.fault(Some(self.0), "crash"));
         process::end(self.0, ProcessEnd::Crash);
@@ -251,7 +251,8 @@ impl Host {
         });
     }
 
-    /// Cuts the power: like a crash, but no peer is notified, and packets to the host are lost until the restart.
+    /// Cuts the power: no peer is notified, and packets to the host are lost until the restart. Of what was written
+    /// since the last sync, any part may be lost.
     pub fn power_loss(&self) {
         sim::with(|sim| sim.fault(Some(self.0), "power loss"));
         process::end(self.0, ProcessEnd::PowerLoss);

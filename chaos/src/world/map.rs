@@ -63,7 +63,7 @@ fn draw_net(hosts: &Hosts, nets: &Nets, id: NetId, depth: usize, out: &mut Strin
     for host in hosts.iter() {
         let here: Vec<String> = host.nics.iter().filter(|nic| nic.net == id).map(interface).collect();
         if !here.is_empty() {
-            line(out, depth + 1, &format!("{}{}: {}", host.name, state(host), here.join(", ")));
+            line(out, depth + 1, &format!("{}{}{}: {}", host.name, state(host), disk(host), here.join(", ")));
         }
     }
     for (other_id, other) in nets.iter() {
@@ -83,6 +83,11 @@ fn list(addrs: &[IpAddr]) -> String {
 
 fn interface(nic: &Nic) -> String {
     format!("{}{} {}", nic.name, if nic.up { "" } else { " down" }, list(&nic.addrs))
+}
+
+/// What its disk suffers from, if anything.
+fn disk(host: &HostState) -> String {
+    host.disk.troubles.describe().map_or(String::new(), |text| format!(" ({text})"))
 }
 
 /// The state that keeps a host from taking part, if there is one.

@@ -89,6 +89,7 @@ pub(crate) fn end(host: HostId, how: ProcessEnd) {
     let nodes = sim::with(|sim| {
         if how == ProcessEnd::PowerLoss {
             sim.host_mut(host).powered = false;
+            sim.record.stats.disk_sectors_lost += sim.host_mut(host).disk.power_loss();
             sim.with_tcp(host, |tcp, _, out| tcp.power_ends(out));
         }
         let now_ns = sim.now_ns();
@@ -99,13 +100,7 @@ pub(crate) fn end(host: HostId, how: ProcessEnd) {
         state.process.alive = false;
         state.note_progress(now_ns);
         state.process.armed.clear();
-        match how {
-            ProcessEnd::Exit => state.disk.release_handles(),
-            ProcessEnd::Crash | ProcessEnd::PowerLoss => {
-                let lost = state.disk.crash();
-                sim.record.stats.disk_sectors_lost += lost;
-            }
-        }
+        state.disk.process_ends();
         sim.host_mut(host).udp.close_all();
         sim.with_tcp(host, |tcp, now_ns, out| tcp.process_ends(now_ns, out));
         let process = &mut sim.host_mut(host).process;

@@ -1,6 +1,8 @@
 //! Shared by several tests: plans of every shape.
 
-use chaos::plan::{BoxFault, Direction, Effect, Fault, HostFault, LinkScope, Plan, Planned};
+use chaos::plan::{
+    BoxFault, Direction, DiskCall, DiskPace, Effect, Fault, HostFault, LinkScope, Plan, Planned,
+};
 use proptest::prelude::*;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -45,11 +47,18 @@ fn host_fault(name: impl Strategy<Value = String> + Clone + 'static) -> impl Str
         Just(HostFault::PowerLoss),
         (1..=u64::MAX).prop_map(|op| HostFault::DiskCrash { op }),
         (1..=u64::MAX).prop_map(|op| HostFault::DiskPowerLoss { op }),
+        any::<u64>().prop_map(|left_bytes| HostFault::DiskFull { left_bytes }),
+        (prop::sample::select(DiskCall::ALL), 1..=u64::MAX)
+            .prop_map(|(call, op)| HostFault::DiskError { call, op }),
+        any::<u64>().prop_map(|bit| HostFault::DiskFlip { bit }),
+        (duration(), duration(), duration())
+            .prop_map(|(read, write, sync)| HostFault::DiskSlow { pace: DiskPace { read, write, sync } }),
         Just(HostFault::Restart),
         Just(HostFault::Pause),
         Just(HostFault::Suspend),
         Just(HostFault::PinCpu),
         (-1_000_000_000i64..1_000_000_000).prop_map(|by_ms| HostFault::ClockStep { by_ms }),
+        (-1_000_000_000i64..1_000_000_000).prop_map(|reads_ms| HostFault::ClockUnset { reads_ms }),
         any::<i64>().prop_map(|ppm| HostFault::ClockDrift { ppm }),
         name.clone().prop_map(|nic| HostFault::NicDown { nic }),
         (name, ip()).prop_map(|(to, ip)| HostFault::Roam { to, ip }),

@@ -13,7 +13,7 @@ use nurl::internals::compute::pool::JobContext;
 use nurl::internals::mesh::Ticket;
 use nurl::internals::node::{Builder, Role};
 use nurl::rt::{task, time};
-use nurl::{Node, PublicKey, SecretKey};
+use nurl::{Error, Node, PublicKey, SecretKey};
 
 use super::{Witness, checks};
 use crate::lock::lock;
@@ -21,6 +21,9 @@ use crate::models::sim_hub::SimHub;
 
 /// The interface that holds a node's addresses.
 pub(super) const NIC: &str = "eth0";
+
+/// The time after which a supervisor starts a process again.
+const START_AGAIN: Duration = Duration::from_secs(1);
 
 /// The facts known when a node is configured.
 #[derive(Clone)]
@@ -124,6 +127,7 @@ impl Peer {
                     Ok(node) => node,
                     // The node's disk failed because a crash was armed there.
                     Err(_) if !setup.host.is_running() => return,
+                    Err(Error::Store(_)) => return start_again(host).await,
                     Err(error) => panic!("{name} doesn't start: {error}"),
                 };
                 witness.node_started(&name);
@@ -133,10 +137,20 @@ impl Peer {
                 while let Some(event) = events.next().await {
                     witness.event(world.elapsed(), &name, boot, &event);
                 }
+                if witness.has_store_failed(&name, boot) {
+                    start_again(host).await;
+                }
             }
         });
         peer
     }
+}
+
+/// What the host's supervisor does when a node has ended for its disk: it starts the process again. Until then the
+/// node says goodbye.
+async fn start_again(host: Host) {
+    time::sleep(START_AGAIN).await;
+    host.restart();
 }
 
 /// A handler that takes a second of virtual time, so that a fault can hit it while it runs.

@@ -47,6 +47,10 @@ struct Record {
     incompatible: Vec<(Duration, String, PublicKey, Versions)>,
     /// Nodes that have considered themselves isolated.
     isolated: BTreeSet<String>,
+    /// Processes whose node ended because its store failed.
+    failed_stores: BTreeSet<(String, u32)>,
+    /// Nodes that have found their store damaged.
+    lost_stores: BTreeSet<String>,
 }
 
 /// The state and history of the path from one node to another.
@@ -85,6 +89,12 @@ impl Witness {
             NodeEvent::Incompatible { peer, theirs, .. } => {
                 record.incompatible.push((at, by.to_owned(), *peer, *theirs));
             }
+            NodeEvent::StoreFailed { .. } => {
+                record.failed_stores.insert((by.to_owned(), boot));
+            }
+            NodeEvent::StoreSetAside { .. } => {
+                record.lost_stores.insert(by.to_owned());
+            }
             NodeEvent::Isolated(true) => drop(record.isolated.insert(by.to_owned())),
             _ => {}
         }
@@ -118,6 +128,16 @@ impl Witness {
             }
         }
         (waits, end.unwrap_or(Err(JobError::Cancelled)))
+    }
+
+    /// Whether a node ended in this process because its store failed.
+    pub fn has_store_failed(&self, by: &str, boot: u32) -> bool {
+        self.record().failed_stores.contains(&(by.to_owned(), boot))
+    }
+
+    /// Whether a node has found its store damaged, and gone on with a new one.
+    pub fn has_lost_store(&self, by: &str) -> bool {
+        self.record().lost_stores.contains(by)
     }
 
     /// How many handlers run at a node now.

@@ -3,6 +3,7 @@
 use super::Injector;
 use super::ledger::{Before, Hold};
 use crate::ids::{End, HostId};
+use crate::kernel::disk::Disk;
 use crate::kernel::process::{Armed, ProcessEnd};
 use crate::lab::plan::{BoxFault, Fault, HostFault, LinkScope, Planned};
 use crate::wire::effect::Scope;
@@ -115,6 +116,21 @@ impl Injector {
                 };
                 host.arm(Armed { left: (*op).max(1), how, fault: Some(number) });
             }
+            HostFault::DiskFull { left_bytes } => {
+                self.trouble(number, id, fault, |disk| disk.fill(number, *left_bytes));
+            }
+            HostFault::DiskError { call, op } => {
+                self.trouble(number, id, fault, |disk| disk.troubles.fail(number, *call, (*op).max(1)));
+            }
+            HostFault::DiskSlow { pace } => {
+                self.trouble(number, id, fault, |disk| disk.troubles.slow(number, *pace));
+            }
+            HostFault::DiskFlip { bit } => {
+                sim::with(|sim| sim.fault(Some(id), &format!("disk bit {bit} flips")));
+                if !sim::with(|sim| sim.host_mut(id).disk.flip(*bit)) {
+                    return Err("nothing on its disk is durable".to_owned());
+                }
+            }
             HostFault::Restart | HostFault::HubRestart => {
                 must_run()?;
                 self.restart(host);
@@ -145,6 +161,13 @@ impl Injector {
                 self.hold_from(number, Hold::Drift(id), || Before::DriftPpb(before));
                 host.set_clock_drift_ppb(ppm.saturating_mul(1_000));
             }
+            HostFault::ClockUnset { reads_ms } => {
+                let now_ms = sim::with(|sim| sim.host(id).clock.wall_ns(sim.now_ns()) / 1_000_000);
+                let by_ms =
+                    i64::try_from(i128::from(*reads_ms) - now_ms).map_err(|_| "it reads too far away")?;
+                self.hold_from(number, Hold::Unset(number, id), || Before::StepMs(by_ms));
+                host.step_wall_clock_ms(by_ms);
+            }
             HostFault::NicDown { nic } => {
                 let up = sim::with(|sim| sim.host(id).nics.find(nic).map(|nic| nic.up));
                 let held = self.is_held(&Hold::Nic(id, nic.clone()));
@@ -170,6 +193,15 @@ impl Injector {
             }
         }
         Ok(())
+    }
+
+    /// Makes a trouble to a host's disk.
+    fn trouble(&self, number: usize, id: HostId, fault: &HostFault, make: impl FnOnce(&mut Disk)) {
+        self.hold(number, Hold::Disk(number, id));
+        sim::with(|sim| {
+            sim.fault(Some(id), &format!("{fault:?}"));
+            make(&mut sim.host_mut(id).disk);
+        });
     }
 
     /// Restarts a host, and keeps it stopped as far as other faults require.
@@ -244,6 +276,11 @@ impl Injector {
             (Hold::Armed(number, id), _) => {
                 sim::with(|sim| sim.host_mut(id).process.disarm(Some(number)));
             }
+            (Hold::Disk(number, id), _) => sim::with(|sim| {
+                sim.fault(Some(id), "the disk as before");
+                sim.host_mut(id).disk.troubles.end(number);
+            }),
+            (Hold::Unset(_, id), Before::StepMs(by_ms)) => host(id).step_wall_clock_ms(-by_ms),
             (Hold::Paused(id), _) => host(id).resume(),
             (Hold::Suspended(id), _) => host(id).wake(),
             (Hold::Pinned(id), _) => host(id).unpin_cpu(),
@@ -260,7 +297,7 @@ impl Injector {
             (Hold::Outer(id), Before::Outer(outside, ips)) => {
                 set_outer(Net(id), &still_free(world, Net(outside), ips, Owner::Box(id)));
             }
-            (Hold::Step(..) | Hold::Drift(_) | Hold::Place(_) | Hold::Outer(_), _) => {}
+            (Hold::Step(..) | Hold::Unset(..) | Hold::Drift(_) | Hold::Place(_) | Hold::Outer(_), _) => {}
         }
     }
 }

@@ -21,10 +21,14 @@ pub(super) enum Hold {
     /// A crash or power loss armed in the host's process by the fault of this number: it keeps no host down before
     /// it happens.
     Armed(usize, HostId),
+    /// The trouble that the fault of this number makes to a host's disk.
+    Disk(usize, HostId),
     Paused(HostId),
     Suspended(HostId),
     Pinned(HostId),
     Step(usize, HostId),
+    /// The wall clock is wrong by the fault of this number until it is corrected.
+    Unset(usize, HostId),
     Drift(HostId),
     Nic(HostId, String),
     Place(HostId),

@@ -169,6 +169,8 @@ impl Injector {
             | Hold::Suspended(id)
             | Hold::Pinned(id)
             | Hold::Step(_, id)
+            | Hold::Unset(_, id)
+            | Hold::Disk(_, id)
             | Hold::Drift(id)
             | Hold::Nic(id, _)
             | Hold::Armed(_, id)

@@ -5,7 +5,9 @@
 //! weight for each, then the faults. Each kind draws from its own stream, `plan/KIND`, so that removing a kind, or
 //! changing its parameters, doesn't change the others.
 
-use super::{BoxFault, Direction, Effect, Fault, FaultKind, HostFault, LinkScope, Plan, Planned};
+use super::{
+    BoxFault, Direction, DiskCall, DiskPace, Effect, Fault, FaultKind, HostFault, LinkScope, Plan, Planned,
+};
 use crate::seed::{Rng, below, stream};
 use crate::world::host::Host;
 use crate::world::net::Net;
@@ -205,6 +207,21 @@ impl Hand<'_> {
             FaultKind::PowerLoss => HostFault::PowerLoss,
             FaultKind::DiskCrash => HostFault::DiskCrash { op: 1 + self.below(40) },
             FaultKind::DiskPowerLoss => HostFault::DiskPowerLoss { op: 1 + self.below(40) },
+            FaultKind::DiskFull => {
+                // Each doubling of the room is as likely as any other, and so is none.
+                let most = 1 << self.below(20);
+                HostFault::DiskFull { left_bytes: self.below(most) }
+            }
+            FaultKind::DiskError => {
+                HostFault::DiskError { call: self.one(DiskCall::ALL)?, op: 1 + self.below(20) }
+            }
+            FaultKind::DiskFlip => HostFault::DiskFlip { bit: self.rng.next_u64() },
+            FaultKind::DiskSlow => {
+                let least = Duration::from_millis(1);
+                let mut to = |most_ms: u64| self.duration(least, Duration::from_millis(most_ms * tenths));
+                let pace = DiskPace { read: to(10), write: to(10), sync: to(200) };
+                HostFault::DiskSlow { pace }
+            }
             FaultKind::Restart => HostFault::Restart,
             FaultKind::Pause => HostFault::Pause,
             FaultKind::Suspend => HostFault::Suspend,
@@ -217,6 +234,10 @@ impl Hand<'_> {
             FaultKind::ClockDrift => {
                 let most = 200 * tenths as i64;
                 HostFault::ClockDrift { ppm: self.below(2 * most as u64 + 1) as i64 - most }
+            }
+            FaultKind::ClockUnset => {
+                const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
+                HostFault::ClockUnset { reads_ms: self.below(2 * DAY_MS as u64) as i64 - DAY_MS }
             }
             FaultKind::NicDown => HostFault::NicDown { nic: host.first_nic()? },
             FaultKind::Roam => {

@@ -1,5 +1,6 @@
 //! The faults: their kinds, targets and parameters.
 
+use crate::kernel::disk::{DiskCall, DiskPace};
 use crate::wire::effect::{Direction, Effect};
 use std::fmt;
 use std::net::IpAddr;
@@ -58,6 +59,14 @@ kinds! {
     DiskCrash = "disk-crash",
     /// A host loses its power at its process' n-th disk operation from then on, and gets it back.
     DiskPowerLoss = "disk-power-loss",
+    /// A host's disk has no room.
+    DiskFull = "disk-full",
+    /// A host's disk fails one call.
+    DiskError = "disk-error",
+    /// A bit is flipped on a host's disk.
+    DiskFlip = "disk-flip",
+    /// A host's disk is slow.
+    DiskSlow = "disk-slow",
     /// A process is killed and started again at once.
     Restart = "restart",
     /// A process is stopped; its kernel runs on.
@@ -70,6 +79,8 @@ kinds! {
     ClockStep = "clock-step",
     /// A host's clocks run fast or slow.
     ClockDrift = "clock-drift",
+    /// A host doesn't know the time: its wall clock reads a time near 1970, as after a boot without a battery.
+    ClockUnset = "clock-unset",
     /// An interface is down.
     NicDown = "nic-down",
     /// A host moves into another network.
@@ -122,6 +133,29 @@ pub enum HostFault {
         /// Which operation from then on; 1 is the next.
         op: u64,
     },
+    /// See [`FaultKind::DiskFull`].
+    DiskFull {
+        /// The bytes that still fit.
+        left_bytes: u64,
+    },
+    /// See [`FaultKind::DiskError`]. The call fails with EIO. A sync that fails leaves some of the bytes that it had
+    /// to write in the page cache, and no later sync writes them.
+    DiskError {
+        /// The kind of call.
+        call: DiskCall,
+        /// Which such call from then on; 1 is the next.
+        op: u64,
+    },
+    /// See [`FaultKind::DiskFlip`]. It is read once the page cache has been dropped, when the process has ended.
+    DiskFlip {
+        /// Which bit, modulo the number of bits of all files that are durable.
+        bit: u64,
+    },
+    /// See [`FaultKind::DiskSlow`].
+    DiskSlow {
+        /// How long the calls take.
+        pace: DiskPace,
+    },
     /// See [`FaultKind::Restart`].
     Restart,
     /// See [`FaultKind::Pause`].
@@ -139,6 +173,11 @@ pub enum HostFault {
     ClockDrift {
         /// Parts per million fast, or slow if negative.
         ppm: i64,
+    },
+    /// See [`FaultKind::ClockUnset`]. A time server corrects the clock when the fault ends.
+    ClockUnset {
+        /// The time that it reads, since 1970; negative before that day.
+        reads_ms: i64,
     },
     /// See [`FaultKind::NicDown`].
     NicDown {
@@ -223,12 +262,17 @@ impl Fault {
                 HostFault::PowerLoss => FaultKind::PowerLoss,
                 HostFault::DiskCrash { .. } => FaultKind::DiskCrash,
                 HostFault::DiskPowerLoss { .. } => FaultKind::DiskPowerLoss,
+                HostFault::DiskFull { .. } => FaultKind::DiskFull,
+                HostFault::DiskError { .. } => FaultKind::DiskError,
+                HostFault::DiskFlip { .. } => FaultKind::DiskFlip,
+                HostFault::DiskSlow { .. } => FaultKind::DiskSlow,
                 HostFault::Restart => FaultKind::Restart,
                 HostFault::Pause => FaultKind::Pause,
                 HostFault::Suspend => FaultKind::Suspend,
                 HostFault::PinCpu => FaultKind::PinCpu,
                 HostFault::ClockStep { .. } => FaultKind::ClockStep,
                 HostFault::ClockDrift { .. } => FaultKind::ClockDrift,
+                HostFault::ClockUnset { .. } => FaultKind::ClockUnset,
                 HostFault::NicDown { .. } => FaultKind::NicDown,
                 HostFault::Roam { .. } => FaultKind::Roam,
                 HostFault::HubKill => FaultKind::HubKill,
@@ -264,7 +308,10 @@ impl Effect {
 impl FaultKind {
     /// Whether such a fault is over at once, so that it has no duration.
     pub fn is_momentary(self) -> bool {
-        matches!(self, FaultKind::Restart | FaultKind::HubRestart | FaultKind::BoxReboot)
+        matches!(
+            self,
+            FaultKind::Restart | FaultKind::HubRestart | FaultKind::BoxReboot | FaultKind::DiskFlip
+        )
     }
 
     /// The longest that a drawn fault of this kind lasts: a longer one only makes a run wait.

@@ -16,6 +16,7 @@ pub mod draw;
 mod fault;
 pub mod text;
 
+pub use crate::kernel::disk::{DiskCall, DiskPace};
 pub use crate::wire::effect::{Direction, Effect};
 pub use draw::Targets;
 pub use fault::{BoxFault, Fault, FaultKind, HostFault, LinkScope};

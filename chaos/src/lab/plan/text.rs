@@ -27,9 +27,14 @@
 //! | `partition`, `partition-one-way` | hosts `/` hosts | |
 //! | `crash`, `power-loss`, `pause`, `suspend`, `pin-cpu` | host | |
 //! | `disk-crash`, `disk-power-loss` | host | `op`: at which disk operation from then on; 1 is the next |
+//! | `disk-full` | host | `left`: the bytes that still fit |
+//! | `disk-error` | host | `call`: `read`, `write` or `sync`; `op`: which of them from then on fails |
+//! | `disk-flip` | host | `bit`: which bit of its durable files, modulo their number; at once, no `for` |
+//! | `disk-slow` | host | `read`, `write`, `sync`: how long one takes |
 //! | `restart` | host | at once, no `for` |
 //! | `clock-step` | host | `by`: a duration with a sign |
 //! | `clock-drift` | host | `ppm`: parts per million, with a sign |
+//! | `clock-unset` | host | `reads`: the time since 1970, a duration with a sign |
 //! | `nic-down` | host | `nic` |
 //! | `roam` | host | `to`: a network; `ip` there |
 //! | `hub-kill`, `hub-stall` | host | |
@@ -44,7 +49,9 @@
 mod show;
 mod words;
 
-use super::{BoxFault, Direction, Effect, Fault, FaultKind, HostFault, LinkScope, Plan, Planned};
+use super::{
+    BoxFault, Direction, DiskCall, DiskPace, Effect, Fault, FaultKind, HostFault, LinkScope, Plan, Planned,
+};
 pub(crate) use show::show;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -121,6 +128,19 @@ fn fault(kind: FaultKind, line: &mut Line) -> Result<Fault, Wrong> {
         FaultKind::PowerLoss => host(line, |_| Ok(HostFault::PowerLoss)),
         FaultKind::DiskCrash => host(line, |line| Ok(HostFault::DiskCrash { op: line.op()? })),
         FaultKind::DiskPowerLoss => host(line, |line| Ok(HostFault::DiskPowerLoss { op: line.op()? })),
+        FaultKind::DiskFull => {
+            host(line, |line| Ok(HostFault::DiskFull { left_bytes: line.number("left", "bytes")? }))
+        }
+        FaultKind::DiskError => {
+            host(line, |line| Ok(HostFault::DiskError { call: line.disk_call()?, op: line.op()? }))
+        }
+        FaultKind::DiskFlip => {
+            host(line, |line| Ok(HostFault::DiskFlip { bit: line.number("bit", "a number")? }))
+        }
+        FaultKind::DiskSlow => host(line, |line| {
+            let (read, write) = (line.duration("read")?, line.duration("write")?);
+            Ok(HostFault::DiskSlow { pace: DiskPace { read, write, sync: line.duration("sync")? } })
+        }),
         FaultKind::Restart => host(line, |_| Ok(HostFault::Restart)),
         FaultKind::Pause => host(line, |_| Ok(HostFault::Pause)),
         FaultKind::Suspend => host(line, |_| Ok(HostFault::Suspend)),
@@ -131,6 +151,9 @@ fn fault(kind: FaultKind, line: &mut Line) -> Result<Fault, Wrong> {
         FaultKind::ClockDrift => host(line, |line| {
             Ok(HostFault::ClockDrift { ppm: line.number("ppm", "parts per million, with a sign")? })
         }),
+        FaultKind::ClockUnset => {
+            host(line, |line| Ok(HostFault::ClockUnset { reads_ms: signed_ms(&line.value("reads")?)? }))
+        }
         FaultKind::NicDown => host(line, |line| Ok(HostFault::NicDown { nic: line.value("nic")? })),
         FaultKind::Roam => host(line, |line| {
             Ok(HostFault::Roam { to: line.value("to")?, ip: line.number::<IpAddr>("ip", "an address")? })

@@ -119,6 +119,8 @@ fn plan_seeds() -> Vec<Vec<u8>> {
         "7.25s roam phone to=cellular ip=10.64.0.9\n1s bandwidth a rate=1000 queue=5000",
         "0s burst * begin=1 end=20 loss=90\n1s mtu box:x bytes=1280\n2s clock-drift a ppm=-200",
         "1s disk-crash a op=3\n2s clock-step a by=-3s\n3s box-renumber home ip=192.0.2.9",
+        "1s disk-full a left=9\n2s disk-error a call=sync op=2\n3s disk-flip a bit=8",
+        "4s disk-slow a read=1ms write=2ms sync=1s\n5s clock-unset a reads=-3s for=1s",
         "1s reorder * percent=10 by=30ms\n2s nic-down a nic=eth0 for=1s\n3s hub-restart h",
     ];
     lines.map(|text| text.as_bytes().to_vec()).into()

@@ -3,7 +3,8 @@
 //! Five members with stores and an observer write to a counter, a set and a register, each at its own pace.
 //! Meanwhile the plan that the seed drew breaks links, cuts groups off and kills processes, some in the middle of
 //! a commit. Every member draws its replica id when its store is made, and meets the others when the faults let
-//! it. Then all faults are healed: within a bound every owner's copy has the same bytes, all nodes read the same
+//! it. A disk may also be full, fail, or flip a bit: then its node ends and is started again, and one that finds its
+//! store damaged says so and has lost its disk. Then all faults are healed: within a bound every owner's copy has the same bytes, all nodes read the same
 //! value, and it fits the acknowledged writes ([`ledger`] gives the exact rule).
 //!
 //! Then members lose their disks, one after the other, with fresh writes on them, come back with empty ones, and
@@ -63,6 +64,11 @@ pub const SCENARIO: Scenario = Scenario {
         FaultKind::Crash,
         FaultKind::PowerLoss,
         FaultKind::DiskCrash,
+        FaultKind::DiskPowerLoss,
+        FaultKind::DiskFull,
+        FaultKind::DiskError,
+        FaultKind::DiskFlip,
+        FaultKind::DiskSlow,
         FaultKind::Restart,
         FaultKind::Pause,
         FaultKind::PinCpu,
@@ -139,6 +145,12 @@ async fn run(trial: Trial) -> RunResult {
         }
     }
     cluster.converge(AGREE).await?;
+    for writer in &next {
+        if cluster.witness.has_lost_store(&writer.peer.name) {
+            let own = writer.elements();
+            lock(&ledger).lost_disk(writer.number, &own);
+        }
+    }
     sometimes!(!differing_copies(world, &cluster).await.is_empty(), "replicas differed when all was healed");
     let mut agreed = wait_until_agreed(world, &cluster, &ledger).await?;
 

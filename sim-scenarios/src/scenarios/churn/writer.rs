@@ -81,11 +81,17 @@ impl Writer {
         Some(element)
     }
 
+    /// The node's own elements that must be in the set.
+    pub(super) fn elements(&self) -> Vec<String> {
+        let prefix = format!("element of {} ", self.number);
+        let there = lock(&self.ledger).there();
+        there.into_iter().filter(|element| element.starts_with(&prefix)).collect()
+    }
+
     /// Removes one of the node's own elements. Its replicas may be unreachable, and unobserved elements aren't
     /// removed.
     async fn remove_own(&mut self) {
-        let prefix = format!("element of {} ", self.number);
-        let own = lock(&self.ledger).there().into_iter().find(|element| element.starts_with(&prefix));
+        let own = self.elements().into_iter().next();
         if let Some(element) = own {
             lock(&self.ledger).removes(&element);
             let set = self.peer.node(&self.world).await.set(SET);

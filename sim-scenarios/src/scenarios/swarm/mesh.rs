@@ -1,31 +1,23 @@
 //! The swarm's mesh: its boxes, and the paths that they allow.
 
 use chaos::link::{LinkConfig, Rate};
+use chaos::net::Net;
 use chaos::world::World;
 use nurl::internals::node::Role;
 use rand_core::Rng as _;
 
 use crate::cluster::Cluster;
-use crate::models::nat_box::{NatConfig, presets};
+use crate::models::nat_box::{NatBox, NatConfig, presets};
 use crate::models::oracle::{self, NatBehaviour};
-use crate::stage::{Stage, link_ms, with_store};
+use crate::models::sim_hub::HUB_PORT;
+use crate::stage::{Stage, link_ms, nat, network_behind, with_store};
 
 /// The mesh, and the boxes in front of each node.
 pub(super) fn mesh(world: World) -> (Cluster, Vec<NatBehaviour>) {
     let stage = Stage::new(world).links(LinkConfig { udp_loss: Rate::percent(1), ..link_ms(20, 10) });
-    let mut draws = world.rng("boxes");
-    let kinds: [fn() -> NatConfig; 5] = [
-        presets::full_cone,
-        presets::restricted,
-        presets::port_restricted,
-        presets::symmetric,
-        presets::carrier_grade,
-    ];
-    let mut home = |name: &str| {
-        let kind = kinds[(draws.next_u64() % kinds.len() as u64) as usize];
-        (stage.nat(name, kind()), NatBehaviour::v4(&kind()))
-    };
-    let ((flat, before_flat), (house, before_house)) = (home("flat"), home("house"));
+    let (flat, before_flat) = home(world, "flat", |_| true);
+    // The oracle doesn't know which port a second host gets from a box that shares ports between remotes.
+    let (house, before_house) = home(world, "house", |kind| !kind.overload);
     let behaviours = vec![
         NatBehaviour::OPEN,
         NatBehaviour::OPEN,
@@ -51,6 +43,21 @@ pub(super) fn mesh(world: World) -> (Cluster, Vec<NatBehaviour>) {
         })
         .start();
     (cluster, behaviours)
+}
+
+/// A network behind a drawn box, which in a third of all worlds is behind a carrier's.
+fn home(world: World, name: &str, suits: impl Fn(&NatConfig) -> bool) -> (Net, NatBehaviour) {
+    let mut draws = world.rng(&format!("box of {name}"));
+    let kinds: Vec<NatConfig> = presets::all(HUB_PORT).into_iter().filter(suits).collect();
+    let kind = kinds[(draws.next_u64() % kinds.len() as u64) as usize].clone();
+    let before = NatBehaviour::v4(&kind);
+    if !draws.next_u64().is_multiple_of(3) {
+        return (nat(world, name, kind), before);
+    }
+    let carrier = presets::carrier_grade();
+    let before = before.behind(NatBehaviour::v4(&carrier));
+    let outside = nat(world, &format!("carrier of {name}"), carrier);
+    (network_behind(world, outside, name, NatBox::new(kind)), before)
 }
 
 /// The paths between members that differ from the oracle's prediction. Nodes that roamed are at home again.

@@ -1,7 +1,7 @@
 //! All kinds of load under all kinds of faults.
 //!
-//! Two hubs; two nodes on the internet, two at home behind boxes that the seed draws, a phone that owns no keys,
-//! and an observer. Every node sends jobs, increments and reliable messages to the others, while a plan with
+//! Two hubs; two nodes on the internet, two at home behind boxes that the seed draws, some of them behind a carrier's
+//! too, a phone that owns no keys, and an observer. Every node sends jobs, increments and reliable messages to the others, while a plan with
 //! every kind of fault runs. Then all faults are healed, and within bounds every node sees every other alive,
 //! every handle has resolved, a new job of each node has its result, the counter's copies are the same bytes and
 //! count the acknowledged increments, and messages pass between all nodes. At no time is a message delivered
@@ -9,6 +9,9 @@
 //!
 //! A handle must resolve only if its process still runs: a process that dies takes its handles with it. A job may
 //! end in an error, such as for lack of a worker; a result has to be the right one.
+//!
+//! A node whose disk fails ends, and is started again. A node that finds its store damaged goes on with a new one and
+//! says so. Its increments up to then may be lost, and those of the others may not.
 
 mod application;
 mod mesh;
@@ -102,6 +105,11 @@ async fn run(trial: Trial) -> RunResult {
         }
     }
     cluster.converge(WELL).await?;
+    for (number, peer) in cluster.peers.iter().enumerate() {
+        if cluster.witness.has_lost_store(&peer.name) {
+            applications.books().ledger.lost_disk(number, &[]);
+        }
+    }
     let mut results = 0;
     for end in ends {
         let left = LIFE + Duration::from_secs(5);

@@ -1,6 +1,6 @@
 //! Writes a plan in the form in which it is read.
 
-use super::{BoxFault, Direction, Effect, Fault, HostFault, LinkScope, Plan, Planned};
+use super::{BoxFault, Direction, DiskPace, Effect, Fault, HostFault, LinkScope, Plan, Planned};
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
@@ -19,6 +19,12 @@ pub(crate) fn show(duration: Duration) -> String {
     let fraction = fraction.trim_end_matches('0');
     let point = if fraction.is_empty() { "" } else { "." };
     format!("{}{point}{fraction}{name}", ns / unit)
+}
+
+/// Milliseconds with a sign, as a duration.
+fn show_ms(ms: i64) -> String {
+    let sign = if ms < 0 { "-" } else { "" };
+    format!("{sign}{}", show(Duration::from_millis(ms.unsigned_abs())))
 }
 
 /// Whether a name needs no quotes.
@@ -86,10 +92,14 @@ impl fmt::Display for Fault {
                 write!(f, "{}", Name(host))?;
                 match fault {
                     HostFault::DiskCrash { op } | HostFault::DiskPowerLoss { op } => write!(f, " op={op}"),
-                    HostFault::ClockStep { by_ms } => {
-                        let sign = if *by_ms < 0 { "-" } else { "" };
-                        write!(f, " by={sign}{}", show(Duration::from_millis(by_ms.unsigned_abs())))
+                    HostFault::DiskFull { left_bytes } => write!(f, " left={left_bytes}"),
+                    HostFault::DiskError { call, op } => write!(f, " call={} op={op}", call.as_str()),
+                    HostFault::DiskFlip { bit } => write!(f, " bit={bit}"),
+                    HostFault::DiskSlow { pace: DiskPace { read, write, sync } } => {
+                        write!(f, " read={} write={} sync={}", show(*read), show(*write), show(*sync))
                     }
+                    HostFault::ClockStep { by_ms } => write!(f, " by={}", show_ms(*by_ms)),
+                    HostFault::ClockUnset { reads_ms } => write!(f, " reads={}", show_ms(*reads_ms)),
                     HostFault::ClockDrift { ppm } => write!(f, " ppm={ppm}"),
                     HostFault::NicDown { nic } => write!(f, " nic={}", Name(nic)),
                     HostFault::Roam { to, ip } => write!(f, " to={} ip={ip}", Name(to)),

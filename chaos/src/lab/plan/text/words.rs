@@ -1,7 +1,7 @@
 //! A line's words, and the parsing of values.
 
-use super::LinkScope;
 use super::show::is_bare;
+use super::{DiskCall, LinkScope};
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -164,6 +164,13 @@ impl Line {
             0 => wrong("at least 1 for `op=`", 0),
             op => Ok(op),
         }
+    }
+
+    /// A kind of disk call.
+    pub(super) fn disk_call(&mut self) -> Result<DiskCall, Wrong> {
+        let value = self.value("call")?;
+        let call = DiskCall::ALL.iter().find(|call| call.as_str() == value);
+        call.map_or_else(|| wrong("`call=read`, `call=write` or `call=sync`", value), |call| Ok(*call))
     }
 
     pub(super) fn percent(&mut self, key: &str) -> Result<u32, Wrong> {
