@@ -202,6 +202,21 @@ impl Disk {
         }
     }
 
+    /// A hash over all names and what they hold.
+    pub(crate) fn content(&self) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new();
+        let mut field = |bytes: &[u8]| {
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        self.directories.iter().for_each(|path| field(path.as_os_str().as_encoded_bytes()));
+        for (path, number) in &self.names {
+            field(path.as_os_str().as_encoded_bytes());
+            field(self.inodes.get(number).map_or(&[][..], |inode| &inode.bytes));
+        }
+        hasher.finalize()
+    }
+
     pub(crate) fn rng(&self) -> &Rng {
         &self.rng
     }
@@ -480,6 +495,18 @@ mod tests {
 
     fn disk(seed: u64) -> Disk {
         Disk::new(stream(seed, "disk/test"))
+    }
+
+    #[test]
+    fn the_content_of_a_disk_is_its_names_and_their_bytes() {
+        let with = |path: &str, bytes: &[u8]| {
+            let mut disk = disk(1);
+            disk.create_new(Path::new(path), bytes).unwrap();
+            disk.content()
+        };
+        assert_eq!(with("/f", b"one"), with("/f", b"one"));
+        assert_ne!(with("/f", b"one"), with("/f", b"two"));
+        assert_ne!(with("/f", b"one"), with("/g", b"one"));
     }
 
     #[test]

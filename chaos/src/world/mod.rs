@@ -25,6 +25,7 @@ pub(crate) mod panics;
 pub(crate) mod process;
 pub mod property;
 mod record;
+pub(crate) mod rng;
 pub(crate) mod sim;
 pub(crate) mod sleep;
 pub mod stats;

@@ -100,7 +100,9 @@ pub(crate) fn end(host: HostId, how: ProcessEnd) {
             ProcessEnd::Exit => state.disk.release_handles(),
             ProcessEnd::Crash | ProcessEnd::PowerLoss => {
                 let lost = state.disk.crash();
+                let content = state.disk.content();
                 sim.record.stats.disk_sectors_lost += lost;
+                sim.record.disk_after_crash(now_ns, host, &content);
             }
         }
         sim.host_mut(host).udp.close_all();
