@@ -166,7 +166,7 @@ thread_local! {
 
 /// Sends a byte every 10 ms; the fourth depends on the stream.
 async fn drawer() {
-    let socket = UdpSocket::bind("0.0.0.0:4000".parse().unwrap()).await.unwrap();
+    let socket = UdpSocket::bind("0.0.0.0:0".parse().unwrap()).await.unwrap();
     let mut draws = rng("four");
     for n in 0..6 {
         let drawn = draws.next_u32() as u8;
@@ -198,6 +198,7 @@ fn drawn(more: bool, path: &Path) -> String {
         }
         world.host("sink").addr("10.0.0.9");
         world.sleep(Duration::from_millis(100)).await;
+        world.find("node 1").unwrap().crash();
     });
     outcome.result.unwrap();
     outcome.digest
@@ -211,6 +212,12 @@ fn the_diff_of_two_runs_names_the_stream_that_left_before_any_packet_did() {
     assert_ne!(fewer, more);
     assert_eq!(fewer, drawn(false, &third));
     assert_eq!(chaos::diff::diff(&left, &third).unwrap(), None);
+    let trace = std::fs::read_to_string(&left).unwrap();
+    for line in
+        [" drawn     node 3         stream `port/node 3` at word ", " survived  node 1         a disk with "]
+    {
+        assert!(trace.contains(line), "{line} is missing in\n{trace}");
+    }
     let found = chaos::diff::diff(&left, &right).unwrap().unwrap();
     let (stream, event) = (found.stream.clone().unwrap(), found.event.clone().unwrap());
     assert_eq!((stream.place.as_str(), stream.stream.as_str()), (DRAWER, "rt/host/node 3/four/1"), "{found}");

@@ -42,7 +42,7 @@ pub(crate) enum Command {
     Shrink(Shrink),
     /// Run many seeds
     Sweep(Sweep),
-    /// Show the first event in which two traces differ
+    /// Show where two traces part: the random stream that left first, and the first event that differs
     Diff {
         /// A file written by `run --trace`
         left: PathBuf,

@@ -43,7 +43,7 @@ pub(crate) struct Sim {
     /// The streams that programs and the scenario hold.
     open_streams: OpenStreams,
     /// The positions of the kernels' and the wire's streams as the trace last told them, if it has every draw.
-    told: Vec<u128>,
+    told: BTreeMap<String, u128>,
 }
 
 thread_local! {
@@ -102,7 +102,7 @@ impl Sim {
             fired: Vec::new(),
             streams: BTreeMap::new(),
             open_streams: OpenStreams::default(),
-            told: Vec::new(),
+            told: BTreeMap::new(),
         }
     }
 
@@ -297,14 +297,13 @@ impl Sim {
     /// Tells the trace which of the own streams have moved since the last call.
     fn tell_draws(&mut self) {
         let now_ns = self.now_ns();
-        let streams = self.own_streams();
-        for (at, (host, name, position)) in streams.iter().enumerate() {
-            // A host or box that was made meanwhile shifts those behind it; then some are told that have not moved.
-            if self.told.get(at) != Some(position) {
-                self.record.trace.drawn(now_ns, *host, name, *position);
+        for (host, name, position) in self.own_streams() {
+            let before = self.told.get(&name).copied().unwrap_or_default();
+            if before != position {
+                self.record.trace.drawn(now_ns, host, &name, position);
+                self.told.insert(name, position);
             }
         }
-        self.told = streams.into_iter().map(|(_, _, position)| position).collect();
     }
 
     /// Writes the final position of every stream into the trace, and returns the digest.

@@ -3,7 +3,7 @@
 //! A record has time, kind, host, interface and bytes, length-prefixed. Records are collected in a buffer and hashed
 //! 64 KiB at a time with BLAKE3 (two hash updates per packet would halve the world's speed). A packet's bytes are in
 //! its `Sent` record; later records refer to it by its number, and repeat the bytes only if they have changed on the
-//! way.
+//! way. The last records are what no event shows: how far each random stream was drawn from, and the scheduler's next draw.
 
 use super::watch::{CLOSED, ENDED, SCHEDULER, Watch, hash};
 use crate::ids::{End, HostId};
