@@ -154,3 +154,143 @@ fn worlds_that_run_side_by_side_do_not_disturb_each_other() {
         assert_eq!(thread.join().unwrap(), alone);
     }
 }
+
+/// The host that draws one word more when [`MORE`] is set, and the instant from which on its packets differ.
+const DRAWER: &str = "node 3";
+
+thread_local! {
+    /// Whether [`DRAWER`] draws once more than it needs, which no packet shows for a while: an ambient switch, such as no
+    /// program may have.
+    static MORE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Sends a byte every 10 ms; the fourth depends on the stream.
+async fn drawer() {
+    let socket = UdpSocket::bind("0.0.0.0:0".parse().unwrap()).await.unwrap();
+    let mut draws = rng("four");
+    for n in 0..6 {
+        let drawn = draws.next_u32() as u8;
+        let contents = [if n < 3 { n } else { drawn }];
+        let destination = "10.0.0.9:4000".parse().unwrap();
+        let sent = Transmit { destination, contents: &contents, segment_size: None, src_ip: None };
+        socket.try_send(&sent).unwrap();
+        if n == 1 && MORE.get() {
+            let _ = draws.next_u32();
+        }
+        time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A run whose hosts draw; its digest, and its trace in `path`.
+fn drawn(more: bool, path: &Path) -> String {
+    let run = chaos::Run::new(5).write_trace(path);
+    let outcome = run.run(move |world| async move {
+        MORE.set(more);
+        for n in 1..=3 {
+            world.host(&format!("node {n}")).addr(&format!("10.0.0.{n}")).spawn(move || async move {
+                // Only the last host reads the switch.
+                if n == 3 {
+                    drawer().await
+                } else {
+                    std::future::pending::<()>().await;
+                }
+            });
+        }
+        world.host("sink").addr("10.0.0.9");
+        world.sleep(Duration::from_millis(100)).await;
+        world.find("node 1").unwrap().crash();
+    });
+    outcome.result.unwrap();
+    outcome.digest
+}
+
+#[test]
+fn the_diff_of_two_runs_names_the_stream_that_left_before_any_packet_did() {
+    let folder = tempfile::tempdir().unwrap();
+    let [left, right, third] = ["left", "right", "third"].map(|name| folder.path().join(name));
+    let (fewer, more) = (drawn(false, &left), drawn(true, &right));
+    assert_ne!(fewer, more);
+    assert_eq!(fewer, drawn(false, &third));
+    assert_eq!(chaos::diff::diff(&left, &third).unwrap(), None);
+    let trace = std::fs::read_to_string(&left).unwrap();
+    for line in
+        [" drawn     node 3         stream `port/node 3` at word ", " survived  node 1         a disk with "]
+    {
+        assert!(trace.contains(line), "{line} is missing in\n{trace}");
+    }
+    let found = chaos::diff::diff(&left, &right).unwrap().unwrap();
+    let (stream, event) = (found.stream.clone().unwrap(), found.event.clone().unwrap());
+    assert_eq!((stream.place.as_str(), stream.stream.as_str()), (DRAWER, "rt/host/node 3/four/1"), "{found}");
+    assert_eq!((stream.left, stream.right), (Some(2), Some(3)), "{found}");
+    // Two packets later: the third is the same in both runs.
+    assert!(event.at - stream.at >= Duration::from_millis(19), "{found}");
+    assert!(event.line.contains(" sent "), "{found}");
+    assert!(found.to_string().contains("the first difference is a draw of host `node 3` (stream"), "{found}");
+}
+
+/// What two runs of one seed may differ in without a packet that shows it.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Silent {
+    Nothing,
+    Draw,
+    SeededDraw,
+    DroppedDraw,
+    Entropy,
+    Mark,
+}
+
+fn silently(what: Silent) -> String {
+    let outcome = run(9, move |world| async move {
+        world.host("a").addr("10.0.0.1").spawn(move || async move {
+            let (mut kept, mut dropped) = (rng("kept"), rng("dropped"));
+            let mut seeded = <chaos::rt::Rng as rand_core::SeedableRng>::from_seed([1; 32]);
+            match what {
+                Silent::Draw => {
+                    kept.next_u32();
+                }
+                Silent::SeededDraw => {
+                    seeded.next_u32();
+                }
+                Silent::DroppedDraw => {
+                    dropped.next_u32();
+                }
+                Silent::Entropy => entropy(),
+                Silent::Mark => chaos::sometimes!("a path that is rare"),
+                Silent::Nothing => {}
+            }
+            drop(dropped);
+            std::future::pending::<()>().await;
+            drop((kept, seeded));
+        });
+        world.sleep(Duration::from_secs(1)).await;
+    });
+    outcome.result.unwrap();
+    outcome.digest
+}
+
+/// A byte from the operating system, which is the scheduler's generator here.
+fn entropy() {
+    getrandom::fill(&mut [0; 8]).unwrap();
+}
+
+#[test]
+fn what_no_packet_shows_is_another_digest_all_the_same() {
+    let usual = silently(Silent::Nothing);
+    assert_eq!(silently(Silent::Nothing), usual);
+    let all = [Silent::Draw, Silent::SeededDraw, Silent::DroppedDraw, Silent::Entropy, Silent::Mark];
+    let unseen: Vec<_> = all.into_iter().filter(|what| silently(*what) == usual).collect();
+    assert_eq!(unseen, []);
+}
+
+#[test]
+fn what_a_scenario_returns_is_in_the_digest() {
+    use chaos::scenario::{Options, Passed, Scenario};
+    let one = Scenario::new("one", "", |_| {
+        Box::pin(async { Ok(Passed { state: "1".to_owned(), ..Passed::default() }) })
+    });
+    let two = Scenario::new("one", "", |_| {
+        Box::pin(async { Ok(Passed { state: "2".to_owned(), ..Passed::default() }) })
+    });
+    let [first, second] = [one, two].map(|scenario| scenario.run(&Options::seed(1)).digest);
+    assert_ne!(first, second);
+}

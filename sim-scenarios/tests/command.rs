@@ -71,8 +71,31 @@ fn a_sweep_says_what_it_did_and_finds_the_canary() {
 }
 
 /// A bundle of a scenario that this program doesn't have.
-const BUNDLE: &str = r#"{"format":1,"version":"0","scenario":"theirs","seed":1,"scheduler_seed":1,"knobs":{},
+const BUNDLE: &str = r#"{"format":2,"version":"0","scenario":"theirs","seed":1,"scheduler_seed":1,"knobs":{},
 "plan":null,"kind":"safety","property":"p","seen":"s","digest":"d","events":1,"reproducible":true,"shrunk":null}"#;
+
+#[test]
+fn a_run_is_kept_by_one_command_and_replays_from_its_file() {
+    let out = tempfile::tempdir().unwrap();
+    let into = text(out.path());
+    let keep =
+        ["keep", "canary", "--seed", "3", "--into", into, "--found", "a reason", "--red-with", "mutant"];
+    assert_eq!(code(&keep), 0);
+    let file = out.path().join("canary-3.json");
+    let kept = std::fs::read_to_string(&file).unwrap();
+    for part in ["\"found\": \"a reason\"", "\"red_with\": [\n    \"mutant\"\n", "\"plan\": [\n    \""] {
+        assert!(kept.contains(part), "{part} is missing in\n{kept}");
+    }
+    let digest = |args: &[&str]| {
+        let said = stdout(&chaos(args));
+        let rest = said.split("\"digest\":\"").nth(1).unwrap_or_else(|| panic!("no digest in {said}"));
+        rest.split('"').next().map(str::to_owned)
+    };
+    let drawn = digest(&["run", "canary", "--seed", "3", "--json", "--out", into]);
+    assert_eq!(digest(&["replay", text(&file), "--json", "--out", into]), drawn);
+    // What is kept stays what it is.
+    assert_eq!(code(&keep), 2);
+}
 
 #[test]
 fn a_sweep_of_too_few_runs_is_vacuous_and_says_what_it_left_out() {

@@ -1,7 +1,7 @@
 //! Fault plans from a second generator: proptest makes plans of its own, runs whole nodes under them, and shrinks
 //! a failing plan in its own way. Its failures are kept in `plans.proptest` beside this file and tried first.
 //! They stay valid only as long as these strategies don't change. For good, the shrunk plan, which the failure
-//! prints, is kept as text among the regressions of `scenarios.rs`.
+//! prints, is kept among the regressions: `cargo chaos keep SCENARIO --seed N --plan FILE …`.
 //! `PROPTEST_CASES` sets another number of plans.
 #![cfg(feature = "sim")]
 

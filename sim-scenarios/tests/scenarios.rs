@@ -4,8 +4,12 @@
 
 mod harness;
 
+use std::path::PathBuf;
+
+use chaos::bundle::Bundle;
 use chaos::scenario::Options;
 use harness::{Runs, number};
+use sim_scenarios::scenarios::find;
 
 /// Seeds whose end state is a snapshot.
 const PINNED: [u64; 2] = [1, 2];
@@ -13,91 +17,11 @@ const PINNED: [u64; 2] = [1, 2];
 /// Seeds beyond them, for the invariants alone.
 const MORE: u64 = 20;
 
-/// Seeds that once broke a scenario, each with the defect that it found.
-///
-/// - `blackout` 3 and 100: jitter of a tenth of the round trip looked like loss to QUIC's packet threshold of 3,
-///   and a steady transfer on a good path fell to half its rate.
-/// - `churn` 10: an application was told of a write before the store had it, and a crash at the disk undid the
-///   write.
-/// - `deaths` 97000066: a node that had probed many of the dead held itself for slow, and waited so long for a session with
-///   the last of them that it heard of that death too late.
-/// - `keystone` 8000028 and 41000005: a half without a hub alternated between isolated and not, and retracted its
-///   verdicts each time, so that it held the silent half alive.
-/// - `keystone` 3: in a mesh without a hub a node discarded all evidence with each exchange, so that the next
-///   probe of a dead member looked like isolation again, and the member was never held dead.
-/// - `mapping-expires` 23: a mapping that ended took the direct path with it, and the new address was not asked
-///   for until the next turn, up to 25 s later.
-/// - `mapping-expires` 7000010 and 41000046: the second of two mappings ended right after the address had been
-///   asked for, and a node asked for it only once per loss.
-/// - `relay-dies` 1: data sent while there was no path waited forever, even after a hub was back.
-/// - `relay-dies` 12: a relay that had been slow for a moment was avoided for minutes.
-/// - `relay-dies` 41000148: late deliveries from a lossy hub kept one of the two there after the other had left
-///   it.
-/// - `relay-dies` 42000489: one of the two stayed at a lossy hub, though the other one's data came through another.
-/// - `relay-dies` 118: a lossy hub kept the two, since its answers came late, but within patience.
-/// - `blackout` 73000019: the receiver of a transfer sent its acknowledgements on the dead path alone until these had
-///   gone unanswered for as long as the data before.
-/// - `poison` 95000033: an observer waited 60 s for a verdict, and heard of the death 0.4 s before, which it has to check.
-/// - `deaths` 110000014: the first accusations went to members that had died at the same instant, and none had the
-///   confirmations that shorten a suspicion.
-/// - `clients` 71000010 and 71000066: calls to clients that had been killed filled the tables, and newcomers waited.
-/// - `churn` 18: a former owner's copy was checked ever more seldom, even when all owners were back.
-/// - `swarm` 1011: a death verdict that its author retracted had reached an observer alone, which held it
-///   forever.
-/// - `swarm` 1403: QUIC stopped its timer when its handshake ended in a blackout, and the data in flight stayed
-///   lost.
-/// - `swarm` 1263: an address that was observed once and then announced was never checked again.
-/// - `swarm` 9,000,000: in a handshake that only the server heard, its probes filled its QUIC window forever.
-const REGRESSIONS: &[(&str, u64)] = &[
-    ("blackout", 3),
-    ("blackout", 100),
-    ("churn", 10),
-    ("converge-hard", 9_000_071),
-    ("converge-hard", 9_500_167),
-    ("deaths", 9_000_003),
-    ("deaths", 97_000_066),
-    ("deaths", 110_000_014),
-    ("keystone", 3),
-    ("keystone", 8_000_028),
-    ("keystone", 41_000_005),
-    ("mapping-expires", 23),
-    ("mapping-expires", 7_000_010),
-    ("mapping-expires", 41_000_046),
-    ("relay-dies", 1),
-    ("relay-dies", 12),
-    ("relay-dies", 41_000_148),
-    ("relay-dies", 118),
-    ("relay-dies", 42_000_489),
-    ("blackout", 73_000_019),
-    ("poison", 95_000_033),
-    ("clients", 71_000_010),
-    ("clients", 71_000_066),
-    ("churn", 18),
-    ("swarm", 1011),
-    ("swarm", 1263),
-    ("swarm", 1403),
-    ("swarm", 9_000_000),
-];
+/// Runs that once broke a scenario, a file each; the README tells how one is kept.
+const REGRESSIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/regressions");
 
-/// A run that once broke under a given fault plan: scenario, seed, knobs and plan.
-type Planned = (&'static str, u64, &'static [(&'static str, u64)], &'static str);
-
-/// The same with plans that [`plans.rs`](plans.rs) found.
-///
-/// - `swarm` 365 and 723: a NAT box that changed its address broke the connections to both hubs. The node behind
-///   it took up to 14 s to give them up, and was cut off for as long from nodes that only relays reach.
-/// - `churn` 684: a node that was cut off accused another to an observer alone. The observer missed the
-///   retraction, and asked others forever, but never the accused.
-const PLANS: &[Planned] = &[
-    (
-        "churn",
-        684,
-        &[("members", 3), ("writes", 8), ("losses", 0)],
-        "1.035s partition-one-way \"node 1\" / \"node 0\" hub \"node 2\" for=13.415s\n14.747s crash \"node 1\" for=0s",
-    ),
-    ("swarm", 365, &[("steps", 8), ("seconds", 20)], "3.134s box-renumber flat ip=0.0.0.1 for=16.616s"),
-    ("swarm", 723, &[("steps", 8), ("seconds", 20)], "2.863s box-renumber flat ip=0.0.0.1 for=14.08s"),
-];
+/// Planted bugs, by which some of these runs break again.
+const MUTANTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/mutants");
 
 /// Among this many seeds at least one finds the planted bug.
 const CANARY: u64 = 60;
@@ -124,15 +48,48 @@ fn prove_with(name: &str, more: u64) {
     runs.write_digests();
 }
 
+/// The kept runs, sorted by name.
+#[expect(clippy::disallowed_methods, reason = "outside of every world")]
+fn kept() -> Vec<(PathBuf, Bundle)> {
+    let mut files: Vec<_> =
+        std::fs::read_dir(REGRESSIONS).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let load = |file: PathBuf| {
+        let bundle = Bundle::load(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        (file, bundle)
+    };
+    files.into_iter().map(load).collect()
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "outside of every world")]
+fn a_kept_run_has_all_of_its_inputs_and_says_what_it_found() {
+    let all = kept();
+    assert!(all.len() >= 31, "{} kept runs are left", all.len());
+    for (file, bundle) in all {
+        let file = file.display();
+        let scenario = find(&bundle.scenario).unwrap_or_else(|| panic!("{file}: there is no such scenario"));
+        assert_eq!(bundle.incomplete(&scenario), None, "{file}");
+        assert!(bundle.found.is_some(), "{file} doesn't say what it found");
+        assert!(
+            bundle.plan.is_some() || scenario.faults.is_empty(),
+            "{file} has no plan, so it would be drawn"
+        );
+        for mutant in &bundle.red_with {
+            let patch = PathBuf::from(MUTANTS).join(format!("{mutant}.patch"));
+            let patch = std::fs::read_to_string(&patch).unwrap_or_default();
+            // `ci/mutants` replays the kept run only with a patch for which it builds the scenarios.
+            assert!(patch.contains("scenario: "), "{file} names {mutant}, which is no mutant of a scenario");
+        }
+    }
+}
+
 #[test]
 fn what_once_broke_holds() {
-    for (name, seed) in REGRESSIONS {
-        Runs::of(name).regress(&Options::seed(*seed));
-    }
-    for (name, seed, knobs, plan) in PLANS {
-        let knobs = knobs.iter().map(|(knob, value)| ((*knob).to_owned(), *value)).collect();
-        let plan = Some(plan.parse().expect("a plan"));
-        Runs::of(name).regress(&Options { knobs, plan, ..Options::seed(*seed) });
+    for (file, bundle) in kept() {
+        let report = Runs::of(&bundle.scenario).regress(&bundle.options().unwrap());
+        let unknown = report.plan.map_or_else(Vec::new, |started| started.unknown);
+        assert!(unknown.is_empty(), "{}: {unknown:?}", file.display());
     }
 }
 

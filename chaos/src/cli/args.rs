@@ -36,11 +36,13 @@ pub(crate) enum Command {
     Run(Run),
     /// Run again what failed: a bundle, or a scenario with a seed. Both runs of it must be the same
     Replay(Run),
+    /// Keep a run for good, as a file with all of its inputs: a seed, or the bundle of a failure
+    Keep(Keep),
     /// Make a failing run small: fewer faults, fewer hosts, less work, milder faults
     Shrink(Shrink),
     /// Run many seeds
     Sweep(Sweep),
-    /// Show the first event in which two traces differ
+    /// Show where two traces part: the random stream that left first, and the first event that differs
     Diff {
         /// A file written by `run --trace`
         left: PathBuf,
@@ -102,6 +104,21 @@ impl Out {
         let invocation = program.invocation.to_owned();
         Teller { decoder: program.decoder, invocation, logs: program.logs, ..Teller::new(&self.folder) }
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Keep {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// The defect that the run found, as a sentence
+    #[arg(long, value_name = "SENTENCE")]
+    pub(crate) found: String,
+    /// The folder of kept runs
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) into: PathBuf,
+    /// A planted bug that breaks the run; may be given several times
+    #[arg(long, value_name = "MUTANT")]
+    pub(crate) red_with: Vec<String>,
 }
 
 #[derive(Debug, Args)]

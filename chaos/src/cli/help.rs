@@ -25,6 +25,7 @@ fn examples(program: &Program<'_>) -> Vec<String> {
         format!("sweep {name} --seeds 100 --start 5000 --shard 1/4"),
         format!("replay target/chaos/{name}-7"),
         format!("shrink {name} --seed 7"),
+        format!("keep target/chaos/{name}-7 --into regressions --found \"…\""),
         "diff a.trace b.trace".to_owned(),
     ]);
     all
@@ -67,7 +68,9 @@ mod tests {
                         }
                         continue;
                     }
-                    Command::List { .. } | Command::Replay(_) | Command::Diff { .. } => continue,
+                    Command::List { .. } | Command::Replay(_) | Command::Keep(_) | Command::Diff { .. } => {
+                        continue;
+                    }
                 };
             let scenario = program.scenario(&which.what).unwrap();
             knobs(&program, &which.set, &[scenario]).unwrap();

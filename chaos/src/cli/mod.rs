@@ -9,6 +9,7 @@
 //! | `help` | examples for `--help` |
 //! | `exit` | exit codes |
 //! | `run` | `list`, `run`, `replay`, `diff` |
+//! | `keep` | `keep` |
 //! | `shrink` | `shrink` |
 //! | `sweep` | `sweep` |
 //! | `line` | the output of `--json` |
@@ -16,6 +17,7 @@
 mod args;
 mod exit;
 mod help;
+mod keep;
 mod line;
 mod run;
 mod shrink;
@@ -61,6 +63,7 @@ impl Program<'_> {
             Command::List { json } => Ok(run::list(self.scenarios, json)),
             Command::Run(args) => run::run(self, &args),
             Command::Replay(args) => run::replay(self, &args),
+            Command::Keep(args) => keep::keep(self, &args),
             Command::Shrink(args) => shrink::shrink(self, &args),
             Command::Sweep(args) => sweep::sweep(self, &args),
             Command::Diff { left, right } => run::diff(&left, &right),

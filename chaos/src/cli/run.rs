@@ -73,8 +73,15 @@ pub(crate) fn replay(program: &Program<'_>, args: &Run) -> Result<u8, Usage> {
     }
     if let Some(bundle) = &subject.bundle {
         let is = |yes: bool| if yes { "yes" } else { "no" };
-        eprintln!("broken as in the bundle: {}", is(bundle.is_reproduced_by(&report)));
-        eprintln!("digest as in the bundle: {}", is(bundle.digest == report.digest));
+        if bundle.broken.is_some() {
+            eprintln!("broken as in the bundle: {}", is(bundle.is_reproduced_by(&report)));
+        }
+        if let Some(trace) = &bundle.trace {
+            eprintln!("digest as in the bundle: {}", is(trace.digest == report.digest));
+        }
+        if let Some(found) = &bundle.found {
+            eprintln!("kept because: {found}");
+        }
     }
     if report.verdict.is_ok() {
         tell_held(args, &report, map.as_deref());

@@ -250,8 +250,11 @@ impl Run {
         })
         .await;
         drop(body);
+        let next_draw = madsim::rand::RngCore::next_u64(&mut madsim::rand::thread_rng());
         let (nodes, captured) = sim::with(|sim| {
             sim.keep_map();
+            let now_ns = sim.now_ns();
+            sim.record.scheduler(now_ns, next_draw);
             *ended = EndState::of(sim);
             let captured = sim.record.trace.end_capture().and_then(|()| sim.record.trace.end_watch());
             let captured = captured.map(|seen| (ended.sight.last, ended.sight.logged) = seen);

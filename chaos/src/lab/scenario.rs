@@ -279,7 +279,15 @@ impl Scenario {
         let account = Account::default();
         let own = account.clone();
         let outcome = run.run(move |world| {
-            body(Trial { world, knobs, faults, plan, injector: Injector::new(world, own) })
+            let body = body(Trial { world, knobs, faults, plan, injector: Injector::new(world, own) });
+            async move {
+                let verdict = body.await;
+                world.ended(&match &verdict {
+                    Ok(passed) => format!("held\n{}{}", passed.state, passed.notes),
+                    Err(broken) => broken.to_string(),
+                });
+                verdict
+            }
         });
         let unwritten = match &outcome.result {
             Err(failure @ Failure::Capture(_)) => Some(failure.to_string()),

@@ -14,16 +14,14 @@ pub mod time;
 use crate::world::sim;
 
 pub use crate::world::property::{exposed, reached};
-
-/// The generator behind every random draw: ChaCha20, 20 rounds.
-pub type Rng = crate::seed::Rng;
+pub use crate::world::rng::Rng;
 
 /// The next random stream of this label for the calling host. It derives from the seed, the host, the label and the
 /// count of the host's requests for the label, restarts included, so that no two calls get the same bytes.
 pub fn rng(label: &str) -> Rng {
     if !sim::is_running() {
         // A plain test of a pure core gets a fixed stream.
-        return crate::seed::stream(0, label);
+        return Rng::new(crate::seed::stream(0, label), None);
     }
     let place = sim::place();
     sim::with(|sim| sim.open_stream(place.map(|place| place.host), label))

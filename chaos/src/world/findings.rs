@@ -120,9 +120,9 @@ impl Findings {
         self.forbidden.push(forbidden);
     }
 
-    /// A rare path was taken.
-    pub(crate) fn reach(&mut self, mark: &'static str) {
-        self.marks.insert(mark);
+    /// A rare path was taken; returns whether it is the first time.
+    pub(crate) fn reach(&mut self, mark: &'static str) -> bool {
+        self.marks.insert(mark)
     }
 
     /// Takes the checks out while they run, because they may add checks.

@@ -4,12 +4,12 @@ use super::findings::{Check, Forbidden};
 use super::host::Host;
 use super::map;
 use super::net::Net;
+use super::rng::Rng;
 use super::sim;
 use super::sleep::sleep;
 use super::stats::WorldStats;
 use crate::ids::{End, HostId, INTERNET};
 use crate::kernel::host::HostState;
-use crate::seed::Rng;
 use crate::wire::link::LinkConfig;
 use memchr::memmem::Finder;
 use std::collections::BTreeSet;
@@ -187,6 +187,14 @@ impl World {
         sim::with(|sim| {
             let now_ns = sim.now_ns();
             sim.record.line(now_ns, text);
+        });
+    }
+
+    /// The scenario has ended with this result.
+    pub(crate) fn ended(&self, result: &str) {
+        sim::with(|sim| {
+            let now_ns = sim.now_ns();
+            sim.record.ended(now_ns, result);
         });
     }
 

@@ -9,6 +9,7 @@
 //! | `hosts`, `agenda`, `clock` | parts of the world: its hosts, its future events, its time |
 //! | `record`, `trace`, `watch`, `stats`, `logs` | what is recorded: the digest, events as text, counters, log lines |
 //! | `findings`, `property` | what a run looks for and has found; the calls that report it |
+//! | `rng` | the random streams that programs hold, and their positions |
 //! | `process`, `task`, `sleep`, `panics` | processes, their tasks and waits, and their panics |
 //! | `cpu` | the time that computation takes |
 //! | `handle`, `host`, `net`, `map` | the scenario's handles, and the map as text |
@@ -27,6 +28,7 @@ pub(crate) mod panics;
 pub(crate) mod process;
 pub mod property;
 mod record;
+pub(crate) mod rng;
 pub(crate) mod sim;
 pub(crate) mod sleep;
 pub mod stats;

@@ -89,7 +89,11 @@ pub(crate) fn end(host: HostId, how: ProcessEnd) {
     let nodes = sim::with(|sim| {
         if how == ProcessEnd::PowerLoss {
             sim.host_mut(host).powered = false;
-            sim.record.stats.disk_sectors_lost += sim.host_mut(host).disk.power_loss();
+            let now_ns = sim.now_ns();
+            let disk = &mut sim.host_mut(host).disk;
+            let (lost, content) = (disk.power_loss(), disk.content());
+            sim.record.stats.disk_sectors_lost += lost;
+            sim.record.disk_after_crash(now_ns, host, &content);
             sim.with_tcp(host, |tcp, _, out| tcp.power_ends(out));
         }
         let now_ns = sim.now_ns();
@@ -101,6 +105,10 @@ pub(crate) fn end(host: HostId, how: ProcessEnd) {
         state.note_progress(now_ns);
         state.process.armed.clear();
         state.disk.process_ends();
+        if how == ProcessEnd::Crash {
+            let content = state.disk.content();
+            sim.record.disk_after_crash(now_ns, host, &content);
+        }
         sim.host_mut(host).udp.close_all();
         sim.with_tcp(host, |tcp, now_ns, out| tcp.process_ends(now_ns, out));
         let process = &mut sim.host_mut(host).process;

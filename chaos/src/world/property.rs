@@ -48,7 +48,12 @@ pub fn fail(broken: Violation) {
 
 /// Records that a rare path was taken; see [`sometimes!`](crate::sometimes).
 pub fn reached(mark: &'static str) {
-    sim::try_with(|sim| sim.findings.reach(mark));
+    sim::try_with(|sim| {
+        if sim.findings.reach(mark) {
+            let now_ns = sim.now_ns();
+            sim.record.mark(now_ns, mark);
+        }
+    });
 }
 
 /// Marks a rare path: `sometimes!("a stale owner is fenced")`, or with a condition,

@@ -1,7 +1,7 @@
 //! The record of a world: the trace of its events, and counters over them.
 
 use super::stats::WorldStats;
-use super::trace::{NO_HOST, RecordKind, Trace};
+use super::trace::{NO_HOST, RecordKind, Trace, position};
 use crate::ids::HostId;
 use crate::kernel::disk::Op;
 use crate::wire::flight::Flight;
@@ -40,8 +40,28 @@ impl Record {
     }
 
     /// The final position of a random stream, in words.
-    pub(crate) fn stream_end(&mut self, now_ns: u64, host: Option<HostId>, words: u128) {
-        self.note(now_ns, RecordKind::StreamEnd, host, &words.to_le_bytes());
+    pub(crate) fn stream_end(&mut self, now_ns: u64, host: Option<HostId>, label: &str, words: u128) {
+        self.note(now_ns, RecordKind::StreamEnd, host, position(label, words).as_bytes());
+    }
+
+    /// A mark is reached for the first time.
+    pub(crate) fn mark(&mut self, now_ns: u64, mark: &str) {
+        self.note(now_ns, RecordKind::Mark, None, mark.as_bytes());
+    }
+
+    /// A crash has decided what a disk holds.
+    pub(crate) fn disk_after_crash(&mut self, now_ns: u64, host: HostId, content: &blake3::Hash) {
+        self.note(now_ns, RecordKind::DiskCrash, Some(host), content.as_bytes());
+    }
+
+    /// The next draw of the scheduler's generator, at the end.
+    pub(crate) fn scheduler(&mut self, now_ns: u64, draw: u64) {
+        self.note(now_ns, RecordKind::Scheduler, None, &draw.to_le_bytes());
+    }
+
+    /// The scenario has ended with this result.
+    pub(crate) fn ended(&mut self, now_ns: u64, result: &str) {
+        self.note(now_ns, RecordKind::Ended, None, result.as_bytes());
     }
 
     /// A line of the scenario.

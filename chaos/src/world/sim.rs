@@ -11,13 +11,14 @@ use super::findings::Findings;
 use super::hosts::Hosts;
 use super::map::{KeptMap, draw};
 use super::record::Record;
+use super::rng::{Meter, OpenStreams, Rng};
 use crate::ids::{End, HostId, NetId};
 use crate::kernel::clock;
 use crate::kernel::disk;
 use crate::kernel::host::HostState;
 use crate::kernel::process::{Place, dead};
-use crate::seed::{Rng, stream};
-use crate::wire::net::{Gateway, Owner};
+use crate::seed::stream;
+use crate::wire::net::Owner;
 use crate::wire::path::Wire;
 use madsim::time::TimeHandle;
 use std::cell::RefCell;
@@ -41,6 +42,10 @@ pub(crate) struct Sim {
     pub(crate) fired: Vec<(usize, HostId)>,
     /// How many random streams of each label the scenario itself has opened.
     streams: BTreeMap<String, u64>,
+    /// The streams that programs and the scenario hold.
+    open_streams: OpenStreams,
+    /// The positions of the kernels' and the wire's streams as the trace last told them, if it has every draw.
+    told: BTreeMap<String, u128>,
 }
 
 thread_local! {
@@ -99,6 +104,8 @@ impl Sim {
             map: KeptMap::default(),
             fired: Vec::new(),
             streams: BTreeMap::new(),
+            open_streams: OpenStreams::default(),
+            told: BTreeMap::new(),
         }
     }
 
@@ -150,6 +157,9 @@ impl Sim {
     pub(crate) fn run_due(&mut self) -> Option<u64> {
         self.agenda.begin();
         let now_ns = self.now_ns();
+        if self.record.trace.has_draws() {
+            self.tell_draws();
+        }
         while let Some(due) = self.agenda.pop_due(now_ns) {
             match due {
                 Event::Packet(flight) => self.arrive(now_ns, flight),
@@ -181,6 +191,21 @@ impl Sim {
 
     /// Opens the next stream of `label` for a host, or for the scenario itself.
     pub(crate) fn open_stream(&mut self, host: Option<HostId>, label: &str) -> Rng {
+        let full = self.next_label(host, label);
+        let now_ns = self.now_ns();
+        self.record.stream(now_ns, host, &full);
+        let of_label = stream(self.seed, &full);
+        Rng::new(of_label, Some(self.open_streams.open(host, full, self.record.trace.has_draws())))
+    }
+
+    /// The meter of a generator that a program has seeded by itself.
+    pub(crate) fn meter(&mut self, host: Option<HostId>, label: &str) -> Meter {
+        let full = self.next_label(host, label);
+        self.open_streams.open(host, full, self.record.trace.has_draws())
+    }
+
+    /// The full label of the next stream of `label`.
+    fn next_label(&mut self, host: Option<HostId>, label: &str) -> String {
         let (owner, counts) = match host {
             Some(id) => {
                 let host = self.hosts.get_mut(id);
@@ -190,10 +215,23 @@ impl Sim {
         };
         let count = counts.entry(label.to_owned()).or_default();
         *count += 1;
-        let full = format!("rt/{owner}/{label}/{count}");
+        format!("rt/{owner}/{label}/{count}")
+    }
+
+    /// A program has drawn from a stream, in a run whose trace has every draw.
+    pub(crate) fn drawn(&mut self, number: u64) {
         let now_ns = self.now_ns();
-        self.record.stream(now_ns, host, &full);
-        stream(self.seed, &full)
+        if let Some(stream) = self.open_streams.get(number) {
+            self.record.trace.drawn(now_ns, stream.host, &stream.label, u128::from(stream.position()));
+        }
+    }
+
+    /// A program has dropped a stream.
+    pub(crate) fn close_stream(&mut self, meter: &Meter) {
+        let now_ns = self.now_ns();
+        if let Some(stream) = self.open_streams.close(meter) {
+            self.record.stream_end(now_ns, stream.host, &stream.label, u128::from(stream.position()));
+        }
     }
 
     /// Records a disk operation.
@@ -237,18 +275,49 @@ impl Sim {
         }
     }
 
+    /// The random streams of the hosts' kernels, of links and boxes: owner, name and position, in the order of the digest.
+    fn own_streams(&self) -> Vec<(Option<HostId>, String, u128)> {
+        let of_links = self.wire.links.rngs();
+        let of_host = |(host, of_link): (&HostState, &_)| {
+            let (id, name) = (host.id, &host.name);
+            let named =
+                ["link", "port", "tcp", "disk"].into_iter().zip([of_link].into_iter().chain(host.streams()));
+            named
+                .map(|(kind, rng)| (Some(id), format!("{kind}/{name}"), rng.get_word_pos()))
+                .collect::<Vec<_>>()
+        };
+        let mut all: Vec<_> = self.hosts.iter().zip(&of_links.hosts).flat_map(of_host).collect();
+        for (_, net) in self.wire.nets.iter() {
+            if let Some(gateway) = &net.gateway {
+                all.push((None, format!("box/{}", net.name), gateway.stream().get_word_pos()));
+            }
+        }
+        for ((_, net), rng) in self.wire.nets.iter().zip(&of_links.boxes) {
+            all.push((None, format!("link/box of {}", net.name), rng.get_word_pos()));
+        }
+        all
+    }
+
+    /// Tells the trace which of the own streams have moved since the last call.
+    fn tell_draws(&mut self) {
+        let now_ns = self.now_ns();
+        for (host, name, position) in self.own_streams() {
+            let before = self.told.get(&name).copied().unwrap_or_default();
+            if before != position {
+                self.record.trace.drawn(now_ns, host, &name, position);
+                self.told.insert(name, position);
+            }
+        }
+    }
+
     /// Writes the final position of every stream into the trace, and returns the digest.
     pub(crate) fn finish(&mut self) -> String {
         let now_ns = self.now_ns();
-        let of_links = self.wire.links.rngs();
-        for (host, of_link) in self.hosts.iter().zip(&of_links.hosts) {
-            for rng in std::iter::once(of_link).chain(host.streams()) {
-                self.record.stream_end(now_ns, Some(host.id), rng.get_word_pos());
-            }
+        for stream in self.open_streams.close_all() {
+            self.record.stream_end(now_ns, stream.host, &stream.label, u128::from(stream.position()));
         }
-        let boxes = self.wire.nets.iter().filter_map(|(_, net)| net.gateway.as_ref()).map(Gateway::stream);
-        for rng in boxes.chain(&of_links.boxes) {
-            self.record.stream_end(now_ns, None, rng.get_word_pos());
+        for (host, name, position) in self.own_streams() {
+            self.record.stream_end(now_ns, host, &name, position);
         }
         self.record.trace.digest()
     }

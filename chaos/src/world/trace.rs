@@ -3,9 +3,9 @@
 //! A record has time, kind, host, interface and bytes, length-prefixed. Records are collected in a buffer and hashed
 //! 64 KiB at a time with BLAKE3 (two hash updates per packet would halve the world's speed). A packet's bytes are in
 //! its `Sent` record; later records refer to it by its number, and repeat the bytes only if they have changed on the
-//! way.
+//! way. The last records are what no event shows: how far each random stream was drawn from, and the scheduler's next draw.
 
-use super::watch::{CLOSING, Watch, hash};
+use super::watch::{CLOSED, ENDED, SCHEDULER, Watch, hash};
 use crate::ids::{End, HostId};
 use crate::wire::link::DropCause;
 use crate::wire::pcap::Pcap;
@@ -29,6 +29,10 @@ pub(crate) enum RecordKind {
     Note = 9,
     Setup = 10,
     Rewritten = 11,
+    Mark = 12,
+    DiskCrash = 13,
+    Scheduler = 14,
+    Ended = 15,
 }
 
 impl RecordKind {
@@ -41,10 +45,14 @@ impl RecordKind {
             RecordKind::DiskSync => "sync",
             RecordKind::Fault => "fault",
             RecordKind::Stream => "stream",
-            RecordKind::StreamEnd => CLOSING,
+            RecordKind::StreamEnd => CLOSED,
             RecordKind::Note => "note",
             RecordKind::Setup => "setup",
             RecordKind::Rewritten => "rewritten",
+            RecordKind::Mark => "mark",
+            RecordKind::DiskCrash => "survived",
+            RecordKind::Scheduler => SCHEDULER,
+            RecordKind::Ended => ENDED,
         }
     }
 }
@@ -52,15 +60,25 @@ impl RecordKind {
 /// A note's bytes as text for a reader.
 fn tell(kind: RecordKind, bytes: &[u8]) -> String {
     match (kind, std::str::from_utf8(bytes)) {
-        (RecordKind::Fault | RecordKind::Stream | RecordKind::Note | RecordKind::Setup, Ok(text)) => {
-            text.to_owned()
-        }
-        (RecordKind::StreamEnd, _) => match bytes.try_into().map(u128::from_le_bytes) {
-            Ok(words) => format!("{words} words of a stream"),
-            Err(_) => hash(bytes),
-        },
+        (
+            RecordKind::Fault
+            | RecordKind::Stream
+            | RecordKind::StreamEnd
+            | RecordKind::Note
+            | RecordKind::Setup
+            | RecordKind::Mark
+            | RecordKind::Ended,
+            Ok(text),
+        ) => text.to_owned(),
+        (RecordKind::DiskCrash, _) => format!("a disk with {}", hash(bytes)),
+        (RecordKind::Scheduler, _) => format!("next draw {}", hash(bytes)),
         _ => format!("{} B {}", bytes.len(), hash(bytes)),
     }
+}
+
+/// The position of a stream as a record and a trace file have it.
+pub(crate) fn position(label: &str, words: u128) -> String {
+    format!("stream `{label}` at word {words}")
 }
 
 fn name_of(watch: &Watch, end: End) -> String {
@@ -142,6 +160,19 @@ impl Trace {
     /// Ends the watch; returns the last events, and the last log lines.
     pub(crate) fn end_watch(&mut self) -> io::Result<(Vec<String>, Vec<String>)> {
         self.watch.take().map_or(Ok(Default::default()), Watch::end)
+    }
+
+    /// Whether each draw is told.
+    pub(crate) fn has_draws(&self) -> bool {
+        self.watch.as_ref().is_some_and(Watch::has_draws)
+    }
+
+    /// A stream has moved; no record.
+    pub(crate) fn drawn(&mut self, now_ns: u64, host: Option<HostId>, label: &str, words: u128) {
+        if let Some(watch) = &mut self.watch {
+            let place = host.map_or_else(|| "-".to_owned(), |host| watch.host(host.0));
+            watch.drawn(now_ns, &place, &position(label, words));
+        }
     }
 
     /// A log line, for whoever watches; no record.

@@ -1,7 +1,7 @@
 //! Records a run for a reader: its last events in fixed columns, or its whole trace as a text file.
 //!
-//! The digest shows *that* two runs differ. A trace file, with one line for each record of the digest, shows
-//! *where*; [`diff`](crate::lab::diff) compares such files. The last events are a part of a failure's story. Both are off
+//! The digest shows *that* two runs differ. A trace file, with one line for each record of the digest and for the draws
+//! from a stream at an instant, shows *where*; [`diff`](crate::lab::diff) compares such files. The last events are a part of a failure's story. Both are off
 //! in an ordinary run and cost nothing there: a failed run is repeated with them.
 //!
 //! A line has the time in seconds, the event, the place (a host, `box NETWORK`, or `-` for the scenario), and the
@@ -25,8 +25,20 @@ pub type Decoder = fn(Protocol, &[u8]) -> String;
 /// The number of packets that are remembered: the last ones sent. A record of an older packet shows only its number.
 const REMEMBERED: usize = 1 << 16;
 
-/// The name of the records that close a digest, which are useless to a reader.
-pub(crate) const CLOSING: &str = "drawn";
+/// The event of a stream's last position.
+pub(crate) const CLOSED: &str = "closed";
+
+/// The event of the scheduler's last position.
+pub(crate) const SCHEDULER: &str = "scheduler";
+
+/// The event of the scenario's result.
+pub(crate) const ENDED: &str = "ended";
+
+/// The event of a draw, which is no record of the digest.
+pub(crate) const DRAWN: &str = "drawn";
+
+/// Records that only the digest needs: among the last events they would be useless to a reader.
+const CLOSING: [&str; 3] = [CLOSED, SCHEDULER, ENDED];
 
 /// The recordings that a reader requests of a run. None, unless set.
 #[derive(Debug, Clone, Default)]
@@ -66,6 +78,8 @@ pub(crate) struct Watch {
     logged: VecDeque<String>,
     decoder: Option<Decoder>,
     out: Option<BufWriter<File>>,
+    /// The last draw, not yet written: further draws from that stream at that instant replace it.
+    drawn: Option<Drawn>,
     failed: Option<io::Error>,
 }
 
@@ -73,6 +87,12 @@ pub(crate) struct Watch {
 struct PacketText {
     way: String,
     carries: String,
+}
+
+/// A draw of a whole trace.
+struct Drawn {
+    head: String,
+    position: String,
 }
 
 /// The fixed columns of a line.
@@ -95,12 +115,14 @@ impl Watch {
             logged: VecDeque::new(),
             decoder: wanted.decoder,
             out: wanted.trace.as_deref().map(create).transpose()?.map(BufWriter::new),
+            drawn: None,
             failed: None,
         }))
     }
 
     /// Ends the watch; returns the last events, and the last log lines.
     pub(crate) fn end(mut self) -> io::Result<(Vec<String>, Vec<String>)> {
+        self.write_draw();
         if let Some(error) = self.failed {
             return Err(error);
         }
@@ -126,15 +148,43 @@ impl Watch {
         format!("box {}", self.nets.get(net as usize).map_or("?", String::as_str))
     }
 
-    fn line(&mut self, now_ns: u64, what: &str, place: &str, full: &str, short: Option<&str>) {
-        let head = head(now_ns, what, place);
+    fn write(&mut self, head: &str, full: &str) {
         if let Some(out) = &mut self.out
             && let Err(error) = writeln!(out, "{head}{}", full.replace('\n', "\\n"))
         {
             self.out = None;
             self.failed = Some(error);
         }
-        if self.keep > 0 && what != CLOSING {
+    }
+
+    /// Whether each draw is written: into a whole trace.
+    pub(crate) fn has_draws(&self) -> bool {
+        self.out.is_some()
+    }
+
+    /// A stream has moved.
+    pub(crate) fn drawn(&mut self, now_ns: u64, place: &str, position: &str) {
+        let drawn = Drawn { head: head(now_ns, DRAWN, place), position: position.to_owned() };
+        let stream = |drawn: &Drawn| drawn.position.rsplit_once(' ').map(|(stream, _)| stream.to_owned());
+        let is_further =
+            self.drawn.as_ref().is_some_and(|last| last.head == drawn.head && stream(last) == stream(&drawn));
+        if !is_further {
+            self.write_draw();
+        }
+        self.drawn = Some(drawn);
+    }
+
+    fn write_draw(&mut self) {
+        if let Some(Drawn { head, position }) = self.drawn.take() {
+            self.write(&head, &position);
+        }
+    }
+
+    fn line(&mut self, now_ns: u64, what: &str, place: &str, full: &str, short: Option<&str>) {
+        self.write_draw();
+        let head = head(now_ns, what, place);
+        self.write(&head, full);
+        if self.keep > 0 && !CLOSING.contains(&what) {
             if self.last.len() == self.keep {
                 self.last.pop_front();
             }

@@ -24,7 +24,7 @@ mod real;
 pub use real::{disk, exposed, net, reached, rng, task, time};
 
 #[cfg(feature = "sim")]
-pub use chaos::rt::{disk, exposed, net, reached, rng, task, time};
+pub use chaos::rt::{Rng, disk, exposed, net, reached, rng, task, time};
 
 mod cost;
 pub mod sync;
@@ -32,6 +32,7 @@ pub mod sync;
 pub use cost::{Cost, cost};
 
 /// The generator behind every random draw: ChaCha20, 20 rounds, `rand_core` 0.10 traits.
+#[cfg(not(feature = "sim"))]
 pub type Rng = rand_chacha::ChaCha20Rng;
 
 /// `tokio::select!`, always `biased`: branches are polled in the order in which they are written, so the

@@ -48,11 +48,12 @@ impl Runs {
     }
 
     /// Runs a former failure twice; it must hold.
-    pub(crate) fn regress(&self, options: &Options) {
+    pub(crate) fn regress(&self, options: &Options) -> Report {
         let report = self.twice(options);
         if report.verdict.is_err() {
             self.fail(&report);
         }
+        report
     }
 
     /// Runs `options` twice, whatever the verdict; both runs must be the same, byte for byte.

@@ -73,6 +73,21 @@ impl Disk {
         }
     }
 
+    /// A hash over all names and what they hold.
+    pub(crate) fn content(&self) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new();
+        let mut field = |bytes: &[u8]| {
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        self.names.directories().for_each(|path| field(path.as_os_str().as_encoded_bytes()));
+        for (path, number) in self.names.files() {
+            field(path.as_os_str().as_encoded_bytes());
+            field(self.inodes.get(&number).map_or(&[][..], |inode| &inode.bytes));
+        }
+        hasher.finalize()
+    }
+
     pub(crate) fn rng(&self) -> &Rng {
         &self.rng
     }

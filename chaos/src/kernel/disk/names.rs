@@ -54,6 +54,16 @@ impl Names {
         self.entries.get(path).copied()
     }
 
+    /// All files with their inodes, in the order of their names.
+    pub(super) fn files(&self) -> impl Iterator<Item = (&Path, u64)> {
+        self.entries.iter().map(|(path, inode)| (path.as_path(), *inode))
+    }
+
+    /// All directories, in the order of their names.
+    pub(super) fn directories(&self) -> impl Iterator<Item = &Path> {
+        self.directories.iter().map(PathBuf::as_path)
+    }
+
     pub(super) fn is_directory(&self, path: &Path) -> bool {
         self.directories.contains(path)
     }

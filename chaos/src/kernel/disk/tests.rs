@@ -23,6 +23,18 @@ fn content(disk: &mut Disk) -> Vec<u8> {
 const EIO: Option<i32> = Some(5);
 
 #[test]
+fn the_content_of_a_disk_is_its_names_and_their_bytes() {
+    let with = |path: &str, bytes: &[u8]| {
+        let mut disk = disk(1);
+        disk.create_new(Path::new(path), bytes).unwrap();
+        disk.content()
+    };
+    assert_eq!(with("/f", b"one"), with("/f", b"one"));
+    assert_ne!(with("/f", b"one"), with("/f", b"two"));
+    assert_ne!(with("/f", b"one"), with("/g", b"one"));
+}
+
+#[test]
 fn synced_bytes_survive_every_power_loss() {
     for seed in 0..50 {
         let (mut disk, file) = with_file(seed, &[1; 2000]);

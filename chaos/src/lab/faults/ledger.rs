@@ -107,8 +107,10 @@ impl Ledger {
             }
         };
         let skipped = plan.faults().iter().enumerate().filter_map(told).collect();
+        let missing = |(number, why): (&usize, &String)| format!("fault {}: {why}", number + 1);
+        let unknown = self.unknown.iter().map(missing).collect();
         let begun = self.begun.len();
-        Some(StartedPlan { plan, drawn: self.drawn.clone(), at: self.started, begun, skipped })
+        Some(StartedPlan { plan, drawn: self.drawn.clone(), at: self.started, begun, skipped, unknown })
     }
 
     /// Addresses that faults have taken from a host or a box for a while.

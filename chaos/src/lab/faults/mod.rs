@@ -29,6 +29,8 @@ pub struct StartedPlan {
     pub begun: usize,
     /// Faults that were skipped, or applied only in part, or never due, each with the reason.
     pub skipped: Vec<String>,
+    /// Targets that the world didn't have when the plan was started, each with its fault.
+    pub unknown: Vec<String>,
 }
 
 /// The account of one run's faults, for the run and for whoever waits for its end.
