@@ -136,16 +136,7 @@ const CANARY: Scenario = Scenario { name: "canary", purpose: Purpose::Canary, ..
 const SOUND: Scenario = Scenario { name: "sound", faults: &[FaultKind::Loss, FaultKind::Latency], ..TOY };
 
 fn sweep(scenarios: &[Scenario], runs: u64) -> Sweep {
-    Sweep {
-        scenarios: scenarios.to_vec(),
-        runs: Some(runs),
-        start: 1,
-        jobs: 2,
-        shard: (1, 1),
-        limit: None,
-        patience: Duration::from_secs(600),
-        knobs: BTreeMap::new(),
-    }
+    Sweep { jobs: 2, ..Sweep::new(scenarios, Some(runs)) }
 }
 
 fn swept(sweep: &Sweep) -> SweepReport {
@@ -153,7 +144,7 @@ fn swept(sweep: &Sweep) -> SweepReport {
 }
 
 fn shrunk(swept: &SweepReport) -> Shrunk {
-    shrink(&TOY, &swept.found[0].report, 400, &mut |_| {})
+    shrink(&TOY, &swept.found[0].report(), 400, &mut |_| {})
 }
 
 #[test]
@@ -174,7 +165,7 @@ fn a_planted_bug_is_found_made_small_and_replayed_from_its_bundle() {
 
     let folder = tempfile::tempdir().unwrap();
     let teller = Teller { decoder: Some(|_, bytes| format!("{bytes:?}")), ..Teller::new(folder.path()) };
-    let story = explain(&teller, &TOY, &found.found[0].report, Some(&small)).unwrap();
+    let story = explain(&teller, &TOY, &found.found[0].report(), Some(&small)).unwrap();
     assert!(story.reproducible, "{}", story.text);
     let expected = [
         "every number is counted once (safety)",
@@ -196,7 +187,7 @@ fn a_planted_bug_is_found_made_small_and_replayed_from_its_bundle() {
     for (logs, told) in logs {
         let elsewhere = tempfile::tempdir().unwrap();
         let teller = Teller { logs, ..Teller::new(elsewhere.path()) };
-        let logged = explain(&teller, &TOY, &found.found[0].report, Some(&small)).unwrap();
+        let logged = explain(&teller, &TOY, &found.found[0].report(), Some(&small)).unwrap();
         assert!(logged.reproducible, "{}", logged.text);
         let parts =
             [" log lines", "log       server         a number is counted client=0 number=", "last 10 events"];
@@ -239,8 +230,7 @@ fn a_sweep_counts_every_scenario_and_mark_the_same_with_any_number_of_threads() 
     assert_eq!(one.tallies["sound"].runs, 10);
     assert_eq!(one.tallies["sound"].failures, 0);
     assert!(one.tallies["sound"].marks["a request is sent again"] > 0);
-    let seeds =
-        |swept: &SweepReport| swept.found.iter().map(|found| found.report.options.seed).collect::<Vec<_>>();
+    let seeds = |swept: &SweepReport| swept.found.iter().map(|found| found.first.seed).collect::<Vec<_>>();
     assert_eq!(seeds(&one), seeds(&three));
     let mut parts = BTreeMap::new();
     for shard in 1..=3 {
@@ -333,7 +323,7 @@ fn a_run_that_stands_still_does_not_silence_a_sweep() {
     let swept = swept(&Sweep { patience: Duration::from_secs(3), jobs: 1, ..sweep(&[BLOCKED], 4) });
     assert_eq!((swept.runs(), swept.skipped), (3, 0));
     assert_eq!(
-        swept.stuck.iter().map(|stuck| (stuck.name, stuck.seed)).collect::<Vec<_>>(),
+        swept.stuck.iter().map(|stuck| (stuck.scenario.as_str(), stuck.seed)).collect::<Vec<_>>(),
         [("blocked", 2)]
     );
     assert_eq!(swept.gravest(), Some(PropertyKind::Liveness));
@@ -385,7 +375,7 @@ fn a_draw_from_ambient_entropy_is_caught_and_located() {
     let found = swept(&sweep(&[AMBIENT_DRAW], 3));
     assert_eq!(found.gravest(), Some(PropertyKind::Reproducibility));
     let teller = Teller::new(folder.path());
-    let story = explain(&teller, &AMBIENT_DRAW, &found.found[0].report, None).unwrap();
+    let story = explain(&teller, &AMBIENT_DRAW, &found.found[0].report(), None).unwrap();
     assert!(!story.reproducible);
     assert!(story.text.contains("same on rerun: no"), "{}", story.text);
     assert!(story.text.contains("the traces differ from line "), "{}", story.text);
@@ -433,7 +423,7 @@ fn a_file_that_cannot_be_written_is_an_error_and_no_failure_of_the_run() {
 
 #[test]
 fn a_bundle_leaves_what_is_somebodys_alone() {
-    let failing = swept(&sweep(&[TOY], 10)).found[0].report.clone();
+    let failing = swept(&sweep(&[TOY], 10)).found[0].report();
     let folder = tempfile::tempdir().unwrap();
     let teller = Teller::new(folder.path().join("my runs"));
     let first = explain(&teller, &TOY, &failing, None).unwrap();

@@ -54,8 +54,8 @@ pub struct Bundle {
     pub digest: String,
     /// Records in the trace.
     pub events: u64,
-    /// Whether a second run gave the same result.
-    pub reproducible: bool,
+    /// Whether a second run gave the same result; `None` if none was made.
+    pub reproducible: Option<bool>,
     /// "14 faults → 2, in 61 runs", if it was shrunk.
     pub shrunk: Option<String>,
 }
@@ -79,7 +79,7 @@ pub enum BundleError {
 
 impl Bundle {
     /// The bundle of a failing run; `None` for a run that held.
-    pub fn of(report: &Report, reproducible: bool, shrunk: Option<String>) -> Option<Bundle> {
+    pub fn of(report: &Report, reproducible: Option<bool>, shrunk: Option<String>) -> Option<Bundle> {
         let broken = report.verdict.as_ref().err()?;
         Some(Bundle {
             format: FORMAT,

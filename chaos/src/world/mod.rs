@@ -10,6 +10,7 @@
 //! | `record`, `trace`, `watch`, `stats`, `logs` | what is recorded: the digest, events as text, counters, log lines |
 //! | `findings`, `property` | what a run looks for and has found; the calls that report it |
 //! | `process`, `task`, `sleep`, `panics` | processes, their tasks and waits, and their panics |
+//! | `pulse` | whether the tasks get on: their polls, counted |
 //! | `handle`, `host`, `net`, `map` | the scenario's handles, and the map as text |
 
 mod agenda;
@@ -24,6 +25,7 @@ pub(crate) mod net;
 pub(crate) mod panics;
 pub(crate) mod process;
 pub mod property;
+pub(crate) mod pulse;
 mod record;
 pub(crate) mod sim;
 pub(crate) mod sleep;
