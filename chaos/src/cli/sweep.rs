@@ -13,7 +13,7 @@ use crate::lab::stall::{GivenUp, attended};
 use crate::lab::story::{Story, Teller, explain, save};
 use crate::lab::sweep as many;
 use crate::lab::sweep::{
-    Found, Header, Known, Ledger, LedgerLine, LedgerWriter, Progress, SEEDS_LISTED, SweepEvent,
+    Found, KnownRuns, Ledger, LedgerHeader, LedgerLine, LedgerWriter, Progress, SEEDS_LISTED, SweepEvent,
 };
 use crate::world::property::PropertyKind;
 use serde::Serialize;
@@ -73,6 +73,9 @@ pub(crate) fn sweep(program: &Program<'_>, args: &args::Sweep) -> Result<u8, Usa
         Some(_) => exit::USAGE,
         None => exit::of_sweep(gravest, &swept),
     };
+    if let (true, Some(ledger)) = (swept.interrupted, &witness.ledger) {
+        eprintln!("`--resume {}` in place of `--ledger` goes on with it", ledger.path.display());
+    }
     sweep_report::print(args.json, &Heading::Swept, &sweep, &swept, code);
     witness.unwritten.map_or(Ok(code), |why| Err(format!("a file could not be written: {why}")))
 }
@@ -103,19 +106,19 @@ fn asked(program: &Program<'_>, args: &args::Sweep) -> Result<many::Sweep, Usage
 }
 
 /// The runs of the ledger that the sweep goes on with, and the ledger to write.
-fn ledger(args: &args::Sweep, sweep: &many::Sweep) -> Result<(Known, Option<LedgerWriter>), Usage> {
+fn ledger(args: &args::Sweep, sweep: &many::Sweep) -> Result<(KnownRuns, Option<LedgerWriter>), Usage> {
     let said = |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let header =
-        || Header::of(sweep.arguments()).map_err(|error| format!("can't read this program: {error}"));
+        || LedgerHeader::of(sweep.arguments()).map_err(|error| format!("can't read this program: {error}"));
     if let Some(path) = &args.resume {
         let ledger = Ledger::load(path).map_err(|error| said(path, &error))?;
         ledger.check(&header()?).map_err(|error| said(path, &error))?;
         let writer = LedgerWriter::resume(path, &ledger).map_err(|error| said(path, &error))?;
         return Ok((ledger.known, Some(writer)));
     }
-    let Some(path) = &args.ledger else { return Ok((Known::default(), None)) };
+    let Some(path) = &args.ledger else { return Ok((KnownRuns::default(), None)) };
     let writer = LedgerWriter::create(path, &header()?).map_err(|error| said(path, &error))?;
-    Ok((Known::default(), Some(writer)))
+    Ok((KnownRuns::default(), Some(writer)))
 }
 
 /// The first SIGINT or SIGTERM sets `stop`; a second one ends the process.

@@ -1,7 +1,7 @@
 //! The ledger of a sweep: a file that has a line for each run, so that an interrupted sweep can be resumed, and those
 //! of several shards merged.
 //!
-//! Each line is a JSON object, distinguished by `event`: first the [`Header`], then `run`, `stuck` and `canary` in the
+//! Each line is a JSON object, distinguished by `event`: first the [`LedgerHeader`], then `run`, `stuck` and `canary` in the
 //! order in which they end, and `end` when the sweep has come to its end. A line is written at once, so a sweep that is
 //! killed loses its active runs; a last line that is torn is no line.
 
@@ -44,7 +44,7 @@ impl SweepArguments {
 
 /// The first line of a ledger: what its runs depend on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Header {
+pub struct LedgerHeader {
     /// The format's version: 1.
     pub format: u32,
     /// BLAKE3 over the program, in hex.
@@ -55,17 +55,17 @@ pub struct Header {
     pub sweep: SweepArguments,
 }
 
-impl Header {
+impl LedgerHeader {
     /// The header of a sweep by the running program.
     ///
     /// # Errors
     /// If the program can't be read.
-    pub fn of(sweep: SweepArguments) -> io::Result<Header> {
+    pub fn of(sweep: SweepArguments) -> io::Result<LedgerHeader> {
         let program = std::env::current_exe()?;
         let mut hasher = blake3::Hasher::new();
         io::copy(&mut File::open(&program)?, &mut hasher)?;
         let build = hasher.finalize().to_hex().to_string();
-        Ok(Header { format: FORMAT, build, commit: commit_of(&program), sweep })
+        Ok(LedgerHeader { format: FORMAT, build, commit: commit_of(&program), sweep })
     }
 
     /// Names the build.
@@ -92,7 +92,7 @@ fn commit_of(file: &Path) -> Option<String> {
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum LedgerLine {
     /// The first.
-    Ledger(Header),
+    Ledger(LedgerHeader),
     /// A run.
     Run(RunEntry),
     /// A run that was given up.
@@ -145,13 +145,13 @@ pub enum LedgerError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ledger {
     /// Its header.
-    pub header: Header,
+    pub header: LedgerHeader,
     /// Its runs, and so on.
-    pub known: Known,
+    pub known: KnownRuns,
     /// Whether its sweep has come to its end; an interrupted one hasn't.
     pub ended: bool,
     /// The length of its whole lines.
-    whole_bytes: u64,
+    pub whole_bytes: u64,
 }
 
 impl Ledger {
@@ -171,7 +171,7 @@ impl Ledger {
         if header.format != FORMAT {
             return Err(LedgerError::Format(header.format));
         }
-        let (mut known, mut ended) = (Known::default(), false);
+        let (mut known, mut ended) = (KnownRuns::default(), false);
         for (number, line) in lines.enumerate() {
             let line = serde_json::from_slice(line).map_err(|why| LedgerError::Line(number + 2, why))?;
             ended = matches!(line, LedgerLine::End { .. });
@@ -184,7 +184,7 @@ impl Ledger {
     ///
     /// # Errors
     /// If it is of another build or another sweep.
-    pub fn check(&self, ours: &Header) -> Result<(), LedgerError> {
+    pub fn check(&self, ours: &LedgerHeader) -> Result<(), LedgerError> {
         if self.header.sweep != ours.sweep {
             return Err(LedgerError::Arguments(self.header.sweep.command_line()));
         }
@@ -197,14 +197,14 @@ impl Ledger {
 
 /// The runs that a ledger has.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Known {
+pub struct KnownRuns {
     /// By scenario and seed.
     runs: BTreeMap<String, BTreeMap<u64, RunEntry>>,
     stuck: Vec<StuckRun>,
     canaries: BTreeMap<String, Canary>,
 }
 
-impl Known {
+impl KnownRuns {
     fn add(&mut self, line: LedgerLine) {
         match line {
             LedgerLine::Run(entry) => {
@@ -272,7 +272,7 @@ impl LedgerWriter {
     ///
     /// # Errors
     /// If there is a file already, or it can't be written.
-    pub fn create(path: &Path, header: &Header) -> Result<LedgerWriter, LedgerError> {
+    pub fn create(path: &Path, header: &LedgerHeader) -> Result<LedgerWriter, LedgerError> {
         let file = File::create_new(path).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => LedgerError::Exists,
             _ => error.into(),

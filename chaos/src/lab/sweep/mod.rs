@@ -9,6 +9,9 @@
 //! distinguish a rare path from an unreachable one. Canaries run first, each until its bug has been found, and don't
 //! count. The first seed of each scenario is run twice and has to give the same run again. The selection of runs
 //! depends on the seeds and the shard alone, not on the threads.
+//!
+//! A sweep can be stopped, and resumed with the runs that a [`Ledger`] has of it: the selection stays the same, so the
+//! report does too.
 
 mod book;
 mod deal;
@@ -29,7 +32,7 @@ use std::time::{Duration, Instant};
 
 pub use crate::lab::stall::PATIENCE;
 pub use entry::RunEntry;
-pub use ledger::{Header, Known, Ledger, LedgerError, LedgerLine, LedgerWriter, SweepArguments};
+pub use ledger::{KnownRuns, Ledger, LedgerError, LedgerHeader, LedgerLine, LedgerWriter, SweepArguments};
 pub use merge::{MergeError, merge};
 pub use report::{Canary, Found, Progress, SEEDS_LISTED, ScenarioCounts, StuckRun, SweepReport};
 
@@ -56,7 +59,7 @@ pub struct Sweep {
     /// Knobs that aren't at their default; a scenario takes those that it has.
     pub knobs: BTreeMap<String, u64>,
     /// Runs that are not made again, because a ledger has them.
-    pub known: Arc<Known>,
+    pub known: Arc<KnownRuns>,
     /// Ends the sweep when it becomes true: no further run begins, and active ones have some seconds.
     pub stop: Arc<AtomicBool>,
 }
