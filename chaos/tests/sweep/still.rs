@@ -46,6 +46,16 @@ fn a_canary_whose_poll_does_not_return_does_not_silence_a_sweep() {
     assert_eq!((stuck.place, swept.canaries[0].found_in, swept.runs()), (None, None, 1));
 }
 
+/// The line below which the spinning task is spawned.
+const SPAWNED_BELOW: u32 = line!();
+fn spin(sleeps: bool) {
+    task::spawn(async move {
+        loop {
+            if sleeps { time::sleep(Duration::ZERO).await } else { task::yield_now().await }
+        }
+    });
+}
+
 /// Hosts of which the last one's task wakes itself for ever: by a yield, or by a sleep that is over.
 const SPINS: Scenario = Scenario {
     name: "spins",
@@ -68,15 +78,7 @@ const SPINS: Scenario = Scenario {
                             }
                         });
                         if spins {
-                            task::spawn(async move {
-                                loop {
-                                    if sleeps {
-                                        time::sleep(Duration::ZERO).await
-                                    } else {
-                                        task::yield_now().await
-                                    }
-                                }
-                            });
+                            spin(sleeps);
                         }
                         let _ = idle.await;
                     },
@@ -104,6 +106,7 @@ fn tasks_that_only_wake_themselves_break_liveness_and_are_named() {
             (broken.host.as_deref(), broken.file.as_str()),
             (Some("host 3"), "chaos/tests/sweep/still.rs")
         );
+        assert_eq!(broken.line, SPAWNED_BELOW + 2, "{broken:?}");
         assert!(broken.at < Duration::from_secs(1), "{broken:?}");
         assert_eq!(report, SPINS.run(&options), "the same seed stands still at the same poll");
     }
