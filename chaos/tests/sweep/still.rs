@@ -10,7 +10,7 @@ use std::time::Duration;
 
 #[test]
 fn a_run_in_which_a_poll_does_not_return_does_not_silence_a_sweep() {
-    let swept = swept(&Sweep { patience: Duration::from_secs(1), jobs: 1, ..sweep(&[BLOCKED], 4) });
+    let swept = swept(&Sweep { patience: Duration::from_secs(3), jobs: 1, ..sweep(&[BLOCKED], 4) });
     assert_eq!((swept.runs(), swept.skipped), (3, 0));
     let [stuck] = swept.stuck.as_slice() else { panic!("{:?}", swept.stuck) };
     assert_eq!((stuck.scenario.as_str(), stuck.seed), ("blocked", 2));
@@ -36,7 +36,7 @@ fn a_canary_whose_poll_does_not_return_does_not_silence_a_sweep() {
         },
         ..BLOCKED
     };
-    let swept = swept(&Sweep { patience: Duration::from_secs(1), ..sweep(&[canary, BLOCKED], 1) });
+    let swept = swept(&Sweep { patience: Duration::from_secs(3), ..sweep(&[canary, BLOCKED], 1) });
     let [stuck] = swept.stuck.as_slice() else { panic!("{:?}", swept.stuck) };
     assert!(
         stuck.doing.starts_with("a task of host a, spawned at chaos/tests/sweep/still.rs:"),
