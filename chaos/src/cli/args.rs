@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::lab::bundle::Bundle;
 use crate::lab::scenario::{Options, Report, Scenario};
@@ -42,6 +43,8 @@ pub(crate) enum Command {
     Shrink(Shrink),
     /// Run many seeds
     Sweep(Sweep),
+    /// Make one report of the ledgers of a sweep's shards
+    Merge(Merge),
     /// Show where two traces part: the random stream that left first, and the first event that differs
     Diff {
         /// A file written by `run --trace`
@@ -88,7 +91,24 @@ pub(crate) struct Run {
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
+    pub(crate) patience: Patience,
+    #[command(flatten)]
     pub(crate) out: Out,
+}
+
+/// When a run is given up.
+#[derive(Debug, Args)]
+pub(crate) struct Patience {
+    /// Give up a run in which no task's poll returns for so many seconds: it stands still
+    #[arg(long = "patience", value_name = "S", default_value_t = crate::lab::stall::PATIENCE.as_secs(),
+        value_parser = value_parser!(u64).range(1..))]
+    seconds: u64,
+}
+
+impl Patience {
+    pub(crate) fn real(&self) -> Duration {
+        Duration::from_secs(self.seconds)
+    }
 }
 
 /// Where bundles go.
@@ -132,6 +152,8 @@ pub(crate) struct Shrink {
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
+    pub(crate) patience: Patience,
+    #[command(flatten)]
     pub(crate) out: Out,
 }
 
@@ -161,6 +183,12 @@ pub(crate) struct Sweep {
     /// Turn a knob of those scenarios that have it
     #[arg(long, value_name = "KNOB=VALUE", value_parser = knob)]
     pub(crate) set: Vec<(String, u64)>,
+    /// Write a line for each run into a new file: for --resume, and for `merge`
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    pub(crate) ledger: Option<PathBuf>,
+    /// Go on with an interrupted sweep: its ledger, the same program and the same arguments (but --jobs and --minutes)
+    #[arg(long, value_name = "LEDGER")]
+    pub(crate) resume: Option<PathBuf>,
     /// Print JSON lines
     #[arg(long)]
     pub(crate) json: bool,
@@ -168,7 +196,19 @@ pub(crate) struct Sweep {
     #[arg(long, value_name = "N", default_value_t = SWEEP_SHRINK_RUNS)]
     pub(crate) shrink_runs: u32,
     #[command(flatten)]
+    pub(crate) patience: Patience,
+    #[command(flatten)]
     pub(crate) out: Out,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Merge {
+    /// The ledgers, one of each shard
+    #[arg(required = true, value_name = "LEDGER")]
+    pub(crate) ledgers: Vec<PathBuf>,
+    /// Print JSON lines
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 fn knob(text: &str) -> Result<(String, u64), String> {

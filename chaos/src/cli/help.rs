@@ -22,7 +22,9 @@ fn examples(program: &Program<'_>) -> Vec<String> {
     }
     all.extend([
         "sweep --all --seeds 2000 --jobs 2".to_owned(),
-        format!("sweep {name} --seeds 100 --start 5000 --shard 1/4"),
+        format!("sweep {name} --seeds 100 --start 5000 --shard 1/2 --ledger 1.ledger"),
+        format!("sweep {name} --seeds 100 --start 5000 --shard 1/2 --resume 1.ledger"),
+        "merge 1.ledger 2.ledger".to_owned(),
         format!("replay target/chaos/{name}-7"),
         format!("shrink {name} --seed 7"),
         format!("keep target/chaos/{name}-7 --into regressions --found \"…\""),
@@ -54,7 +56,7 @@ mod tests {
         let scenarios = [faulty, Scenario { knobs: &[KNOB], ..toy() }];
         let program = Program { invocation: "cargo chaos", scenarios: &scenarios, decoder: None, logs: &[] };
         let examples = examples(&program);
-        assert!(examples.len() >= 9, "{examples:?}");
+        assert!(examples.len() >= 11, "{examples:?}");
         for example in examples {
             let words = std::iter::once("chaos").chain(example.split(' '));
             let which =
@@ -68,7 +70,11 @@ mod tests {
                         }
                         continue;
                     }
-                    Command::List { .. } | Command::Replay(_) | Command::Keep(_) | Command::Diff { .. } => {
+                    Command::List { .. }
+                    | Command::Merge(_)
+                    | Command::Replay(_)
+                    | Command::Keep(_)
+                    | Command::Diff { .. } => {
                         continue;
                     }
                 };

@@ -1,7 +1,10 @@
 //! The output of `--json`: one object a line, distinguished by `event`.
 
 use crate::lab::scenario::Report;
+use crate::world::property::PropertyKind;
+use crate::world::pulse::TIME_MOVES_ON;
 use serde::Serialize;
+use std::time::Duration;
 
 /// Prints a line.
 pub(crate) fn print(line: &impl Serialize) {
@@ -29,6 +32,34 @@ pub(crate) struct RunLine<'a> {
     notes: Option<&'a str>,
     #[serde(flatten)]
     broken: Option<BrokenLine<'a>>,
+}
+
+/// A run that stands still and was given up.
+#[derive(Serialize)]
+pub(crate) struct StuckLine<'a> {
+    event: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scenario: Option<&'a str>,
+    seed: u64,
+    kind: &'static str,
+    property: &'static str,
+    seen: &'a str,
+    real_seconds: f64,
+}
+
+impl<'a> StuckLine<'a> {
+    /// The line of a run that made no poll for `after`; `doing` tells the task that was being polled.
+    pub(crate) fn of(scenario: Option<&'a str>, seed: u64, after: Duration, doing: &'a str) -> StuckLine<'a> {
+        StuckLine {
+            event: "stuck",
+            scenario,
+            seed,
+            kind: PropertyKind::Liveness.as_str(),
+            property: TIME_MOVES_ON,
+            seen: doing,
+            real_seconds: after.as_secs_f64(),
+        }
+    }
 }
 
 /// A property that broke.

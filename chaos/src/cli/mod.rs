@@ -11,7 +11,8 @@
 //! | `run` | `list`, `run`, `replay`, `diff` |
 //! | `keep` | `keep` |
 //! | `shrink` | `shrink` |
-//! | `sweep` | `sweep` |
+//! | `sweep`, `sweep_report` | `sweep`; what is printed of it |
+//! | `merge` | `merge` |
 //! | `line` | the output of `--json` |
 
 mod args;
@@ -19,18 +20,24 @@ mod exit;
 mod help;
 mod keep;
 mod line;
+mod merge;
 mod run;
 mod shrink;
 mod sweep;
+mod sweep_report;
 
 use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches};
 
 use crate::lab::scenario::Scenario;
+use crate::lab::stall::{GivenUp, attended};
 use crate::lab::story::shell_word;
 use crate::world::watch::Decoder;
-use args::{Cli, Command};
+use args::{Cli, Command, Usage};
+use line::StuckLine;
 
 /// A program that runs scenarios.
 #[derive(Debug, Clone, Copy)]
@@ -61,17 +68,48 @@ impl Program<'_> {
         let cli = Cli::from_arg_matches(&parsed).unwrap_or_else(|error| error.exit());
         let code = match cli.command {
             Command::List { json } => Ok(run::list(self.scenarios, json)),
-            Command::Run(args) => run::run(self, &args),
-            Command::Replay(args) => run::replay(self, &args),
+            Command::Run(args) => {
+                self.attended(args.json, args.patience.real(), move |program| run::run(program, &args))
+            }
+            Command::Replay(args) => {
+                self.attended(args.json, args.patience.real(), move |program| run::replay(program, &args))
+            }
+            Command::Shrink(args) => {
+                self.attended(args.json, args.patience.real(), move |program| shrink::shrink(program, &args))
+            }
             Command::Keep(args) => keep::keep(self, &args),
-            Command::Shrink(args) => shrink::shrink(self, &args),
             Command::Sweep(args) => sweep::sweep(self, &args),
+            Command::Merge(args) => merge::merge(self, &args),
             Command::Diff { left, right } => run::diff(&left, &right),
         };
         ExitCode::from(code.unwrap_or_else(|why| {
             eprintln!("chaos: {why}");
             exit::USAGE
         }))
+    }
+
+    /// Executes a command, unless one of its runs stands still: then it says so, and ends with the code of liveness.
+    fn attended(
+        &self,
+        json: bool,
+        patience: Duration,
+        command: impl FnOnce(&Program<'_>) -> Result<u8, Usage> + Send + 'static,
+    ) -> Result<u8, Usage> {
+        let (invocation, scenarios) = (self.invocation.to_owned(), self.scenarios.to_vec());
+        let Program { decoder, logs, .. } = *self;
+        let work =
+            move || command(&Program { invocation: &invocation, scenarios: &scenarios, decoder, logs });
+        match attended(patience, &AtomicBool::new(false), work) {
+            Ok(code) => code,
+            Err(GivenUp::Stall(stalled)) => {
+                if json {
+                    line::print(&StuckLine::of(None, stalled.seed, stalled.after, &stalled.doing));
+                }
+                eprintln!("{stalled}");
+                Ok(exit::LIVENESS)
+            }
+            Err(GivenUp::Stopped) => unreachable!("nothing tells it to stop"),
+        }
     }
 }
 

@@ -1,23 +1,30 @@
 //! `sweep`: many seeds, and a report of the runs.
 
-use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write, stderr};
+use std::io::{self, IsTerminal, Write, stderr};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use crate::lab::scenario::Scenario;
-use crate::lab::scenario::{Purpose, Report};
-use crate::lab::shrink::shrink;
-use crate::lab::story::explain;
+use crate::lab::scenario::{Purpose, Report, Scenario};
+use crate::lab::shrink::{Shrunk, shrink};
+use crate::lab::stall::{GivenUp, attended};
+use crate::lab::story::{Story, Teller, explain, save};
 use crate::lab::sweep as many;
-use crate::lab::sweep::{Found, Progress, ScenarioCounts, StuckRun, SweepReport};
+use crate::lab::sweep::{
+    Found, KnownRuns, Ledger, LedgerHeader, LedgerLine, LedgerWriter, Progress, SEEDS_LISTED, SweepEvent,
+};
 use crate::world::property::PropertyKind;
 use serde::Serialize;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 
 use super::Program;
 use super::args::{self, Usage};
 use super::exit;
-use super::line::{self, RunLine};
+use super::line::{self, RunLine, StuckLine};
+use super::sweep_report::{self, Heading, rate};
 
 /// The number of runs if the command line gives none.
 const RUNS: u64 = 100;
@@ -40,46 +47,41 @@ struct ProgressLine {
     marks: usize,
 }
 
-#[derive(Serialize)]
-struct TallyLine<'a> {
-    event: &'static str,
-    scenario: &'a str,
-    runs: u64,
-    failures: u64,
-    virtual_seconds: f64,
-    marks: &'a BTreeMap<&'static str, u64>,
-}
-
-#[derive(Serialize)]
-struct CanaryLine<'a> {
-    event: &'static str,
-    scenario: &'a str,
-    found_in_run: Option<u64>,
-}
-
-#[derive(Serialize)]
-struct StuckLine<'a> {
-    event: &'static str,
-    scenario: &'a str,
-    seed: u64,
-    real_seconds: f64,
-}
-
-#[derive(Serialize)]
-struct SweepLine<'a> {
-    event: &'static str,
-    runs: u64,
-    skipped: u64,
-    failures: usize,
-    vacuous: bool,
-    unrun: &'a [&'static str],
-    missing_marks: Vec<(&'a str, &'a str)>,
-    real_seconds: f64,
-    virtual_per_real: f64,
-    exit: u8,
-}
-
 pub(crate) fn sweep(program: &Program<'_>, args: &args::Sweep) -> Result<u8, Usage> {
+    let mut sweep = asked(program, args)?;
+    let (known, ledger) = ledger(args, &sweep)?;
+    sweep.known = Arc::new(known);
+    stop_at_signals(&sweep.stop).map_err(|error| format!("can't listen to signals: {error}"))?;
+    let teller = args.out.teller(program);
+    let progress = ProgressTeller { json: args.json, terminal: stderr().is_terminal(), step: 0 };
+    let mut witness = Witness { teller, progress, ledger, stop: sweep.stop.clone(), unwritten: None };
+    let swept = sweep.run(&mut |event| witness.see(event));
+    let is_over = !swept.interrupted;
+    if is_over {
+        witness.note(&LedgerLine::End { skipped: swept.skipped });
+    }
+    witness.progress.end();
+    // A story makes the run once more, so its verdict counts too.
+    let mut gravest = swept.gravest();
+    for found in &swept.found[..swept.found.len().min(if is_over { STORIES } else { 0 })] {
+        match tell(args, &witness.teller, &sweep, found) {
+            Ok(kind) => gravest = gravest.min(Some(kind)),
+            Err(why) => witness.unwritten = witness.unwritten.or(Some(why)),
+        }
+    }
+    let code = match witness.unwritten {
+        Some(_) => exit::USAGE,
+        None => exit::of_sweep(gravest, &swept),
+    };
+    if let (true, Some(ledger)) = (swept.interrupted, &witness.ledger) {
+        eprintln!("`--resume {}` in place of `--ledger` goes on with it", ledger.path.display());
+    }
+    sweep_report::print(args.json, &Heading::Swept, &sweep, &swept, code);
+    witness.unwritten.map_or(Ok(code), |why| Err(format!("a file could not be written: {why}")))
+}
+
+/// The sweep that the command line asks for.
+fn asked(program: &Program<'_>, args: &args::Sweep) -> Result<many::Sweep, Usage> {
     let known = program.scenarios;
     let mut scenarios: Vec<Scenario> = match args.all {
         true => known.to_vec(),
@@ -92,44 +94,103 @@ pub(crate) fn sweep(program: &Program<'_>, args: &args::Sweep) -> Result<u8, Usa
             scenarios.push(*canary);
         }
     }
-    let runs = args.seeds.or_else(|| args.minutes.is_none().then_some(RUNS));
-    let sweep = many::Sweep {
-        runs,
+    Ok(many::Sweep {
         start: args.start,
         jobs: args.jobs.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from),
         shard: args.shard,
         limit: args.minutes.map(|minutes| Duration::from_secs(minutes.saturating_mul(60))),
-        patience: many::PATIENCE,
+        patience: args.patience.real(),
         knobs: args::knobs(program, &args.set, &scenarios)?,
-        scenarios,
-    };
-    let mut teller = ProgressTeller { json: args.json, terminal: stderr().is_terminal(), step: 0 };
-    let swept = sweep.run(&mut |progress| teller.tell(progress));
-    teller.end();
-    // A story makes the run once more, so its verdict counts too.
-    let (mut gravest, mut untold) = (swept.gravest(), None);
-    for found in &swept.found[..swept.found.len().min(STORIES)] {
-        match tell(program, args, found) {
-            Ok(kind) => gravest = gravest.min(Some(kind)),
-            Err(why) => untold = untold.or(Some(why)),
-        }
-    }
-    let code = match gravest {
-        _ if untold.is_some() => exit::USAGE,
-        Some(kind) => exit::of(kind),
-        None if swept.is_vacuous() => exit::VACUOUS,
-        None => exit::HELD,
-    };
-    if args.json {
-        lines(&swept, code)
-    } else {
-        report(&sweep, &swept)
-    }
-    untold.map_or(Ok(code), |why| Err(format!("a bundle could not be written: {why}")))
+        ..many::Sweep::new(&scenarios, args.seeds.or_else(|| args.minutes.is_none().then_some(RUNS)))
+    })
 }
 
-fn rate(what: f64, took: Duration) -> f64 {
-    what / took.as_secs_f64().max(0.001)
+/// The runs of the ledger that the sweep goes on with, and the ledger to write.
+fn ledger(args: &args::Sweep, sweep: &many::Sweep) -> Result<(KnownRuns, Option<LedgerWriter>), Usage> {
+    let said = |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let header =
+        || LedgerHeader::of(sweep.arguments()).map_err(|error| format!("can't read this program: {error}"));
+    if let Some(path) = &args.resume {
+        let ledger = Ledger::load(path).map_err(|error| said(path, &error))?;
+        ledger.check(&header()?).map_err(|error| said(path, &error))?;
+        let writer = LedgerWriter::resume(path, &ledger).map_err(|error| said(path, &error))?;
+        return Ok((ledger.known, Some(writer)));
+    }
+    let Some(path) = &args.ledger else { return Ok((KnownRuns::default(), None)) };
+    let writer = LedgerWriter::create(path, &header()?).map_err(|error| said(path, &error))?;
+    Ok((KnownRuns::default(), Some(writer)))
+}
+
+/// The first SIGINT or SIGTERM sets `stop`; a second one ends the process.
+fn stop_at_signals(stop: &Arc<AtomicBool>) -> io::Result<()> {
+    for signal in [SIGINT, SIGTERM] {
+        // In this order, so that the first one doesn't find the flag that it sets itself.
+        flag::register_conditional_shutdown(signal, 128 + signal, stop.clone())?;
+        flag::register(signal, stop.clone())?;
+    }
+    Ok(())
+}
+
+/// Tells and records what happens in a sweep when it happens.
+struct Witness {
+    teller: Teller,
+    progress: ProgressTeller,
+    ledger: Option<LedgerWriter>,
+    stop: Arc<AtomicBool>,
+    /// Why a file could not be written.
+    unwritten: Option<String>,
+}
+
+impl Witness {
+    fn see(&mut self, event: SweepEvent<'_>) {
+        match event {
+            SweepEvent::Progress(progress) => self.progress.tell(&progress),
+            SweepEvent::Run { entry, report, times } => {
+                self.note(&LedgerLine::Run(entry.clone()));
+                if let Some(times) = times {
+                    self.failed(report, times);
+                }
+            }
+            SweepEvent::Stuck(stuck) => {
+                self.note(&LedgerLine::Stuck(stuck.clone()));
+                let many::StuckRun { scenario, seed, after, doing, .. } = stuck;
+                if self.progress.json {
+                    line::print(&StuckLine::of(Some(scenario), *seed, *after, doing));
+                } else {
+                    self.progress.say(&sweep_report::given_up(stuck));
+                }
+            }
+            SweepEvent::Canary(canary) => self.note(&LedgerLine::Canary(canary.clone())),
+        }
+    }
+
+    /// Writes a line into the ledger. A sweep whose ledger can't be written is of no use, so it ends.
+    fn note(&mut self, line: &LedgerLine) {
+        let Some(ledger) = &mut self.ledger else { return };
+        if let Err(error) = ledger.append(line) {
+            let why = format!("{}: {error}", ledger.path.display());
+            self.progress.say(&why);
+            self.unwritten.get_or_insert(why);
+            self.ledger = None;
+            self.stop.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// A run has failed; its property has broken so many times by now.
+    fn failed(&mut self, report: &Report, times: u64) {
+        let Err(broken) = &report.verdict else { return };
+        let bundle = if times <= SEEDS_LISTED as u64 { save(&self.teller, report) } else { Ok(None) };
+        let bundle = bundle.unwrap_or_else(|error| {
+            self.unwritten.get_or_insert(error.to_string());
+            None
+        });
+        if self.progress.json {
+            line::print(&RunLine::of("failed", report, bundle.map(|folder| folder.display().to_string())));
+        } else {
+            self.progress
+                .say(&format!("FAILED {} with seed {}: {broken}", report.scenario, report.options.seed));
+        }
+    }
 }
 
 /// Reports the progress of a sweep: on one line of a terminal, else at intervals.
@@ -145,7 +206,7 @@ impl ProgressTeller {
         if (self.json || !self.terminal) && !self.step.is_multiple_of(QUIET_STEPS) {
             return;
         }
-        let seeds_per_second = rate(progress.runs as f64, progress.took);
+        let seeds_per_second = rate((progress.runs - progress.resumed) as f64, progress.took);
         let virtual_per_real = rate(progress.elapsed.as_secs_f64(), progress.took);
         let (marks_reached, marks) = progress.marks;
         if self.json {
@@ -174,6 +235,12 @@ impl ProgressTeller {
         }
     }
 
+    /// Says something that stays.
+    fn say(&self, text: &str) {
+        let clear = if self.terminal && !self.json { "\r\x1b[K" } else { "" };
+        eprintln!("{clear}{text}");
+    }
+
     fn end(&self) {
         if self.terminal && !self.json {
             eprintln!();
@@ -181,110 +248,42 @@ impl ProgressTeller {
     }
 }
 
-/// Shrinks a failure and tells its story; returns the kind of property that the story reports broken.
-fn tell(program: &Program<'_>, args: &args::Sweep, found: &Found) -> Result<PropertyKind, Usage> {
-    let is_determinism =
-        matches!(&found.report.verdict, Err(broken) if broken.kind == PropertyKind::Reproducibility);
-    let small = (!is_determinism)
-        .then(|| shrink(&found.scenario, &found.report, args.shrink_runs, &mut |step| eprintln!("{step}")));
-    let story = explain(&args.out.teller(program), &found.scenario, &found.report, small.as_ref())
-        .map_err(|error| error.to_string())?;
-    let report = small.as_ref().map_or(&found.report, |small| &small.report);
+/// Shrinks a failure and tells its story; returns the kind of property that the story reports broken. Nothing is told
+/// if one of the runs stands still or the sweep is stopped: then the small bundle stays.
+fn tell(
+    args: &args::Sweep,
+    teller: &Teller,
+    sweep: &many::Sweep,
+    found: &Found,
+) -> Result<PropertyKind, Usage> {
+    let (failure, its_teller, limit) = (found.clone(), teller.clone(), args.shrink_runs);
+    let told = attended(sweep.patience, &sweep.stop, move || explained(&its_teller, &failure, limit));
+    let (report, small, story) = match told {
+        Ok(explained) => explained.map_err(|error| error.to_string())?,
+        Err(why) => {
+            let (name, seed) = (found.scenario.name, found.first.seed);
+            match why {
+                GivenUp::Stall(stalled) => eprintln!("{name} with seed {seed} was not shrunk: {stalled}"),
+                GivenUp::Stopped => eprintln!("{name} with seed {seed} was not shrunk: interrupted"),
+            }
+            return Ok(found.kind().unwrap_or(PropertyKind::Liveness));
+        }
+    };
+    let report = small.map_or(report, |small| small.report);
     if args.json {
-        let told = Report { verdict: Err(story.broken.clone()), ..report.clone() };
+        let told = Report { verdict: Err(story.broken.clone()), ..report };
         line::print(&RunLine::of("failure", &told, Some(story.bundle.display().to_string())));
     }
     eprintln!("{}", story.text);
     Ok(story.broken.kind)
 }
 
-fn lines(swept: &SweepReport, exit: u8) {
-    for (scenario, tally) in &swept.tallies {
-        let ScenarioCounts { runs, failures, elapsed, marks } = tally;
-        line::print(&TallyLine {
-            event: "tally",
-            scenario,
-            runs: *runs,
-            failures: *failures,
-            virtual_seconds: elapsed.as_secs_f64(),
-            marks,
-        });
-    }
-    for canary in &swept.canaries {
-        line::print(&CanaryLine { event: "canary", scenario: canary.name, found_in_run: canary.found_in });
-    }
-    for stuck in &swept.stuck {
-        let real_seconds = stuck.after.as_secs_f64();
-        line::print(&StuckLine { event: "stuck", scenario: stuck.name, seed: stuck.seed, real_seconds });
-    }
-    line::print(&SweepLine {
-        event: "sweep",
-        runs: swept.runs(),
-        skipped: swept.skipped,
-        failures: swept.found.len(),
-        vacuous: swept.is_vacuous(),
-        unrun: &swept.unrun,
-        missing_marks: swept.missing.iter().map(|(scenario, mark, _)| (*scenario, *mark)).collect(),
-        real_seconds: swept.took.as_secs_f64(),
-        virtual_per_real: rate(swept.elapsed().as_secs_f64(), swept.took),
-        exit,
-    });
-}
-
-fn report(sweep: &many::Sweep, swept: &SweepReport) {
-    println!("{:<16} {:>6} {:>8} {:>10}", "scenario", "runs", "failures", "virtual s");
-    for (name, tally) in &swept.tallies {
-        println!("{name:<16} {:>6} {:>8} {:>10}", tally.runs, tally.failures, tally.elapsed.as_secs());
-        for (mark, runs) in &tally.marks {
-            println!("{:<16} {runs:>6} runs: {mark}", "");
-        }
-    }
-    for scenario in &swept.unrun {
-        println!("NOT RUN: {scenario}");
-    }
-    for (scenario, mark, runs) in &swept.unsure {
-        println!("not reached, in too few runs to mean anything: {mark} ({scenario}, {runs} runs)");
-    }
-    for (scenario, mark, runs) in &swept.missing {
-        println!("NOT REACHED: {mark} ({scenario}, {runs} runs)");
-    }
-    for canary in &swept.canaries {
-        match canary.found_in {
-            Some(run) => println!("the bug planted in {} was found in run {run}", canary.name),
-            None => {
-                println!("THE BUG PLANTED IN {} WAS NOT FOUND in {} runs", canary.name, many::CANARY_RUNS)
-            }
-        }
-    }
-    for found in &swept.found {
-        if let Err(broken) = &found.report.verdict {
-            let seed = found.report.options.seed;
-            println!("FAILED {} times: {} from seed {seed} on: {broken}", found.times, found.scenario.name);
-        }
-    }
-    for stuck in &swept.stuck {
-        let StuckRun { name, seed, after } = stuck;
-        println!(
-            "GIVEN UP: {name} with seed {seed} had no end after {after:.0?} of real time: it blocks or goes in circles"
-        );
-    }
-    if swept.skipped > 0 {
-        println!("{} runs were skipped: the time was over", swept.skipped);
-    }
-    let (shard, shards) = sweep.shard;
-    let part = if shards > 1 { format!(" (part {shard} of {shards})") } else { String::new() };
-    println!(
-        "{} runs{part} from seed {} on in {:.0} s on {} threads: {:.1} seeds/s, virtual:real {:.0}; {}",
-        swept.runs(),
-        sweep.start,
-        swept.took.as_secs_f64(),
-        sweep.jobs,
-        rate(swept.runs() as f64, swept.took),
-        rate(swept.elapsed().as_secs_f64(), swept.took),
-        match (swept.gravest().is_none(), swept.is_vacuous()) {
-            (false, _) => "failed",
-            (true, true) => "vacuous: it proved less than it seems",
-            (true, false) => "clean",
-        }
-    );
+/// A failure, shrunk and explained.
+fn explained(teller: &Teller, found: &Found, limit: u32) -> io::Result<(Report, Option<Shrunk>, Story)> {
+    let report = found.report();
+    let is_determinism = found.kind() == Some(PropertyKind::Reproducibility);
+    let small =
+        (!is_determinism).then(|| shrink(&found.scenario, &report, limit, &mut |step| eprintln!("{step}")));
+    let story = explain(teller, &found.scenario, &report, small.as_ref())?;
+    Ok((report, small, story))
 }

@@ -8,11 +8,17 @@ use madsim::task::NodeId;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
+use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 
 /// The main function of a host's process, kept for restarts.
-pub(crate) type Main = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+#[derive(Clone)]
+pub(crate) struct Main {
+    pub(crate) make: Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>,
+    /// The place of the call that gave it.
+    pub(crate) spawned: &'static Location<'static>,
+}
 
 /// The host and the boot in which a task runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -86,8 +86,8 @@ pub struct TraceSummary {
     pub digest: String,
     /// Records in the trace.
     pub events: u64,
-    /// Whether a second run gave the same result.
-    pub reproducible: bool,
+    /// Whether a second run gave the same result; `None` if none was made.
+    pub reproducible: Option<bool>,
 }
 
 /// A text as the list of its lines, so that a change of one line is a change of one line of the file.
@@ -123,7 +123,7 @@ pub enum BundleError {
 
 impl Bundle {
     /// The bundle of a failing run; `None` for a run that held.
-    pub fn of(report: &Report, reproducible: bool, shrunk: Option<String>) -> Option<Bundle> {
+    pub fn of(report: &Report, reproducible: Option<bool>, shrunk: Option<String>) -> Option<Bundle> {
         report.verdict.as_ref().err()?;
         let trace = TraceSummary { digest: report.digest.clone(), events: report.events, reproducible };
         Some(Bundle { trace: Some(trace), shrunk, ..Bundle::inputs(report) })

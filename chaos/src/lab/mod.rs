@@ -7,6 +7,7 @@
 //! | `faults` | a plan in a world: its faults started, and healed |
 //! | `scenario` | scenarios, their trials and reports |
 //! | `sweep`, `shrink` | many runs; a failure made small |
+//! | `stall` | runs watched from another thread: one that blocks is given up |
 //! | `story`, `bundle`, `diff` | a failure explained, saved, compared |
 
 pub mod bundle;
@@ -16,5 +17,6 @@ pub mod plan;
 pub mod run;
 pub mod scenario;
 pub mod shrink;
+pub(crate) mod stall;
 pub mod story;
 pub mod sweep;

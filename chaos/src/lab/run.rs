@@ -11,6 +11,7 @@ use crate::world::logs::{Logs, keep_audible};
 use crate::world::panics::{CatchPanic, note_panic_locations, panic_message, panicked_at};
 use crate::world::process;
 use crate::world::property::{Violation, check_all};
+use crate::world::pulse::{self, Running};
 use crate::world::sim::{self, Sim};
 use crate::world::stats::WorldStats;
 use crate::world::watch::{RecordingOptions, Recordings, Watch};
@@ -162,10 +163,11 @@ impl Run {
     {
         let scheduler_seed = self.scheduler_seed;
         let expected = on_thread(move || fingerprint_of(scheduler_seed));
-        on_thread(move || self.on_this_thread(expected, scenario))
+        let running = Running::begin(self.seed, thread::current().id());
+        on_thread(move || self.on_this_thread(expected, &running, scenario))
     }
 
-    fn on_this_thread<F, Fut, T>(self, expected: Fingerprint, scenario: F) -> RunOutcome<T>
+    fn on_this_thread<F, Fut, T>(self, expected: Fingerprint, running: &Running, scenario: F) -> RunOutcome<T>
     where
         F: FnOnce(World) -> Fut + Send + 'static,
         Fut: Future<Output = T> + Send + 'static,
@@ -173,8 +175,9 @@ impl Run {
     {
         let runtime = Runtime::with_seed_and_config(self.scheduler_seed, madsim::Config::default());
         let mut ended = EndState::default();
-        let result =
-            catch_unwind(AssertUnwindSafe(|| runtime.block_on(self.world(expected, scenario, &mut ended))));
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            runtime.block_on(self.world(expected, running, scenario, &mut ended))
+        }));
         // Drop code of pending futures may have panicked before the world was taken away.
         let left = sim::replace(None);
         let result = result
@@ -199,6 +202,7 @@ impl Run {
     async fn world<F, Fut, T>(
         &self,
         expected: Fingerprint,
+        running: &Running,
         scenario: F,
         ended: &mut EndState,
     ) -> Result<T, Failure>
@@ -210,6 +214,7 @@ impl Run {
         self_check(expected)?;
         let time = TimeHandle::current();
         let handle = Handle::current();
+        running.count();
         let mut sim = Sim::new(self.seed, time.clone());
         sim.map.request(self.watching.map);
         if let Some(path) = &self.watching.capture {
@@ -231,6 +236,7 @@ impl Run {
         let mut driver = Driver::new(time, limit_ns);
         let mut body = body;
         let result = std::future::poll_fn(|cx| {
+            pulse::world_polled();
             let out_of_time = driver.poll(cx);
             check_all();
             if let Some(broken) = sim::with(|sim| sim.findings.take_broken()) {

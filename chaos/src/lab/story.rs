@@ -72,6 +72,19 @@ impl Teller {
     }
 }
 
+/// Writes a small bundle of a run that failed: `bundle.json` and `plan.txt`, without making the run again. [`explain`]
+/// replaces it. Returns its folder; `None` for a run that held.
+///
+/// # Errors
+/// If the bundle can't be written.
+pub fn save(teller: &Teller, failing: &Report) -> io::Result<Option<PathBuf>> {
+    let Some(bundle) = Bundle::of(failing, None, None) else { return Ok(None) };
+    let folder = teller.make_room(failing.scenario, failing.options.seed)?;
+    bundle.save(&folder)?;
+    save_plan(failing, &folder)?;
+    Ok(Some(folder))
+}
+
 /// The command that makes nurl's own runs.
 pub const INVOCATION: &str = "cargo chaos";
 
@@ -144,15 +157,13 @@ pub fn explain(
     };
     let bundle = Bundle::of(
         &Report { verdict: Err(broken.clone()), ..subject.clone() },
-        reproducible,
+        Some(reproducible),
         shrunk.map(Shrunk::to_string),
     );
     if let Some(bundle) = bundle {
         bundle.save(&folder)?;
     }
-    if let Some(unleashed) = &subject.plan {
-        std::fs::write(folder.join("plan.txt"), unleashed.plan.to_string())?;
-    }
+    save_plan(subject, &folder)?;
     if let (Some(_), Some(unleashed)) = (shrunk, &failing.plan) {
         std::fs::write(folder.join("plan.drawn.txt"), unleashed.plan.to_string())?;
     }
@@ -174,6 +185,13 @@ pub fn explain(
     let _ = writeln!(text, "replay: {} replay {bundle}", teller.invocation);
     std::fs::write(folder.join("story.txt"), &text)?;
     Ok(Story { text, bundle: folder, reproducible, broken })
+}
+
+fn save_plan(report: &Report, folder: &Path) -> io::Result<()> {
+    match &report.plan {
+        Some(unleashed) => std::fs::write(folder.join("plan.txt"), unleashed.plan.to_string()),
+        None => Ok(()),
+    }
 }
 
 /// Makes a run twice more, with whole traces, and describes where they diverge.

@@ -68,6 +68,7 @@ impl Planes {
 
     /// Runs `future` on a plane. A panic inside it is caught and becomes the handle's [`JoinError`]; a panic that is
     /// not awaited ends the run.
+    #[track_caller]
     pub fn spawn<F>(&self, plane: Plane, future: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
@@ -82,6 +83,7 @@ impl Planes {
     }
 
     /// Runs a closure that blocks or computes for long, on the compute plane.
+    #[track_caller]
     pub fn blocking<F, T>(&self, work: F) -> JoinHandle<T>
     where
         F: FnOnce() -> T + Send + 'static,

@@ -1,13 +1,15 @@
 //! What a run looks for and has found: properties, checks, forbidden bytes, marks.
 
 use memchr::memmem::Finder;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::panic::Location;
 use std::time::Duration;
 
 /// The kinds of property, the most severe first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum PropertyKind {
     /// A seed gives the same run again. If it doesn't, no other finding can be relied on.
     Reproducibility,
@@ -32,7 +34,7 @@ impl PropertyKind {
 }
 
 /// A property that doesn't hold, with the observation that contradicts it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Violation {
     /// The property, as a sentence that should be true: "nobody healthy is held dead". It is the failure's identity:
     /// shrinking accepts only a run that breaks the same property.

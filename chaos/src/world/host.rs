@@ -12,6 +12,7 @@ use crate::kernel::nics::Nics;
 use crate::kernel::process::{Armed, Main, Process, ProcessEnd};
 use std::future::Future;
 use std::net::IpAddr;
+use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -188,12 +189,13 @@ impl Host {
 
     /// Starts its process now, and at every [`restart`](Host::restart). When the future returns, the process ends
     /// with all of its tasks. When the future panics, the run fails.
+    #[track_caller]
     pub fn spawn<F, Fut>(&self, main: F) -> Host
     where
         F: Fn() -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        let main: Main = Arc::new(move || Box::pin(main()));
+        let main = Main { make: Arc::new(move || Box::pin(main())), spawned: Location::caller() };
         let old = sim::with(|sim| sim.host_mut(self.0).process.main.replace(main));
         drop(old);
         process::run_main(self.0);
@@ -204,6 +206,7 @@ impl Host {
     ///
     /// # Panics
     /// If no process runs.
+    #[track_caller]
     pub fn run<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,

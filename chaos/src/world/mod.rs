@@ -12,6 +12,7 @@
 //! | `rng` | the random streams that programs hold, and their positions |
 //! | `process`, `task`, `sleep`, `panics` | processes, their tasks and waits, and their panics |
 //! | `cpu` | the time that computation takes |
+//! | `pulse` | whether the tasks get on: their polls, counted |
 //! | `handle`, `host`, `net`, `map` | the scenario's handles, and the map as text |
 
 mod agenda;
@@ -27,6 +28,7 @@ pub(crate) mod net;
 pub(crate) mod panics;
 pub(crate) mod process;
 pub mod property;
+pub(crate) mod pulse;
 mod record;
 pub(crate) mod rng;
 pub(crate) mod sim;

@@ -1,19 +1,30 @@
 //! Panics as values: a task's panic is caught, told to its awaiter, and else ends the run.
 
+use super::pulse::Counted;
 use super::sim;
 use std::any::Any;
 use std::cell::Cell;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// A future that returns panics as values: `Err` with the message.
-pub(crate) struct CatchPanic<F>(Option<Pin<Box<F>>>);
+/// The future of a task. It returns panics as values, `Err` with the message, and its polls are counted.
+pub(crate) struct CatchPanic<F> {
+    future: Option<Pin<Box<F>>>,
+    counted: Counted,
+}
 
 impl<F> CatchPanic<F> {
+    /// The caller's place becomes the place where the task was spawned.
+    #[track_caller]
     pub(crate) fn new(future: F) -> CatchPanic<F> {
-        CatchPanic(Some(Box::pin(future)))
+        CatchPanic::spawned_at(Location::caller(), future)
+    }
+
+    /// A task that was spawned at `place`.
+    pub(crate) fn spawned_at(place: &'static Location<'static>, future: F) -> CatchPanic<F> {
+        CatchPanic { future: Some(Box::pin(future)), counted: Counted::new(place) }
     }
 }
 
@@ -21,8 +32,10 @@ impl<F: Future> Future for CatchPanic<F> {
     type Output = Result<F::Output, String>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let future = self.0.as_mut().expect("polled again after its end");
+        self.counted.begin();
+        let future = self.future.as_mut().expect("polled again after its end");
         let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
+        self.counted.end();
         let caught = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(output)) => Ok(output),
@@ -32,7 +45,7 @@ impl<F: Future> Future for CatchPanic<F> {
             }
         };
         // Drops the future's content now, as for a finished task, rather than with the handle.
-        self.0 = None;
+        self.future = None;
         Poll::Ready(caught)
     }
 }

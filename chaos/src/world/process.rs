@@ -8,7 +8,7 @@ use super::cpu::on_processor;
 use super::panics::{CatchPanic, unheard};
 use super::sim;
 use crate::ids::HostId;
-use crate::kernel::process::{Place, ProcessEnd, Role};
+use crate::kernel::process::{Main, Place, ProcessEnd, Role};
 use madsim::runtime::{Handle, NodeHandle};
 use madsim::task::NodeId;
 
@@ -75,7 +75,8 @@ pub(crate) fn run_main(host: HostId) {
     });
     let (Some(main), Some(node)) = (main, node) else { return };
     // Called on that node, so that all of its effects are the process's.
-    let future = CatchPanic::new(async move { main().await });
+    let Main { make, spawned } = main;
+    let future = CatchPanic::spawned_at(spawned, async move { make().await });
     node.spawn(async move {
         match on_processor(future).await {
             Ok(()) => exit(host, boot),

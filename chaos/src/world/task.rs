@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 /// Runs `future` on a scheduling node.
+#[track_caller]
 pub(crate) fn spawn_on<F>(node: &NodeHandle, future: F) -> JoinHandle<F::Output>
 where
     F: Future + Send + 'static,
@@ -22,10 +23,11 @@ where
 {
     process::count_spawn();
     let hearing = Hearing::default();
-    JoinHandle { task: node.spawn(hearing.clone().watch(future)), hearing }
+    JoinHandle { task: node.spawn(hearing.clone().watch(CatchPanic::new(future))), hearing }
 }
 
 /// Runs `future` on the plane of the caller.
+#[track_caller]
 pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
 where
     F: Future + Send + 'static,
@@ -33,7 +35,7 @@ where
 {
     process::count_spawn();
     let hearing = Hearing::default();
-    JoinHandle { task: madsim::task::spawn(hearing.clone().watch(future)), hearing }
+    JoinHandle { task: madsim::task::spawn(hearing.clone().watch(CatchPanic::new(future))), hearing }
 }
 
 /// Whether a task's panic is awaited: shared by the task and its handle.
@@ -54,8 +56,8 @@ impl Hearing {
     }
 
     /// Runs a task's future to its end, or to its panic.
-    async fn watch<F: Future>(self, future: F) -> Result<F::Output, String> {
-        let ended = on_processor(CatchPanic::new(future)).await;
+    async fn watch<F: Future>(self, future: CatchPanic<F>) -> Result<F::Output, String> {
+        let ended = on_processor(future).await;
         if let Err(message) = &ended {
             if self.lock().awaited {
                 let told = panics::told("a task", message);

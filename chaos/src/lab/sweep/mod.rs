@@ -9,20 +9,32 @@
 //! distinguish a rare path from an unreachable one. Canaries run first, each until its bug has been found, and don't
 //! count. The first seed of each scenario is run twice and has to give the same run again. The selection of runs
 //! depends on the seeds and the shard alone, not on the threads.
+//!
+//! A sweep can be stopped, and resumed with the runs that a [`Ledger`] has of it: the selection stays the same, so the
+//! report does too.
 
 mod book;
 mod deal;
+mod entry;
+mod ledger;
+mod merge;
+mod report;
 
 use crate::lab::scenario::{Options, Purpose, Report, Scenario};
+use crate::lab::stall::{GivenUp, attended};
 use crate::lab::story::not_reproducible;
-use crate::world::property::PropertyKind;
 use book::Book;
 use deal::Deal;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// The default real time after which a run is given up: the slowest takes seconds.
-pub const PATIENCE: Duration = Duration::from_secs(15 * 60);
+pub use crate::lab::stall::PATIENCE;
+pub use entry::RunEntry;
+pub use ledger::{KnownRuns, Ledger, LedgerError, LedgerHeader, LedgerLine, LedgerWriter, SweepArguments};
+pub use merge::{MergeError, merge};
+pub use report::{Canary, Found, Progress, SEEDS_LISTED, ScenarioCounts, StuckRun, SweepReport};
 
 /// The number of runs within which a canary's bug must be found.
 pub const CANARY_RUNS: u64 = 100;
@@ -42,134 +54,71 @@ pub struct Sweep {
     pub shard: (u64, u64),
     /// The real time after which no further run is begun.
     pub limit: Option<Duration>,
-    /// Real time after which a single run is given up.
+    /// Real time without a poll after which a single run is given up.
     pub patience: Duration,
     /// Knobs that aren't at their default; a scenario takes those that it has.
     pub knobs: BTreeMap<String, u64>,
+    /// Runs that are not made again, because a ledger has them.
+    pub known: Arc<KnownRuns>,
+    /// Ends the sweep when it becomes true: no further run begins, and active ones have some seconds.
+    pub stop: Arc<AtomicBool>,
 }
 
-/// The counters of a sweep for one scenario.
-#[derive(Debug, Clone, Default)]
-pub struct ScenarioCounts {
-    /// Runs made.
-    pub runs: u64,
-    /// How many of them failed.
-    pub failures: u64,
-    /// Virtual time of all of them.
-    pub elapsed: Duration,
-    /// In how many runs each mark was reached.
-    pub marks: BTreeMap<&'static str, u64>,
-}
-
-/// A failure that was not seen before in the sweep.
-#[derive(Debug, Clone)]
-pub struct Found {
-    /// The scenario.
-    pub scenario: Scenario,
-    /// The run.
-    pub report: Report,
-    /// How often the same property of the same scenario broke.
-    pub times: u64,
-}
-
-/// A run that was given up, because it blocked or looped without advancing virtual time. Its thread is abandoned.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StuckRun {
-    /// The scenario.
-    pub name: &'static str,
-    /// The seed.
-    pub seed: u64,
-    /// Real time after which it was given up.
-    pub after: Duration,
-}
-
-/// The result of a canary.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Canary {
-    /// Its scenario.
-    pub name: &'static str,
-    /// The number of the run that found its bug, from 1 on; `None` if none did.
-    pub found_in: Option<u64>,
-}
-
-/// The progress of a sweep.
-#[derive(Debug, Clone, Copy)]
-pub struct Progress {
-    /// Runs made.
-    pub runs: u64,
-    /// Runs to be made, if that is known.
-    pub of: Option<u64>,
-    /// Runs that failed.
-    pub failures: u64,
-    /// Real time since the beginning.
-    pub took: Duration,
-    /// Virtual time of all runs.
-    pub elapsed: Duration,
-    /// Marks reached, and all marks.
-    pub marks: (usize, usize),
-}
-
-/// The result of a sweep.
-#[derive(Debug, Clone)]
-pub struct SweepReport {
-    /// The counters by scenario.
-    pub tallies: BTreeMap<&'static str, ScenarioCounts>,
-    /// Each failure once: the first of its scenario and property.
-    pub found: Vec<Found>,
-    /// Runs that were given up.
-    pub stuck: Vec<StuckRun>,
-    /// The canaries.
-    pub canaries: Vec<Canary>,
-    /// Marks that no run reached, although the runs sufficed: the scenario, the mark, its runs.
-    pub missing: Vec<(&'static str, &'static str, u64)>,
-    /// Marks that no run reached, but with too few runs to mean anything.
-    pub unsure: Vec<(&'static str, &'static str, u64)>,
-    /// Scenarios that had no run. Empty for one of several shards, because a shard may have no run of a scenario.
-    pub unrun: Vec<&'static str>,
-    /// Runs that were not made, because the time was over.
-    pub skipped: u64,
-    /// Real time that it took.
-    pub took: Duration,
-}
-
-impl SweepReport {
-    /// Runs made.
-    pub fn runs(&self) -> u64 {
-        self.tallies.values().map(|tally| tally.runs).sum()
-    }
-
-    /// Virtual time of all runs.
-    pub fn elapsed(&self) -> Duration {
-        self.tallies.values().map(|tally| tally.elapsed).sum()
-    }
-
-    /// The most severe kind of property that broke. A run that was given up broke liveness.
-    pub fn gravest(&self) -> Option<PropertyKind> {
-        let stuck = self.stuck.first().map(|_| PropertyKind::Liveness);
-        self.found
-            .iter()
-            .filter_map(|found| found.report.verdict.as_ref().err())
-            .map(|broken| broken.kind)
-            .chain(stuck)
-            .min()
-    }
-
-    /// Whether the sweep is vacuous: it proved less than it seems.
-    pub fn is_vacuous(&self) -> bool {
-        let unfound = self.canaries.iter().any(|canary| canary.found_in.is_none());
-        let nothing = self.runs() == 0 && (!self.tallies.is_empty() || self.canaries.is_empty());
-        unfound || nothing || !self.unrun.is_empty() || !self.missing.is_empty()
-    }
+/// What happens in a sweep.
+#[derive(Debug)]
+pub enum SweepEvent<'a> {
+    /// At intervals.
+    Progress(Progress),
+    /// A run has come to its end.
+    Run {
+        /// Its place and its result.
+        entry: &'a RunEntry,
+        /// Its report.
+        report: &'a Report,
+        /// If it is a failure, how often its property has broken by now, runs of the ledger included.
+        times: Option<u64>,
+    },
+    /// A run was given up.
+    Stuck(&'a StuckRun),
+    /// A canary's runs have come to their end.
+    Canary(&'a Canary),
 }
 
 impl Sweep {
-    /// Makes the runs, and reports the progress to `told` at intervals.
-    pub fn run(&self, told: &mut dyn FnMut(&Progress)) -> SweepReport {
+    /// A sweep of `runs` runs from seed 1 on, on one thread.
+    pub fn new(scenarios: &[Scenario], runs: Option<u64>) -> Sweep {
+        Sweep {
+            scenarios: scenarios.to_vec(),
+            runs,
+            start: 1,
+            jobs: 1,
+            shard: (1, 1),
+            limit: None,
+            patience: PATIENCE,
+            knobs: BTreeMap::new(),
+            known: Arc::default(),
+            stop: Arc::default(),
+        }
+    }
+
+    /// The arguments that decide which runs it makes.
+    pub fn arguments(&self) -> SweepArguments {
+        SweepArguments {
+            scenarios: self.scenarios.iter().map(|scenario| scenario.name.to_owned()).collect(),
+            runs: self.runs,
+            start: self.start,
+            shard: self.shard,
+            knobs: self.knobs.clone(),
+        }
+    }
+
+    /// Makes the runs, and tells what happens.
+    pub fn run(&self, told: &mut dyn FnMut(SweepEvent<'_>)) -> SweepReport {
         let begun = Instant::now();
         let (canaries, scenarios): (Vec<Scenario>, Vec<Scenario>) =
             self.scenarios.iter().copied().partition(|scenario| scenario.purpose == Purpose::Canary);
-        let canaries = canaries.iter().map(|canary| self.look_for(canary)).collect();
-        let mut book = Book::new(&scenarios);
+        let mut book = Book::new(self, &scenarios);
+        let canaries = canaries.iter().filter_map(|canary| self.look_for(canary, &mut book, told)).collect();
         // Every scenario runs at least once.
         let rounds = |runs: u64| (runs / 4 * 3 / (scenarios.len() as u64).max(1)).max(1);
         let first = Deal {
@@ -194,8 +143,12 @@ impl Sweep {
             };
             second.run(&mut book, told);
         }
-        told(&book.progress(begun.elapsed()));
-        book.close(canaries, self.shard.1 > 1, begun.elapsed())
+        told(SweepEvent::Progress(book.progress(begun.elapsed())));
+        book.close(canaries, self.is_stopped(), begun.elapsed())
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 
     /// Whether the run at this place is a part of the shard. Neighbouring runs of one seed go to different shards,
@@ -219,14 +172,19 @@ impl Sweep {
         (0..scenarios).map(of_one).sum()
     }
 
-    fn options(&self, scenario: &Scenario, number: u64) -> Options {
+    /// The seed of a number.
+    fn seed(&self, number: u64) -> u64 {
+        self.start.wrapping_add(number)
+    }
+
+    fn options(&self, scenario: &Scenario, seed: u64) -> Options {
         let has = |name: &String| scenario.knobs.iter().any(|knob| knob.name == name);
         let knobs = self.knobs.iter().filter(|(name, _)| has(name)).map(|(k, v)| (k.clone(), *v)).collect();
-        Options { knobs, ..Options::seed(self.start.wrapping_add(number)) }
+        Options { knobs, ..Options::seed(seed) }
     }
 
     fn one(&self, scenario: &Scenario, number: u64) -> Report {
-        let options = self.options(scenario, number);
+        let options = self.options(scenario, self.seed(number));
         let mut report = scenario.run(&options);
         if number == 0 {
             let again = scenario.run(&options);
@@ -237,10 +195,40 @@ impl Sweep {
         report
     }
 
-    fn look_for(&self, canary: &Scenario) -> Canary {
-        let fails = |number: &u64| canary.run(&self.options(canary, *number)).verdict.is_err();
-        let found_in = (0..CANARY_RUNS).find(fails).map(|number| number + 1);
-        Canary { name: canary.name, found_in }
+    /// Makes the runs of a canary; `None` if the sweep was stopped before their end.
+    fn look_for(
+        &self,
+        canary: &Scenario,
+        book: &mut Book<'_>,
+        told: &mut dyn FnMut(SweepEvent<'_>),
+    ) -> Option<Canary> {
+        if let Some(known) = self.known.canary(canary.name) {
+            return Some(known.clone());
+        }
+        let (sweep, scenario) = (self.clone(), *canary);
+        let fails =
+            move |number: &u64| scenario.run(&sweep.options(&scenario, sweep.seed(*number))).verdict.is_err();
+        let looked = attended(self.patience, &self.stop, move || (0..CANARY_RUNS).find(fails));
+        let found_in = match looked {
+            Ok(found) => found.map(|number| number + 1),
+            Err(GivenUp::Stopped) => return None,
+            Err(GivenUp::Stall(stalled)) => {
+                let scenario = canary.name.to_owned();
+                let stuck = StuckRun {
+                    place: None,
+                    scenario,
+                    seed: stalled.seed,
+                    after: stalled.after,
+                    doing: stalled.doing,
+                };
+                told(SweepEvent::Stuck(&stuck));
+                book.give_up(stuck);
+                None
+            }
+        };
+        let canary = Canary { scenario: canary.name.to_owned(), found_in };
+        told(SweepEvent::Canary(&canary));
+        Some(canary)
     }
 }
 
@@ -252,16 +240,7 @@ mod tests {
     fn the_runs_of_a_shard_are_counted_as_they_are_dealt() {
         for (runs, scenarios, shards) in [(0, 3, 2), (1, 3, 2), (20, 3, 4), (57, 5, 7), (100, 1, 1)] {
             for shard in 1..=shards {
-                let sweep = Sweep {
-                    scenarios: Vec::new(),
-                    runs: None,
-                    start: 1,
-                    jobs: 1,
-                    shard: (shard, shards),
-                    limit: None,
-                    patience: PATIENCE,
-                    knobs: BTreeMap::new(),
-                };
+                let sweep = Sweep { shard: (shard, shards), ..Sweep::new(&[], None) };
                 let dealt = (0..runs).filter(|at| sweep.is_mine(*at, scenarios)).count() as u64;
                 assert_eq!(
                     sweep.count_mine(runs, scenarios),
