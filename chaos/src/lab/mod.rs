@@ -8,6 +8,7 @@
 //! | `scenario` | scenarios, their trials and reports |
 //! | `sweep`, `shrink` | many runs; a failure made small |
 //! | `story`, `bundle`, `diff` | a failure explained, saved, compared |
+//! | `selection` | which events a story tells |
 
 pub mod bundle;
 pub mod diff;
@@ -15,6 +16,7 @@ pub(crate) mod faults;
 pub mod plan;
 pub mod run;
 pub mod scenario;
+mod selection;
 pub mod shrink;
 pub mod story;
 pub mod sweep;

@@ -6,6 +6,7 @@
 //! work.
 
 pub mod disk;
+mod label;
 pub mod net;
 pub mod task;
 mod tcp;
@@ -14,6 +15,7 @@ pub mod time;
 use crate::world::sim;
 
 pub use crate::world::property::{exposed, reached};
+pub use label::{is_read, known_as, label, labelled, labelled_within};
 
 /// The generator behind every random draw: ChaCha20, 20 rounds.
 pub type Rng = crate::seed::Rng;

@@ -13,6 +13,7 @@
 //! | [`sync`] | channels and locks whose wake order doesn't depend on ambient entropy |
 //! | [`rng`] | a labelled ChaCha20 stream |
 //! | [`exposed`], [`reached`] | bytes that a hub reads, rare paths taken: reported to the simulated world only |
+//! | [`label`], [`known_as`] | what is in sealed bytes, whose key is whose: reported to the simulated world's reader only |
 //! | [`select!`](crate::rt::select) | always `biased` |
 //!
 //! The shim contains no policy: a rule belongs in the layer that needs it.
@@ -21,9 +22,13 @@
 mod real;
 #[cfg(not(feature = "sim"))]
 pub use real::{disk, exposed, net, reached, rng, task, time};
+#[cfg(not(feature = "sim"))]
+pub use real::{is_read, known_as, label, labelled, labelled_within};
 
 #[cfg(feature = "sim")]
 pub use chaos::rt::{disk, exposed, net, reached, rng, task, time};
+#[cfg(feature = "sim")]
+pub use chaos::rt::{is_read, known_as, label, labelled, labelled_within};
 
 pub mod sync;
 
