@@ -93,7 +93,7 @@ fn events_and_packets_name_hosts_and_tell_what_is_sealed() {
         "{packets:?}"
     );
     assert!(packets[0].ends_with(" ms: SUBMIT task 0 to beta"), "{packets:?}");
-    let lost = "packet  alpha      > beta       UDP 40 B, dropped before beta (Partition) after 0.0 ms";
+    let lost = "packet  alpha      > beta       UDP 40 B, dropped before beta (Partition) after 10.0 ms";
     assert_eq!(packets[1], format!("{lost}: SUBMIT task 1 to beta"));
     assert!(seen.sightings.is_sorted_by_key(|sighting| sighting.at));
     assert_eq!(seen.aliases.get(KEY_OF_B).map(String::as_str), Some("beta"));

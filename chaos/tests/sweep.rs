@@ -184,7 +184,7 @@ fn a_planted_bug_is_found_made_small_and_replayed_from_its_bundle() {
         "drawn       ",
         " faults → ",
         " crash server",
-        "last 40 events",
+        " events of ",
         "UDP         5 B  [0, ",
         "same on rerun: yes",
         "replay: cargo chaos replay ",

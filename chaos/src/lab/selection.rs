@@ -10,13 +10,14 @@
 //! | several | it is of one of them and mentions another, or is a program's event there that mentions nobody else |
 //! | nobody | always; with an id: as if the hosts that mention the id were named |
 //!
-//! A fault that names no host concerns everyone.
+//! A fault that names no host concerns everyone. An event that a host repeats word for word is told once, at its last time,
+//! so that a page reaches far back.
 
 use crate::world::names::{is_named, words};
 use crate::world::property::Violation;
 use crate::world::sighting::{Seen, Sighting};
 use crate::world::watch::Recordings;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 /// Sightings in a story: about a page.
@@ -103,11 +104,14 @@ pub(crate) fn tell(text: &mut String, broken: &Violation, seen: &Recordings) {
         seen.sightings.iter().filter(|sighting| named.concerns(sighting, &seen.hosts)).collect();
     let (packets, events): (Vec<_>, Vec<_>) =
         concerned.iter().copied().partition(|sighting| matches!(sighting.what, Seen::Packet(_)));
+    let events = without_repetitions(&events);
+    let packets: Vec<(&Sighting, String)> =
+        packets.into_iter().map(|packet| (packet, String::new())).collect();
     let most_events = TOLD - packets.len().min(PACKETS);
     let events = &events[events.len().saturating_sub(most_events)..];
     let packets = &packets[packets.len().saturating_sub(TOLD - events.len())..];
-    let mut told: Vec<&Sighting> = events.iter().chain(packets).copied().collect();
-    told.sort_by_key(|sighting| sighting.at);
+    let mut told: Vec<&(&Sighting, String)> = events.iter().chain(packets).collect();
+    told.sort_by_key(|(sighting, _)| sighting.at);
     let whom: Vec<&str> = named.hosts.iter().chain(&named.ids).map(String::as_str).collect();
     let concern = match whom.as_slice() {
         [] => String::new(),
@@ -127,7 +131,31 @@ pub(crate) fn tell(text: &mut String, broken: &Violation, seen: &Recordings) {
         told.len(),
         concerned.len()
     );
-    told.iter().for_each(|sighting| *text += &format!("    {sighting}\n"));
+    told.iter().for_each(|(sighting, more)| *text += &format!("    {sighting}{more}\n"));
+}
+
+/// The events without those that their host repeats in the same words later; the last one says how often it was there.
+fn without_repetitions<'a>(events: &[&'a Sighting]) -> Vec<(&'a Sighting, String)> {
+    let mut count = BTreeMap::new();
+    for sighting in events {
+        if let Seen::Event(event) = &sighting.what {
+            count.entry((&sighting.host, event.to_string())).or_insert((sighting.at, 0)).1 += 1;
+        }
+    }
+    let mut told = Vec::new();
+    for sighting in events.iter().rev() {
+        let more = match &sighting.what {
+            Seen::Event(event) => match count.remove(&(&sighting.host, event.to_string())) {
+                Some((_, 1)) => String::new(),
+                Some((first, times)) => format!(" ({times} times since {:.3} s)", first.as_secs_f64()),
+                None => continue,
+            },
+            _ => String::new(),
+        };
+        told.push((*sighting, more));
+    }
+    told.reverse();
+    told
 }
 
 #[cfg(test)]
@@ -216,9 +244,19 @@ mod tests {
     fn packets_leave_room_for_events_and_fill_what_these_leave() {
         let mut many: Vec<Sighting> = (0..50).map(|second| packet(second, "node 1", "hub", "")).collect();
         assert_eq!(told(&story("", &many)), (10..50).collect::<Vec<_>>());
-        many.extend((0..50).map(|second| event(second, "node 1", "said", "")));
+        many.extend((0..50).map(|second| event(second, "node 1", &format!("said {second}"), "")));
         let text = story("", &many);
         let of = |kind: &str| text.lines().filter(|line| line.contains(kind)).count();
         assert_eq!((of(" packet "), of(" event ")), (10, 30));
+    }
+
+    #[test]
+    fn a_repeated_event_is_told_once_with_its_number() {
+        let mut many: Vec<Sighting> = (0..50).map(|second| event(second, "node 1", "tries", "hub")).collect();
+        many.push(event(60, "node 2", "tries", "hub"));
+        many.insert(7, event(6, "node 1", "once", ""));
+        let text = story("", &many);
+        assert_eq!(told(&text), [6, 49, 60], "{text}");
+        assert!(text.contains("node 1     tries peer=hub (50 times since 0.000 s)\n"), "{text}");
     }
 }

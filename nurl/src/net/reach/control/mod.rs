@@ -312,8 +312,11 @@ fn ephemeral(rng: &mut Rng) -> [u8; 32] {
 }
 
 fn write_handshake(noise: &mut Ik, len: usize, out: &mut Vec<u8>) -> Result<(), ControlError> {
+    let begin = out.len();
     out.extend_from_slice(&(len as u16).to_be_bytes());
-    noise.write(len, out).map_err(|_| ControlError::Handshake)
+    noise.write(len, out).map_err(|_| ControlError::Handshake)?;
+    rt::label(&out[begin..], || "handshake of a control connection".to_owned());
+    Ok(())
 }
 
 fn read_handshake(noise: &mut Ik, message: &[u8]) -> Result<(), ControlError> {
