@@ -55,7 +55,7 @@
 //! | `cli` | the command that runs scenarios (feature `cli`) |
 //! | [`rt`] | the runtime that code on a host calls |
 //! | `lab`: [`run`](mod@run), [`scenario`], [`plan`], [`sweep`], [`shrink`], [`story`], [`bundle`], [`diff`] | runs, scenarios, faults; many runs; a failure shrunk, explained, saved, compared |
-//! | [`world`], [`net`], [`property`], [`stats`] | the running world: kernels and wire joined, the scenario's handles, the digest, what must hold |
+//! | [`world`], [`net`], [`property`], [`sighting`], [`stats`] | the running world: kernels and wire joined, the scenario's handles, the digest, what must hold, what a reader sees |
 //! | `kernel`: [`clock`] | a host: process, clocks, disk, interfaces, sockets |
 //! | `wire`: [`link`], [`middlebox`] | between hosts: packets, links, boxes, networks |
 //! | `ids`, [`seed`] | the names of hosts, networks and ends; random streams |

@@ -185,7 +185,7 @@ fn a_planted_bug_is_found_made_small_and_replayed_from_its_bundle() {
         " faults → ",
         " crash server",
         " events of ",
-        "UDP         5 B  [0, ",
+        "UDP 5 B, delivered after ",
         "same on rerun: yes",
         "replay: cargo chaos replay ",
     ];

@@ -112,11 +112,14 @@ pub(crate) enum Ring {
     Packets,
 }
 
+/// An entry, and its place in the order of all.
+type Numbered<T> = (u64, T);
+
 /// Each host's last entries of both kinds, with their order among those of all hosts.
 #[derive(Debug)]
 pub(crate) struct Rings<T> {
     /// By the host's number; `None` is the scenario.
-    rings: BTreeMap<(Option<u32>, Ring), VecDeque<(u64, T)>>,
+    rings: BTreeMap<(Option<u32>, Ring), VecDeque<Numbered<T>>>,
     pushed: u64,
 }
 
