@@ -55,7 +55,7 @@
 //! | `cli` | the command that runs scenarios (feature `cli`) |
 //! | [`rt`] | the runtime that code on a host calls |
 //! | `lab`: [`run`](mod@run), [`scenario`], [`plan`], [`sweep`], [`shrink`], [`story`], [`bundle`], [`diff`] | runs, scenarios, faults; many runs; a failure shrunk, explained, saved, compared |
-//! | [`world`], [`net`], [`property`], [`stats`] | the running world: kernels and wire joined, the scenario's handles, the digest, what must hold |
+//! | [`world`], [`net`], [`property`], [`sighting`], [`stats`] | the running world: kernels and wire joined, the scenario's handles, the digest, what must hold, what a reader sees |
 //! | `kernel`: [`clock`] | a host: process, clocks, disk, interfaces, sockets |
 //! | `wire`: [`link`], [`middlebox`] | between hosts: packets, links, boxes, networks |
 //! | `ids`, [`seed`] | the names of hosts, networks and ends; random streams |
@@ -88,7 +88,8 @@ pub use net::Net;
 pub use wire::link::{DropCause, LinkConfig, Rate};
 pub use wire::middlebox::Middlebox;
 pub use wire::{link, middlebox};
+pub use world::labels::Labels;
 pub use world::property::{PropertyKind, Violation};
 pub use world::stats::WorldStats;
 pub use world::watch::{Decoder, RecordingOptions, Recordings};
-pub use world::{Host, World, property, stats};
+pub use world::{Host, World, property, sighting, stats};

@@ -36,7 +36,7 @@ const WATCHED: Scenario =
 fn a_line_is_kept_though_a_run_without_a_watcher_said_it_first() {
     let watched = thread::spawn(|| {
         let watching = RecordingOptions { last: 10, logs: &["logs"], ..RecordingOptions::default() };
-        WATCHED.run_watched(&Options::seed(1), &watching).unwrap().1.logged.len()
+        WATCHED.run_watched(&Options::seed(1), &watching).unwrap().1.sightings.len()
     });
     BESIDE.wait();
     UNWATCHED.run(&Options::seed(1));

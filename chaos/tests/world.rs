@@ -466,9 +466,10 @@ fn a_capture_holds_every_packet_sent_and_leaves_the_digest_alone() {
         std::fs::remove_file(&path).unwrap();
         bytes
     };
-    // The file's header, and for each datagram the record's, IP's and UDP's headers and four bytes.
-    assert_eq!(bytes.len(), 24 + 10 * (16 + 20 + 8 + 4));
-    assert_eq!(bytes[24 + 16], 0x45);
+    // The section's and the interface's blocks, and for each datagram a block with IP's and UDP's headers and four bytes,
+    // and with the comment "from a".
+    assert_eq!(bytes.len(), 28 + 32 + 10 * (32 + 20 + 8 + 4 + 16));
+    assert_eq!(bytes[28 + 32 + 28], 0x45);
     let nowhere = chaos::Run::new(4).capture("/dev/null/at/all").run(|_| async {});
     assert!(matches!(nowhere.result, Err(chaos::Failure::Capture(_))));
 }

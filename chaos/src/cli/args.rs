@@ -81,7 +81,7 @@ pub(crate) struct Run {
     /// Write every event into a file, for `diff`
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,
-    /// Write every packet into a file, for Wireshark
+    /// Write every packet into a pcapng file, with its sender and its decoded content as a comment, for Wireshark
     #[arg(long, value_name = "FILE")]
     pub(crate) pcap: Option<PathBuf>,
     /// Print the map: the networks and hosts that a plan may name, as they are when faults are let loose

@@ -13,7 +13,7 @@ fn examples(program: &Program<'_>) -> Vec<String> {
         return vec!["list".to_owned()];
     };
     let name = first.name;
-    let mut all = vec!["list".to_owned(), format!("run {name} --seed 7 --trace a.trace --pcap a.pcap")];
+    let mut all = vec!["list".to_owned(), format!("run {name} --seed 7 --trace a.trace --pcap a.pcapng")];
     if let Some(knob) = first.knobs.first() {
         all.push(format!("run {name} --seed 7 --set {}={}", knob.name, knob.least));
     }

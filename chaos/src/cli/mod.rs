@@ -46,7 +46,7 @@ pub struct Program<'a> {
     pub invocation: &'a str,
     /// The scenarios that it knows.
     pub scenarios: &'a [Scenario],
-    /// Describes payloads in the stories of failures.
+    /// Describes payloads in the stories of failures and in captures.
     pub decoder: Option<Decoder>,
     /// Targets of log lines in those stories, or beginnings of them, such as a crate's name.
     pub logs: &'static [&'static str],

@@ -53,7 +53,7 @@ pub(crate) fn list(scenarios: &[Scenario], json: bool) -> u8 {
 
 pub(crate) fn run(program: &Program<'_>, args: &Run) -> Result<u8, Usage> {
     let subject = args.which.subject(program)?;
-    let (report, map) = watched(args, &subject)?;
+    let (report, map) = watched(program, args, &subject)?;
     args.which.check_plan(&report)?;
     if report.verdict.is_ok() {
         tell_held(args, &report, map.as_deref());
@@ -65,7 +65,7 @@ pub(crate) fn run(program: &Program<'_>, args: &Run) -> Result<u8, Usage> {
 
 pub(crate) fn replay(program: &Program<'_>, args: &Run) -> Result<u8, Usage> {
     let subject = args.which.subject(program)?;
-    let (mut report, map) = watched(args, &subject)?;
+    let (mut report, map) = watched(program, args, &subject)?;
     args.which.check_plan(&report)?;
     let again = subject.scenario.run(&subject.options);
     if again != report {
@@ -94,9 +94,9 @@ pub(crate) fn replay(program: &Program<'_>, args: &Run) -> Result<u8, Usage> {
 }
 
 /// Makes the run and writes the outputs that the command line asks for; also returns the map.
-fn watched(args: &Run, subject: &Subject) -> Result<(Report, Option<String>), Usage> {
-    let (trace, capture) = (args.trace.clone(), args.pcap.clone());
-    let watching = RecordingOptions { trace, capture, map: args.map, ..RecordingOptions::default() };
+fn watched(program: &Program<'_>, args: &Run, subject: &Subject) -> Result<(Report, Option<String>), Usage> {
+    let (trace, capture, decoder) = (args.trace.clone(), args.pcap.clone(), program.decoder);
+    let watching = RecordingOptions { trace, capture, decoder, map: args.map, ..RecordingOptions::default() };
     let made = subject.scenario.run_watched(&subject.options, &watching);
     made.map(|(report, seen)| (report, seen.map)).map_err(|error| error.to_string())
 }

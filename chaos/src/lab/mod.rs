@@ -9,6 +9,7 @@
 //! | `sweep`, `shrink` | many runs; a failure made small |
 //! | `stall` | runs watched from another thread: one that blocks is given up |
 //! | `story`, `bundle`, `diff` | a failure explained, saved, compared |
+//! | `selection` | which events a story tells |
 
 pub mod bundle;
 pub mod diff;
@@ -16,6 +17,7 @@ pub(crate) mod faults;
 pub mod plan;
 pub mod run;
 pub mod scenario;
+mod selection;
 pub mod shrink;
 pub(crate) mod stall;
 pub mod story;

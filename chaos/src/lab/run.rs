@@ -116,7 +116,7 @@ impl Run {
         self
     }
 
-    /// Writes every packet that is sent into a `.pcap` file.
+    /// Writes every packet that is sent into a `.pcapng` file.
     #[must_use]
     pub fn capture(mut self, path: impl Into<PathBuf>) -> Run {
         self.watching.capture = Some(path.into());
@@ -184,7 +184,7 @@ impl Run {
             .unwrap_or_else(|payload| Err(Failure::Panicked(panic_message(&*payload) + &panicked_at())));
         if let Some(mut left) = left {
             ended = EndState::of(&mut left);
-            (ended.sight.last, ended.sight.logged) = left.record.trace.end_watch().unwrap_or_default();
+            ended.sight.add(left.record.trace.end_watch().unwrap_or_default());
         }
         RunOutcome {
             seed: self.seed,
@@ -263,7 +263,7 @@ impl Run {
             sim.record.scheduler(now_ns, next_draw);
             *ended = EndState::of(sim);
             let captured = sim.record.trace.end_capture().and_then(|()| sim.record.trace.end_watch());
-            let captured = captured.map(|seen| (ended.sight.last, ended.sight.logged) = seen);
+            let captured = captured.map(|seen| ended.sight.add(seen));
             (sim.hosts.places.keys().copied().collect::<Vec<_>>(), captured)
         });
         // The world stays in place while the futures' Drop code runs, but its digest is already taken.

@@ -1,5 +1,5 @@
-//! The description of a failure: the broken property, its place and time, the draws, the last log lines and events,
-//! and the command that repeats the run.
+//! The description of a failure: the broken property, its place and time, the draws, the last events and packets of the
+//! hosts that it names, and the command that repeats the run.
 //!
 //! [`explain`] repeats the failing run with recordings, which also shows whether it is reproducible. Then it writes
 //! the [bundle](crate::lab::bundle) and returns the story. An irreproducible run is made twice more with whole traces,
@@ -10,18 +10,13 @@ use crate::lab::diff::diff;
 use crate::lab::plan::Plan;
 use crate::lab::plan::text::show;
 use crate::lab::scenario::{Options, Report, Scenario};
+use crate::lab::selection;
 use crate::lab::shrink::Shrunk;
 use crate::world::property::{PropertyKind, Violation};
 use crate::world::watch::{Decoder, RecordingOptions};
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
-
-/// Events in a story: about a page.
-const EVENTS: usize = 40;
-
-/// Packets and faults in a story that has log lines: the programs' own lines say more.
-const EVENTS_BESIDE_LOGS: usize = 10;
 
 /// Events kept in the bundle, for readers who need earlier ones.
 const EVENTS_KEPT: usize = 2_000;
@@ -148,7 +143,6 @@ pub fn explain(
         ..RecordingOptions::default()
     };
     let (again, seen) = scenario.run_watched(&options, &watching)?;
-    let events = seen.last;
     let reproducible = again.digest == subject.digest && again.verdict == subject.verdict;
     let parting = if reproducible { String::new() } else { parting(scenario, &options, &folder)? };
     let broken = match &subject.verdict {
@@ -167,14 +161,14 @@ pub fn explain(
     if let (Some(_), Some(unleashed)) = (shrunk, &failing.plan) {
         std::fs::write(folder.join("plan.drawn.txt"), unleashed.plan.to_string())?;
     }
-    std::fs::write(folder.join("events.txt"), events.join("\n") + "\n")?;
+    std::fs::write(folder.join("events.txt"), seen.last.join("\n") + "\n")?;
     let mut text = head(subject, &broken);
     if !reproducible && let Err(seen) = &subject.verdict {
         let _ = writeln!(text, "  in one run  {seen}");
     }
     tell_options(&mut text, scenario, failing, subject, shrunk);
     if parting.is_empty() {
-        tell_events(&mut text, &events, &seen.logged);
+        selection::tell(&mut text, &broken, &seen);
     } else {
         text += &parting;
     }
@@ -254,20 +248,6 @@ fn count(plan: &Plan) -> String {
         1 => "1 fault".to_owned(),
         many => format!("{many} faults"),
     }
-}
-
-/// The last log lines of the programs and a few other events; only events if there are no log lines.
-fn tell_events(text: &mut String, events: &[String], logged: &[String]) {
-    let log = &logged[logged.len().saturating_sub(EVENTS - EVENTS_BESIDE_LOGS)..];
-    let rest = if log.is_empty() { EVENTS } else { EVENTS_BESIDE_LOGS };
-    let packets: Vec<&String> = events.iter().filter(|event| !logged.contains(event)).collect();
-    let packets = &packets[packets.len().saturating_sub(rest)..];
-    if !log.is_empty() {
-        let _ = writeln!(text, "  last {} log lines", log.len());
-        log.iter().for_each(|line| *text += &format!("    {line}\n"));
-    }
-    let _ = writeln!(text, "  last {} events", packets.len());
-    packets.iter().for_each(|event| *text += &format!("    {event}\n"));
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! work.
 
 pub mod disk;
+mod label;
 pub mod net;
 pub mod task;
 mod tcp;
@@ -15,6 +16,7 @@ use crate::world::sim;
 
 pub use crate::world::property::{exposed, reached};
 pub use crate::world::rng::Rng;
+pub use label::{is_read, known_as, label, labelled, labelled_within};
 
 /// The next random stream of this label for the calling host. It derives from the seed, the host, the label and the
 /// count of the host's requests for the label, restarts included, so that no two calls get the same bytes.

@@ -1,9 +1,10 @@
-//! The log lines of the programs in a watched run: a `tracing` subscriber that keeps them beside the packets.
+//! The events of the programs in a watched run: a `tracing` subscriber that keeps their log lines beside the packets, with
+//! their fields apart.
 //!
 //! It only looks. A run with it has the digest of the run without, since it draws nothing, waits for nothing and
 //! writes no record of the trace.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::sync::LazyLock;
 
 use tracing::field::{Field, Visit};
@@ -11,6 +12,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::Interest;
 use tracing::{Dispatch, Event, Level, Metadata, Subscriber};
 
+use super::sighting::ProtocolEvent;
 use super::sim;
 
 /// Keeps the events of these targets, down to the level `DEBUG`.
@@ -52,16 +54,17 @@ impl Subscriber for Logs {
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        let mut line = Line::default();
-        event.record(&mut line);
+        let mut fields = Fields::default();
+        event.record(&mut fields);
         if !sim::is_running() {
             return;
         }
         let host = sim::place().map(|place| place.host);
-        let text = line.message + &line.fields;
+        let Fields { name, fields } = fields;
+        let event = ProtocolEvent { target: event.metadata().target(), name, fields };
         sim::try_with(|sim| {
             let now_ns = sim.now_ns();
-            sim.record.trace.log(now_ns, host, &text);
+            sim.record.trace.event(now_ns, host, event);
         });
     }
 
@@ -70,23 +73,22 @@ impl Subscriber for Logs {
     fn exit(&self, _: &Id) {}
 }
 
-/// An event in words: its message, then its fields.
+/// An event's message, which is its name, and its fields.
 #[derive(Default)]
-struct Line {
-    message: String,
-    fields: String,
+struct Fields {
+    name: String,
+    fields: Vec<(&'static str, String)>,
 }
 
-impl Visit for Line {
+impl Visit for Fields {
     fn record_str(&mut self, field: &Field, value: &str) {
         self.record_debug(field, &format_args!("{value}"));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        // Writing into a string doesn't fail.
-        let _ = match field.name() {
-            "message" => write!(self.message, "{value:?}"),
-            name => write!(self.fields, " {name}={value:?}"),
-        };
+        match field.name() {
+            "message" => self.name = format!("{value:?}"),
+            name => self.fields.push((name, format!("{value:?}"))),
+        }
     }
 }

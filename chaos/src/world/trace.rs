@@ -5,7 +5,8 @@
 //! its `Sent` record; later records refer to it by its number, and repeat the bytes only if they have changed on the
 //! way. The last records are what no event shows: how far each random stream was drawn from, and the scheduler's next draw.
 
-use super::watch::{CLOSED, ENDED, SCHEDULER, Watch, hash};
+use super::sighting::ProtocolEvent;
+use super::watch::{CLOSED, ENDED, Recordings, SCHEDULER, Watch, hash};
 use crate::ids::{End, HostId};
 use crate::wire::link::DropCause;
 use crate::wire::pcap::Pcap;
@@ -83,8 +84,8 @@ pub(crate) fn position(label: &str, words: u128) -> String {
 
 fn name_of(watch: &Watch, end: End) -> String {
     match end {
-        End::Host(host) => watch.host(host.0),
-        End::Box(net) => watch.box_of(net.0),
+        End::Host(host) => watch.names().host(host.0).to_owned(),
+        End::Box(net) => watch.names().box_of(net.0),
     }
 }
 
@@ -120,7 +121,7 @@ pub(crate) struct Trace {
     buffer: Vec<u8>,
     hasher: blake3::Hasher,
     records: u64,
-    /// The packet capture, if there is one, and its first error.
+    /// The packet capture, if there is one, and its first error. A captured run is watched, for the packets' comments.
     capture: Option<Pcap>,
     capture_error: Option<io::Error>,
     /// The watch, if there is one.
@@ -157,9 +158,14 @@ impl Trace {
         self.watch = Some(watch);
     }
 
-    /// Ends the watch; returns the last events, and the last log lines.
-    pub(crate) fn end_watch(&mut self) -> io::Result<(Vec<String>, Vec<String>)> {
-        self.watch.take().map_or(Ok(Default::default()), Watch::end)
+    /// Ends the watch; returns what it has recorded.
+    pub(crate) fn end_watch(&mut self) -> io::Result<Recordings> {
+        self.watch.take().map_or(Ok(Recordings::default()), Watch::end)
+    }
+
+    /// The watch, if the run is watched.
+    pub(crate) fn watcher(&mut self) -> Option<&mut Watch> {
+        self.watch.as_mut()
     }
 
     /// Whether each draw is told.
@@ -170,30 +176,29 @@ impl Trace {
     /// A stream has moved; no record.
     pub(crate) fn drawn(&mut self, now_ns: u64, host: Option<HostId>, label: &str, words: u128) {
         if let Some(watch) = &mut self.watch {
-            let place = host.map_or_else(|| "-".to_owned(), |host| watch.host(host.0));
+            let place = host.map_or_else(|| "-".to_owned(), |host| watch.names().host(host.0).to_owned());
             watch.drawn(now_ns, &place, &position(label, words));
         }
     }
 
-    /// A log line, for whoever watches; no record.
-    pub(crate) fn log(&mut self, now_ns: u64, host: Option<HostId>, text: &str) {
+    /// A program's event, for a reader; no record.
+    pub(crate) fn event(&mut self, now_ns: u64, host: Option<HostId>, event: ProtocolEvent) {
         if let Some(watch) = &mut self.watch {
-            let place = host.map_or_else(|| "-".to_owned(), |host| watch.host(host.0));
-            watch.log(now_ns, &place, text);
+            watch.event(now_ns, host.map(|host| host.0), event);
         }
     }
 
     /// Registers the name of the next host, in the order of creation.
     pub(crate) fn host_named(&mut self, name: &str) {
         if let Some(watch) = &mut self.watch {
-            watch.host_named(name);
+            watch.names_mut().add_host(name);
         }
     }
 
     /// Registers the name of the next network.
     pub(crate) fn net_named(&mut self, name: &str) {
         if let Some(watch) = &mut self.watch {
-            watch.net_named(name);
+            watch.names_mut().add_net(name);
         }
     }
 
@@ -227,16 +232,16 @@ impl Trace {
     /// A packet leaves an interface.
     pub(crate) fn sent(&mut self, now_ns: u64, host: u32, nic: u8, number: u64, bytes: &[u8]) {
         self.packet((now_ns, RecordKind::Sent), (host, nic, 0), number, bytes);
-        self.capture_packet(now_ns, bytes);
         if let Some(watch) = &mut self.watch {
-            let place = watch.host(host);
-            watch.packet(now_ns, "sent", &place, number, bytes);
+            let place = watch.names().host(host).to_owned();
+            let comment = watch.packet(now_ns, (Some(host), &place), number, bytes);
+            self.capture_packet(now_ns, bytes, &comment);
         }
     }
 
-    fn capture_packet(&mut self, now_ns: u64, bytes: &[u8]) {
+    fn capture_packet(&mut self, now_ns: u64, bytes: &[u8], comment: &str) {
         if let Some(capture) = &mut self.capture
-            && let Err(error) = capture.packet(now_ns, bytes)
+            && let Err(error) = capture.packet(now_ns, bytes, comment)
         {
             self.capture = None;
             self.capture_error = Some(error);
@@ -255,12 +260,12 @@ impl Trace {
         damaged: bool,
     ) {
         self.packet((now_ns, RecordKind::Rewritten), (number_of(by), 0, 0), number, &bytes[..changed]);
-        if !damaged {
-            self.capture_packet(now_ns, bytes);
-        }
         if let Some(watch) = &mut self.watch {
             let place = name_of(watch, by);
-            watch.packet(now_ns, "rewritten", &place, number, bytes);
+            let comment = watch.packet(now_ns, (None, &place), number, bytes);
+            if !damaged {
+                self.capture_packet(now_ns, bytes, &comment);
+            }
         }
     }
 
@@ -269,9 +274,9 @@ impl Trace {
         self.packet((now_ns, RecordKind::Delivered), (number_of(at), nic, 0), number, changed);
         if let Some(watch) = &mut self.watch {
             let place = name_of(watch, at);
-            let damage =
-                if changed.is_empty() { String::new() } else { format!("damaged {}", hash(changed)) };
-            watch.fate(now_ns, "delivered", &place, number, &damage);
+            let damaged = (!changed.is_empty()).then(|| hash(changed));
+            let host = if let End::Host(host) = at { Some(host.0) } else { None };
+            watch.arrived(now_ns, (host, &place), number, damaged.as_deref());
         }
     }
 
@@ -280,7 +285,7 @@ impl Trace {
         self.packet((now_ns, RecordKind::Dropped), (number_of(at), nic, why as u8), number, &[]);
         if let Some(watch) = &mut self.watch {
             let place = name_of(watch, at);
-            watch.fate(now_ns, "dropped", &place, number, &format!("{why:?}"));
+            watch.dropped(now_ns, &place, number, &format!("{why:?}"));
         }
     }
 
@@ -291,8 +296,9 @@ impl Trace {
         head[HEAD_BYTES..].copy_from_slice(&(bytes.len() as u32).to_le_bytes());
         self.record(&head, bytes);
         if let Some(watch) = &mut self.watch {
-            let place = watch.host(host);
-            watch.note(now_ns, kind.as_str(), &place, &tell(kind, bytes));
+            let is_told = matches!(kind, RecordKind::Fault | RecordKind::Note);
+            let host = (host != NO_HOST).then_some(host);
+            watch.note(now_ns, (kind.as_str(), is_told), host, &tell(kind, bytes));
         }
     }
 

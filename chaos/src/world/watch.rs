@@ -1,8 +1,9 @@
 //! Records a run for a reader: its last events in fixed columns, or its whole trace as a text file.
 //!
 //! The digest shows *that* two runs differ. A trace file, with one line for each record of the digest and for the draws
-//! from a stream at an instant, shows *where*; [`diff`](crate::lab::diff) compares such files. The last events are a part of a failure's story. Both are off
-//! in an ordinary run and cost nothing there: a failed run is repeated with them.
+//! from a stream at an instant, shows *where*; [`diff`](crate::lab::diff) compares such files. The last events are a part of
+//! a failure's story. Both are off in an ordinary run and cost nothing there: a failed run is repeated with them. What a story
+//! tells of them is kept by host, as [`Sighting`]s.
 //!
 //! A line has the time in seconds, the event, the place (a host, `box NETWORK`, or `-` for the scenario), and the
 //! details:
@@ -11,19 +12,21 @@
 //!     12.345678901 sent      a              #17     10.0.0.1:4000         > 10.0.0.2:4000         UDP       120 B  data 7 to index 0badcafe
 //! ```
 
+use super::labels::Labels;
+use super::names::Names;
+use super::packets::{PacketText, Packets, describe};
+use super::sighting::{ProtocolEvent, Ring, Rings, Seen, Sighting};
 use crate::wire::middlebox::Protocol;
-use crate::wire::packet;
 use crate::wire::pcap::create;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
-/// Describes the content of a packet. Its input is the payload of UDP or TCP; an empty answer adds nothing.
-pub type Decoder = fn(Protocol, &[u8]) -> String;
-
-/// The number of packets that are remembered: the last ones sent. A record of an older packet shows only its number.
-const REMEMBERED: usize = 1 << 16;
+/// Describes the content of a packet. Its input is the payload of UDP or TCP, and what the run's programs have told of
+/// bytes that they sealed; an empty answer adds nothing.
+pub type Decoder = fn(Protocol, &[u8], &Labels) -> String;
 
 /// The event of a stream's last position.
 pub(crate) const CLOSED: &str = "closed";
@@ -45,15 +48,15 @@ const CLOSING: [&str; 3] = [CLOSED, SCHEDULER, ENDED];
 pub struct RecordingOptions {
     /// The number of last events to keep.
     pub last: usize,
-    /// Describes the payloads in these events.
+    /// Describes the payloads in these events and in the capture.
     pub decoder: Option<Decoder>,
     /// Where to write the whole trace as text.
     pub trace: Option<PathBuf>,
-    /// Where to write a `.pcap`.
+    /// Where to write a `.pcapng`.
     pub capture: Option<PathBuf>,
     /// The [map](crate::World::map) of the world.
     pub map: bool,
-    /// Log lines of these targets (beginnings of them, such as a crate's name), among the last events and by themselves.
+    /// Log lines of these targets (beginnings of them, such as a crate's name): among the last events, and as sightings.
     pub logs: &'static [&'static str],
 }
 
@@ -62,20 +65,31 @@ pub struct RecordingOptions {
 pub struct Recordings {
     /// The last events, as text.
     pub last: Vec<String>,
-    /// The last log lines, as many as events are kept.
-    pub logged: Vec<String>,
+    /// What each host's last events and packets were, in the order of time.
+    pub sightings: Vec<Sighting>,
+    /// The hosts, in the order in which they were made.
+    pub hosts: Vec<String>,
+    /// Words by which programs mention hosts, such as keys, with the hosts' names.
+    pub aliases: BTreeMap<String, String>,
     /// The map of the world when faults were started, or at the end if none were.
     pub map: Option<String>,
 }
 
+impl Recordings {
+    /// Adds what a watch has recorded; the map isn't its.
+    pub(crate) fn add(&mut self, watched: Recordings) {
+        *self = Recordings { map: self.map.take(), ..watched };
+    }
+}
+
 /// The recorder of a running world.
 pub(crate) struct Watch {
-    hosts: Vec<String>,
-    nets: Vec<String>,
-    packets: BTreeMap<u64, PacketText>,
+    names: Names,
+    labels: Labels,
+    packets: Packets,
+    sightings: Rings<Kept>,
     keep: usize,
     last: VecDeque<String>,
-    logged: VecDeque<String>,
     decoder: Option<Decoder>,
     out: Option<BufWriter<File>>,
     /// The last draw, not yet written: further draws from that stream at that instant replace it.
@@ -83,10 +97,10 @@ pub(crate) struct Watch {
     failed: Option<io::Error>,
 }
 
-/// A packet as recorded last: its addresses and length, and its decoded content.
-struct PacketText {
-    way: String,
-    carries: String,
+/// A sighting until the run ends: only then are a packet's fate and all names known.
+enum Kept {
+    Packet(u64),
+    Other(u64, Seen),
 }
 
 /// A draw of a whole trace.
@@ -103,25 +117,25 @@ fn head(now_ns: u64, what: &str, place: &str) -> String {
 impl Watch {
     /// A watch for the requested recordings, if it is needed for any.
     pub(crate) fn begin(wanted: &RecordingOptions) -> io::Result<Option<Watch>> {
-        if wanted.last == 0 && wanted.trace.is_none() {
+        if wanted.last == 0 && wanted.trace.is_none() && wanted.capture.is_none() {
             return Ok(None);
         }
         Ok(Some(Watch {
-            hosts: Vec::new(),
-            nets: vec!["internet".to_owned()],
-            packets: BTreeMap::new(),
+            names: Names::new(),
+            labels: Labels::default(),
+            packets: Packets::default(),
+            sightings: Rings::new(),
             keep: wanted.last,
             last: VecDeque::new(),
-            logged: VecDeque::new(),
-            decoder: wanted.decoder,
+            decoder: wanted.decoder.filter(|_| wanted.last > 0 || wanted.capture.is_some()),
             out: wanted.trace.as_deref().map(create).transpose()?.map(BufWriter::new),
             drawn: None,
             failed: None,
         }))
     }
 
-    /// Ends the watch; returns the last events, and the last log lines.
-    pub(crate) fn end(mut self) -> io::Result<(Vec<String>, Vec<String>)> {
+    /// Ends the watch; returns what it has recorded, without the map.
+    pub(crate) fn end(mut self) -> io::Result<Recordings> {
         self.write_draw();
         if let Some(error) = self.failed {
             return Err(error);
@@ -129,23 +143,46 @@ impl Watch {
         if let Some(out) = &mut self.out {
             out.flush()?;
         }
-        Ok((self.last.into(), self.logged.into()))
+        let (names, packets) = (&self.names, &mut self.packets);
+        let sightings = self.sightings.into_ordered().into_iter().filter_map(|(host, kept)| {
+            let (at_ns, what) = match kept {
+                Kept::Packet(number) => {
+                    packets.take(number).map(|(at_ns, seen)| (at_ns, Seen::Packet(seen)))?
+                }
+                Kept::Other(at_ns, seen) => (at_ns, seen),
+            };
+            Some(names.sighting(Duration::from_nanos(at_ns), host, what))
+        });
+        let sightings = sightings.collect();
+        let (hosts, aliases) = (self.names.hosts().to_vec(), self.names.aliases());
+        Ok(Recordings { last: self.last.into(), sightings, hosts, aliases, map: None })
     }
 
-    pub(crate) fn host_named(&mut self, name: &str) {
-        self.hosts.push(name.to_owned());
+    pub(crate) fn names(&self) -> &Names {
+        &self.names
     }
 
-    pub(crate) fn net_named(&mut self, name: &str) {
-        self.nets.push(name.to_owned());
+    pub(crate) fn names_mut(&mut self) -> &mut Names {
+        &mut self.names
     }
 
-    pub(crate) fn host(&self, number: u32) -> String {
-        self.hosts.get(number as usize).map_or("-", String::as_str).to_owned()
+    /// Whether anybody decodes packets, and so asks for labels.
+    pub(crate) fn wants_labels(&self) -> bool {
+        self.decoder.is_some()
     }
 
-    pub(crate) fn box_of(&self, net: u32) -> String {
-        format!("box {}", self.nets.get(net as usize).map_or("?", String::as_str))
+    pub(crate) fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    pub(crate) fn labels_mut(&mut self) -> &mut Labels {
+        &mut self.labels
+    }
+
+    fn keep(&mut self, host: Option<u32>, ring: Ring, kept: Kept) {
+        if self.keep > 0 {
+            self.sightings.push(host, ring, kept);
+        }
     }
 
     fn write(&mut self, head: &str, full: &str) {
@@ -192,21 +229,56 @@ impl Watch {
         }
     }
 
-    /// Records a packet with its bytes: sent, or changed on its way.
-    pub(crate) fn packet(&mut self, now_ns: u64, what: &str, place: &str, number: u64, bytes: &[u8]) {
-        let seen = self.describe(bytes);
+    /// Records a packet with its bytes, sent by this host or changed on its way; returns a comment on it.
+    pub(crate) fn packet(
+        &mut self,
+        now_ns: u64,
+        (sender, place): (Option<u32>, &str),
+        number: u64,
+        bytes: &[u8],
+    ) -> String {
+        let mut seen = describe(bytes, &self.names, self.decoder, &self.labels);
+        let what = if sender.is_some() { "sent" } else { "rewritten" };
+        seen.origin = sender.or_else(|| self.packets.get(number)?.origin);
+        if let (Some(src), Some(origin)) = (seen.src, seen.origin) {
+            self.names.lives_at(src, origin);
+        }
+        if sender.is_some() && !seen.is_empty {
+            self.keep(sender, Ring::Packets, Kept::Packet(number));
+        }
         let full = format!("#{number:<6} {} {}", seen.way, hash(bytes));
         let short = format!("#{number:<6} {}  {}", seen.way, seen.carries);
         self.line(now_ns, what, place, &full, Some(short.trim_end()));
-        self.packets.insert(number, seen);
-        if self.packets.len() > REMEMBERED {
-            self.packets.pop_first();
-        }
+        let comment = comment(&self.names, &seen, sender.is_none().then_some(place));
+        self.packets.insert(now_ns, number, seen);
+        comment
     }
 
-    /// Records the fate of an earlier packet; `more` is the cause, or the hash of its damaged bytes.
-    pub(crate) fn fate(&mut self, now_ns: u64, what: &str, place: &str, number: u64, more: &str) {
-        let (way, carries) = match self.packets.get(&number) {
+    /// Records that an earlier packet has arrived at `place`; `damaged` is the hash of its bytes if they were damaged.
+    pub(crate) fn arrived(
+        &mut self,
+        now_ns: u64,
+        (host, place): (Option<u32>, &str),
+        number: u64,
+        damaged: Option<&str>,
+    ) {
+        if let (Some(host), Some(dst)) = (host, self.packets.get(number).and_then(|packet| packet.dst)) {
+            self.names.lives_at(dst, host);
+        }
+        let how = if damaged.is_some() { "delivered damaged" } else { "delivered" };
+        let more = damaged.map_or_else(String::new, |hash| format!("damaged {hash}"));
+        self.fate(now_ns, "delivered", place, number, &more);
+        self.packets.end(now_ns, number, Some(place), how);
+    }
+
+    /// Records that an earlier packet was dropped on its way to `place`.
+    pub(crate) fn dropped(&mut self, now_ns: u64, place: &str, number: u64, why: &str) {
+        self.fate(now_ns, "dropped", place, number, why);
+        self.packets.end(now_ns, number, None, &format!("dropped before {place} ({why})"));
+    }
+
+    fn fate(&mut self, now_ns: u64, what: &str, place: &str, number: u64, more: &str) {
+        let (way, carries) = match self.packets.get(number) {
             Some(seen) => (seen.way.as_str(), seen.carries.as_str()),
             None => ("", ""),
         };
@@ -216,59 +288,42 @@ impl Watch {
         self.line(now_ns, what, place, &full, Some(short.trim_end()));
     }
 
-    /// A log line. It isn't a part of the trace, so it isn't written there.
-    pub(crate) fn log(&mut self, now_ns: u64, place: &str, text: &str) {
+    /// A program's event. It isn't a part of the trace, so it isn't written there.
+    pub(crate) fn event(&mut self, now_ns: u64, host: Option<u32>, event: ProtocolEvent) {
         if self.keep == 0 {
             return;
         }
-        let line = head(now_ns, "log", place) + text;
-        for kept in [&mut self.last, &mut self.logged] {
-            if kept.len() == self.keep {
-                kept.pop_front();
-            }
-            kept.push_back(line.clone());
+        let place = host.map_or("-", |number| self.names.host(number));
+        let line = head(now_ns, "log", place) + &event.to_string();
+        if self.last.len() == self.keep {
+            self.last.pop_front();
         }
+        self.last.push_back(line);
+        self.keep(host, Ring::Events, Kept::Other(now_ns, Seen::Event(event)));
     }
 
-    /// Records any other event.
-    pub(crate) fn note(&mut self, now_ns: u64, what: &str, place: &str, text: &str) {
-        self.line(now_ns, what, place, text, None);
-    }
-
-    fn describe(&self, bytes: &[u8]) -> PacketText {
-        let Some(headers) = packet::parse(bytes) else {
-            return PacketText {
-                way: format!("{} B that are no packet", bytes.len()),
-                carries: String::new(),
-            };
-        };
-        let (name, protocol, payload) = match headers.proto {
-            packet::PROTO_UDP => ("UDP".to_owned(), Protocol::Udp, headers.transport + 8),
-            _ => {
-                let at = headers.transport;
-                let flags = bytes.get(at + 13).copied().unwrap_or(0);
-                let letters: String = "FSRPA"
-                    .chars()
-                    .enumerate()
-                    .filter(|(bit, _)| flags >> bit & 1 == 1)
-                    .map(|(_, c)| c)
-                    .collect();
-                let data = bytes.get(at + 12).map_or(20, |offset| usize::from(offset >> 4) * 4);
-                (format!("TCP {letters}"), Protocol::Tcp, at + data)
-            }
-        };
-        let payload = bytes.get(payload..).unwrap_or(&[]);
-        let carries = self.decoder.map_or_else(String::new, |decode| decode(protocol, payload));
-        PacketText {
-            way: format!(
-                "{:<21} > {:<21} {name:<7} {:>5} B",
-                headers.src.to_string(),
-                headers.dst.to_string(),
-                payload.len()
-            ),
-            carries,
+    /// Records any other event; a story tells it if it is a fault or a line of the scenario.
+    pub(crate) fn note(
+        &mut self,
+        now_ns: u64,
+        (kind, is_told): (&'static str, bool),
+        host: Option<u32>,
+        text: &str,
+    ) {
+        let place = host.map_or("-", |number| self.names.host(number)).to_owned();
+        self.line(now_ns, kind, &place, text, None);
+        if is_told {
+            let text = text.to_owned();
+            self.keep(host, Ring::Events, Kept::Other(now_ns, Seen::Note { kind, text }));
         }
     }
+}
+
+/// A packet's origin, the box that it leaves if that isn't its origin, and its content.
+fn comment(names: &Names, seen: &PacketText, by_box: Option<&str>) -> String {
+    let origin = seen.origin.map_or("?", |number| names.host(number));
+    let by = by_box.map_or_else(String::new, |place| format!(", by {place}"));
+    format!("from {origin}{by}: {}", seen.carries).trim_end_matches([' ', ':']).to_owned()
 }
 
 /// The beginning of a hash, enough to distinguish two contents.

@@ -2,7 +2,7 @@
 
 use crate::boxes::Cone;
 use crate::support::{OBSERVER, addr, observer, ok, open};
-use chaos::{DropCause, LinkConfig, Rate, Run, World};
+use chaos::{Decoder, DropCause, Labels, LinkConfig, Rate, RecordingOptions, Run, World};
 use smoltcp::wire::{IpAddress, Ipv4Packet, Ipv6Packet, TcpPacket, UdpPacket};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -39,30 +39,59 @@ pub(crate) fn assert_well_formed(bytes: &[u8]) -> (SocketAddr, SocketAddr) {
     (SocketAddr::new(src.into(), ports.0), SocketAddr::new(dst.into(), ports.1))
 }
 
-/// Reads a capture back: time in nanoseconds and bytes of each packet.
+/// A captured packet.
+struct Captured {
+    at_ns: u64,
+    bytes: Vec<u8>,
+    comment: String,
+}
+
+/// Reads a capture back, as the draft of pcapng says: blocks with their length on both sides.
 #[allow(clippy::disallowed_methods, reason = "a capture is a file of this machine, not of a host")]
-fn read_back(path: &PathBuf) -> Vec<(u64, Vec<u8>)> {
+fn read_back(path: &PathBuf) -> Vec<Captured> {
     let bytes = std::fs::read(path).unwrap();
     std::fs::remove_file(path).unwrap();
     let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
-    assert_eq!((word(0), word(20)), (0xA1B2_3C4D, 101), "nanoseconds, and raw IP");
-    let (mut at, mut packets) = (24, Vec::new());
+    let half = |at: usize| u16::from_le_bytes(bytes[at..at + 2].try_into().unwrap());
+    let (mut at, mut packets, mut kinds) = (0, Vec::new(), Vec::new());
     while at < bytes.len() {
-        let (time, len) = (u64::from(word(at)) * 1_000_000_000 + u64::from(word(at + 4)), word(at + 8));
-        assert_eq!(len, word(at + 12));
-        at += 16;
-        packets.push((time, bytes[at..at + len as usize].to_vec()));
-        at += len as usize;
+        let (kind, len) = (word(at), word(at + 4) as usize);
+        assert_eq!((word(at + len - 4) as usize, len % 4), (len, 0));
+        kinds.push(kind);
+        match kind {
+            0x0A0D_0D0A => assert_eq!((word(at + 8), half(at + 12), half(at + 14)), (0x1A2B_3C4D, 1, 0)),
+            1 => {
+                assert_eq!(half(at + 8), 101, "raw IP");
+                assert_eq!((half(at + 16), half(at + 18), bytes[at + 20]), (9, 1, 9), "nanoseconds");
+            }
+            6 => {
+                let (length, from) = (word(at + 20) as usize, at + 28);
+                assert_eq!((word(at + 8), word(at + 24) as usize), (0, length));
+                let option = from + length.next_multiple_of(4);
+                let text = usize::from(half(option + 2));
+                assert_eq!(half(option), 1, "a comment");
+                packets.push(Captured {
+                    at_ns: u64::from(word(at + 12)) << 32 | u64::from(word(at + 16)),
+                    bytes: bytes[from..from + length].to_vec(),
+                    comment: String::from_utf8(bytes[option + 4..option + 4 + text].to_vec()).unwrap(),
+                });
+            }
+            other => panic!("block {other}"),
+        }
+        at += len;
     }
+    assert_eq!(kinds[..2], [0x0A0D_0D0A, 1]);
     packets
 }
 
-fn captured<Fut>(name: &str, scenario: fn(World) -> Fut) -> Vec<(u64, Vec<u8>)>
+fn captured<Fut>(name: &str, scenario: fn(World) -> Fut) -> Vec<Captured>
 where
     Fut: Future<Output = ()> + Send + 'static,
 {
-    let path = std::env::temp_dir().join(format!("chaos-{name}-{}.pcap", std::process::id()));
-    ok(Run::new(1).capture(&path).run(scenario));
+    let path = std::env::temp_dir().join(format!("chaos-{name}-{}.pcapng", std::process::id()));
+    let decoder = Some((|_, bytes: &[u8], _: &Labels| format!("{} bytes", bytes.len())) as Decoder);
+    let watching = RecordingOptions { capture: Some(path.clone()), decoder, ..RecordingOptions::default() };
+    ok(Run::new(1).watching(watching).run(scenario));
     read_back(&path)
 }
 
@@ -74,11 +103,17 @@ fn a_capture_shows_a_packet_on_both_sides_of_a_box() {
         open(home.host("a", "192.168.1.2")).await.reflexive().await.unwrap();
     });
     let ends: Vec<(SocketAddr, SocketAddr)> =
-        packets.iter().map(|(_, bytes)| assert_well_formed(bytes)).collect();
+        packets.iter().map(|packet| assert_well_formed(&packet.bytes)).collect();
     let (inner, outer, observer) = (addr("192.168.1.2:4000"), ends[1].0, addr("198.51.100.1:4000"));
     assert_eq!(outer.ip(), addr("203.0.113.1:1").ip());
     assert_eq!(ends, [(inner, observer), (outer, observer), (observer, outer), (observer, inner)]);
-    assert!(packets.is_sorted_by_key(|(time, _)| *time));
+    assert!(packets.is_sorted_by_key(|packet| packet.at_ns));
+    let comments: Vec<&str> = packets.iter().map(|packet| packet.comment.as_str()).collect();
+    let whence = ["from a", "from a, by box home", "from observer", "from observer, by box home"];
+    for (comment, whence) in comments.iter().zip(whence) {
+        let (from, content) = comment.split_once(": ").unwrap();
+        assert!(from == whence && content.ends_with(" bytes"), "{comments:?}");
+    }
 }
 
 #[test]
@@ -123,7 +158,7 @@ fn every_captured_packet_is_well_formed_whatever_the_links_do() {
         assert!(stats.packets_corrupted > 10 && stats.packets_truncated > 10, "{stats:?}");
     });
     assert!(packets.len() > 500, "{}", packets.len());
-    for (_, bytes) in packets {
-        assert_well_formed(&bytes);
+    for packet in packets {
+        assert_well_formed(&packet.bytes);
     }
 }

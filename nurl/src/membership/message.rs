@@ -28,9 +28,11 @@ use super::meta::{MAX_KINDS, Meta, Roles};
 use super::profile::{FIELDS_SAID, MemberProfile, SignedProfile};
 use super::suspicion::MAX_ACCUSERS;
 use super::table::{Fact, MAX_INCARNATION, MemberRecord, State};
+use super::told;
 use crate::authority::pass::{MAX_PASS_BYTES, PassHash};
 use crate::authority::revocation::RevocationsDigest;
 use crate::key::{KEY_LEN, PublicKey};
+use crate::rt;
 
 /// The largest body on the datagram channel: it fits every path even before path probing.
 pub const MAX_DATAGRAM_BYTES: usize = crate::transport::MAX_DATAGRAM_BYTES;
@@ -208,6 +210,7 @@ pub(crate) fn assemble(
         out.extend(written(|e| e.array(list.len() as u64)?.ok()));
         list.iter().for_each(|item| out.extend_from_slice(item));
     }
+    rt::label(&out, || told::message(&out));
     out
 }
 

@@ -51,6 +51,7 @@ pub mod profile;
 pub mod pushpull;
 pub mod suspicion;
 pub mod table;
+mod told;
 
 pub use config::DetectorConfig;
 pub use detector::{Detector, Transmit, Via};

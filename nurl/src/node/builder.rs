@@ -335,6 +335,8 @@ impl Builder {
         detector.set_revocations(transport.revocations());
 
         let span = log::span(&public);
+        rt::known_as(&public.short());
+        rt::known_as(&public.to_string());
         let first = set_aside.map(|SetAside { path, reason }| NodeEvent::StoreSetAside { path, reason });
         let bus = span.in_scope(|| Bus::beginning_with(first));
         let (net, net_commands) = mpsc::channel(NET_QUEUE);

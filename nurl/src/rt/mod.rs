@@ -14,6 +14,7 @@
 //! | [`rng`] | a labelled ChaCha20 stream |
 //! | [`cost`] | what computation costs: time in the simulated world only |
 //! | [`exposed`], [`reached`] | bytes that a hub reads, rare paths taken: reported to the simulated world only |
+//! | [`label`], [`known_as`] | what is in sealed bytes, whose key is whose: reported to the simulated world's reader only |
 //! | [`select!`](crate::rt::select) | always `biased` |
 //!
 //! The shim contains no policy: a rule belongs in the layer that needs it.
@@ -22,9 +23,13 @@
 mod real;
 #[cfg(not(feature = "sim"))]
 pub use real::{disk, exposed, net, reached, rng, task, time};
+#[cfg(not(feature = "sim"))]
+pub use real::{is_read, known_as, label, labelled, labelled_within};
 
 #[cfg(feature = "sim")]
 pub use chaos::rt::{Rng, disk, exposed, net, reached, rng, task, time};
+#[cfg(feature = "sim")]
+pub use chaos::rt::{is_read, known_as, label, labelled, labelled_within};
 
 mod cost;
 pub mod sync;

@@ -170,6 +170,8 @@ impl Insider {
             let (office, key, ticket) = (office.clone(), key.clone(), ticket.clone());
             let credential = credential.clone();
             async move {
+                rt::known_as(&key.public().short());
+                rt::known_as(&key.public().to_string());
                 let config = TransportConfig {
                     key,
                     ticket,

@@ -91,7 +91,7 @@ impl Runs {
     fn fail(&self, report: &Report) -> ! {
         let teller = Teller {
             decoder: Some(sim_scenarios::decode::payload),
-            logs: &["nurl"],
+            logs: &["nurl", "audit"],
             ..Teller::new(folder())
         };
         match explain(&teller, &self.scenario, report, None) {

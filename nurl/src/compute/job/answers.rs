@@ -6,6 +6,7 @@ use super::record::Record;
 use super::replica::Waiter;
 use super::shared::SharedContext;
 use super::task::TaskId;
+use super::told;
 use crate::key::PublicKey;
 
 /// Forwards a submit to the node that is responsible in this view, but never back to its sender, and tells the
@@ -20,7 +21,8 @@ pub(super) fn forward(shared: &mut SharedContext, from: PublicKey, list: &[Publi
             submit.hops += 1;
             shared.stats.forwarded += 1;
             let next = *next;
-            let task = submit.task;
+            let (task, attempt, hops) = (submit.task, submit.attempt, submit.hops);
+            tracing::debug!(target: "nurl::job", %task, attempt, to = %next.short(), hops, "a task is forwarded");
             shared.send(next, Message::Submit(submit));
             // The next node waits until the submitter has said itself that the task is its own.
             refuse(shared, task, waiter, Reason::Forwarded { runner: next });
@@ -34,7 +36,10 @@ pub(super) fn forward(shared: &mut SharedContext, from: PublicKey, list: &[Publi
 
 /// Ends a submitter's attempt without an outcome.
 pub(super) fn refuse(shared: &mut SharedContext, task: TaskId, waiter: Waiter, reason: Reason) {
-    shared.send(waiter.who, Message::Refused(Refused { task, attempt: waiter.attempt, reason }));
+    let Waiter { who, attempt } = waiter;
+    let why = told::reason(&reason);
+    tracing::debug!(target: "nurl::job", %task, attempt, submitter = %who.short(), why, "an attempt of a task is refused");
+    shared.send(who, Message::Refused(Refused { task, attempt, reason }));
 }
 
 /// Tells a submitter an outcome, or that it was told before.

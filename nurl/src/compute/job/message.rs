@@ -22,9 +22,10 @@ use super::options::{
 use super::policy::Needs;
 use super::record::Record;
 use super::task::{Priority, TaskId};
-use super::wire;
+use super::{told, wire};
 use crate::key::PublicKey;
 use crate::ring::Epoch;
+use crate::rt;
 
 /// Why bytes couldn't be decoded as a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -298,6 +299,7 @@ impl Message {
         out.put_u16_le(header_len);
         out.put_slice(header);
         out.put_slice(body);
+        rt::label(&out, || told::message(self));
         out.freeze()
     }
 

@@ -59,6 +59,7 @@ mod submitter;
 mod task;
 #[cfg(test)]
 mod tests;
+mod told;
 
 mod wire;
 

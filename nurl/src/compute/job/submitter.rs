@@ -245,6 +245,7 @@ impl Submissions {
             payload: task.spec.payload.clone(),
         };
         self.arm(shared, id);
+        tracing::debug!(target: "nurl::job", task = %id, attempt, to = %target.short(), "an attempt of a task begins");
         shared.send(target, Message::Submit(submit));
     }
 

@@ -146,6 +146,8 @@ impl Resource {
         let current = table.current(key);
         if token < current {
             table.counters.fenced += 1;
+            let (task, epoch, current_epoch) = (u128::from_be_bytes(*task), token.counter, current.counter);
+            tracing::debug!(target: "nurl::lease", task = format_args!("{task:032x}"), epoch, current_epoch, "a token is fenced");
             return Ok(Admission::Fenced { current });
         }
         // 4. First room, then durability, then the effect.
@@ -180,6 +182,8 @@ impl Resource {
         table.raise(key, token);
         table.remember(key, name, entry);
         table.counters.admitted += 1;
+        let (task, epoch) = (u128::from_be_bytes(*task), token.counter);
+        tracing::debug!(target: "nurl::lease", task = format_args!("{task:032x}"), epoch, "a token is admitted");
         Ok(Admission::Admitted)
     }
 

@@ -37,6 +37,7 @@ impl Calls {
         // An error of a reply means that the caller gave up.
         match event {
             ReplicatorEvent::Updated { id, outcome } => {
+                tracing::debug!(target: "nurl::state", id, ?outcome, "a write is over");
                 if let Some(Call::Update(reply)) = self.open.remove(&id) {
                     let _ = reply.send(outcome.map_err(outcome::of_update));
                 }
@@ -47,6 +48,7 @@ impl Calls {
                 }
             }
             ReplicatorEvent::ReadFailed { id, why } => {
+                tracing::debug!(target: "nurl::state", id, ?why, "a read has failed");
                 if let Some(Call::Read(reply)) = self.open.remove(&id) {
                     let _ = reply.send(Err(outcome::of_read(why)));
                 }

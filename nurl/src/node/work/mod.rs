@@ -168,6 +168,7 @@ impl WorkPlane {
             WorkCommand::Submit { kind, key, payload, options, course, reply } => {
                 let taken = self.jobs.submit(now, &kind, &key, payload, options);
                 if let Ok(task) = &taken {
+                    tracing::debug!(target: "nurl::job", %task, kind, "a task is submitted here");
                     self.tasks.follow(*task, course);
                 }
                 let _ = reply.send(taken.map_err(Error::from));

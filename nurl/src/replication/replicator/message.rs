@@ -7,6 +7,8 @@ use minicbor::bytes::{ByteArray, ByteVec};
 use minicbor::{Decode, Encode};
 
 use super::key::{is_of_kind, kind_of};
+use super::told;
+use crate::rt;
 
 /// The largest message that is sent or taken.
 pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
@@ -183,7 +185,9 @@ pub enum Op {
 
 impl Message {
     pub(super) fn encode(&self) -> Vec<u8> {
-        minicbor::to_vec(self).expect("a Vec takes every write")
+        let out = minicbor::to_vec(self).expect("a Vec takes every write");
+        rt::label(&out, || told::message(self));
+        out
     }
 
     /// Refuses a message that is too long, doesn't decode, or has a wrong key or a value of another kind than its key.

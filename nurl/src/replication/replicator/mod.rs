@@ -59,6 +59,7 @@ mod shared;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod told;
 mod update;
 mod writes;
 

@@ -134,6 +134,7 @@ impl Shared {
     pub(super) fn refuse(&mut self, to: PublicKey, key: ByteVec, id: Option<u64>) {
         self.stats.not_owner += 1;
         let owners = self.owners(&key);
+        tracing::debug!(target: "nurl::state", peer = %to.short(), ?id, ?owners, "a write or read is refused: not an owner");
         let owners = owners.iter().map(|owner| (*owner.as_bytes()).into()).collect();
         self.send(to, &Message::Refused { key, id, owners });
     }

@@ -29,3 +29,29 @@ pub fn exposed(_bytes: &[u8]) {}
 /// Reports that a rare path was taken. The simulated world records it; here it does nothing.
 #[inline]
 pub fn reached(_mark: &'static str) {}
+
+/// Reports a word that means this host, such as its key, to the reader of a simulated world; here it does nothing.
+#[inline]
+pub fn known_as(_word: &str) {}
+
+/// Whether somebody reads labels: nobody.
+#[inline]
+pub fn is_read() -> bool {
+    false
+}
+
+/// Reports what is in bytes that are sealed or hard to read, to the reader of a simulated world; here the text isn't made.
+#[inline]
+pub fn label(_bytes: &[u8], _text: impl FnOnce() -> String) {}
+
+/// What was reported about bytes that begin like these: nothing.
+#[inline]
+pub fn labelled(_bytes: &[u8]) -> Option<String> {
+    None
+}
+
+/// What was reported about bytes that begin anywhere in these: nothing.
+#[inline]
+pub fn labelled_within(_bytes: &[u8]) -> Vec<String> {
+    Vec::new()
+}

@@ -255,7 +255,9 @@ impl Transport {
                 self.inbox.tell(TransportEvent::Unreachable { peer });
                 self.on_handshake_failed(now, &peer);
             }
-            SessionEvent::Closed { peer, .. } => {
+            SessionEvent::Closed { peer, reason } => {
+                let reason = reason.as_str();
+                tracing::debug!(target: "nurl::session", peer = %peer.short(), reason, "a session has ended");
                 if self.gatherer.forget(&peer) {
                     self.gather(now);
                 }
@@ -265,7 +267,10 @@ impl Transport {
             SessionEvent::Incompatible { peer, theirs } => {
                 self.inbox.tell(TransportEvent::Incompatible { peer, theirs });
             }
-            SessionEvent::Punched { .. } => self.gatherer.hurry(now),
+            SessionEvent::Punched { peer } => {
+                tracing::debug!(target: "nurl::path", peer = %peer.short(), "addresses of a peer are challenged");
+                self.gatherer.hurry(now);
+            }
             SessionEvent::Observed { peer, addr } => {
                 self.gatherer.on_observed(now, peer, addr);
                 self.gather(now);

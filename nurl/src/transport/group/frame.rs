@@ -8,6 +8,8 @@ use chacha20poly1305::{KeyInit, Tag as AeadTag, XChaCha20Poly1305, XNonce};
 
 use super::Tag;
 use crate::key::PublicKey;
+use crate::net::secure::securedgram::frames::GROUP_COUNTER_AT;
+use crate::rt;
 
 /// The first byte of a group frame.
 pub const GROUP_FRAME: u8 = 0xC5;
@@ -71,6 +73,9 @@ impl Header {
             .encrypt_in_place_detached(nonce(&header), &header, &mut out[start + HEADER_BYTES..])
             .expect("a body is far below the cipher's limit of 256 GiB");
         out.extend_from_slice(&tag);
+        rt::label(&out[start + GROUP_COUNTER_AT..], || {
+            rt::labelled(body).unwrap_or_else(|| format!("application, {} B", body.len()))
+        });
     }
 }
 

@@ -19,6 +19,7 @@ pub mod frames;
 pub mod table;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use rand_core::Rng as _;
 
@@ -27,7 +28,7 @@ use crate::net::secure::noise::backend::TAG_LEN;
 use crate::net::secure::noise::{
     AeadKey, Backend, Ik, MESSAGE_1_OVERHEAD, MESSAGE_2_OVERHEAD, NoiseError, StaticKey,
 };
-use crate::rt::Rng;
+use crate::rt::{self, Rng};
 
 /// The Noise prologue of a control connection.
 pub const PROLOGUE: &[u8] = b"nurl/2 hub";
@@ -284,9 +285,13 @@ impl Connection {
             return Err(ControlError::NotReady);
         }
         let nonce = sealer.next().inspect_err(|_| out.truncate(begin))?;
+        let text = rt::is_read().then(|| told::plaintext(&out[from..]));
         out[begin..from].copy_from_slice(&((len + TAG_LEN) as u16).to_be_bytes());
         let tag = sealer.cipher.seal(nonce, &[], &mut out[from..]);
         out.extend_from_slice(&tag);
+        if let Some(text) = text {
+            rt::label(&out[begin..], || text);
+        }
         Ok(())
     }
 
@@ -307,8 +312,11 @@ fn ephemeral(rng: &mut Rng) -> [u8; 32] {
 }
 
 fn write_handshake(noise: &mut Ik, len: usize, out: &mut Vec<u8>) -> Result<(), ControlError> {
+    let begin = out.len();
     out.extend_from_slice(&(len as u16).to_be_bytes());
-    noise.write(len, out).map_err(|_| ControlError::Handshake)
+    noise.write(len, out).map_err(|_| ControlError::Handshake)?;
+    rt::label(&out[begin..], || "handshake of a control connection".to_owned());
+    Ok(())
 }
 
 fn read_handshake(noise: &mut Ik, message: &[u8]) -> Result<(), ControlError> {

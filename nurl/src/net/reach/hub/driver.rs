@@ -288,6 +288,8 @@ pub async fn serve(config: HubConfig) -> Result<HubHandle, HubError> {
     });
     let (stop, stopped) = watch::channel(());
     let key = config.key.public();
+    rt::known_as(&key.short());
+    rt::known_as(&key.to_string());
     let mut tasks = vec![task::spawn(keep_time(shared.clone(), stopped.clone()))];
     for listener in tcp {
         let (key, rng) = (config.key.clone(), child(&mut rng));

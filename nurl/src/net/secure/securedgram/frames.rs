@@ -40,6 +40,8 @@ pub const INIT_LEN: usize = 1 + 4 + MESSAGE_1_OVERHEAD + INIT_PAYLOAD_LEN + 2 * 
 pub const RESPONSE_LEN: usize = 1 + 4 + 4 + MESSAGE_2_OVERHEAD + RESPONSE_PAYLOAD_LEN + 2 * MAC_LEN;
 /// A cookie frame's length.
 pub const COOKIE_LEN: usize = 1 + 4 + 24 + 32;
+/// Where the counter of a group frame is. All before it is the same in each of a sender's frames.
+pub const GROUP_COUNTER_AT: usize = 1 + 16 + 32 + 8 + 8;
 /// The shortest group frame.
 pub const MIN_GROUP_LEN: usize = 1 + 16 + 32 + 8 + 8 + 8 + 16;
 

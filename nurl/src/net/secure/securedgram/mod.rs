@@ -43,6 +43,7 @@ mod source;
 mod stats;
 mod table;
 mod timestamp;
+mod told;
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -268,10 +269,6 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// The machine-readable name.
-    #[cfg_attr(
-        not(any(test, feature = "internals")),
-        expect(dead_code, reason = "door: an allow-list that changes")
-    )]
     pub const fn as_str(&self) -> &'static str {
         match self {
             CloseReason::Local => "local",

@@ -389,6 +389,7 @@ impl Peer {
             cx.stats.established += 1;
             cx.event(SessionEvent::Established { peer: key, boot, initiator });
         } else if adopted.is_current {
+            tracing::debug!(target: "nurl::session", peer = %key.short(), initiator, "a session has new keys");
             cx.stats.rekeyed += 1;
         }
         cx.touch();

@@ -24,11 +24,12 @@ use super::frames::u32_at;
 use super::paths::{Control, Paths};
 use super::source::Source;
 use super::timestamp::Timestamp;
-use super::{CloseReason, Outgoing, Received, SealError, SessionEvent, channel};
+use super::{CloseReason, Outgoing, Received, SealError, SessionEvent, channel, told};
 use crate::key::PublicKey;
 use crate::net::secure::noise::SharedSecret;
 use crate::net::secure::route::{Route, Routes};
 use crate::net::secure::session::{HEADER_LEN, OVERHEAD, OpenError, Opened, REKEY_AFTER};
+use crate::rt;
 
 pub(super) use context::PeerContext;
 pub(super) use handshake::{AdmittedInit, answer, psk};
@@ -212,12 +213,15 @@ impl Peer {
             cx.stats.seal_no_route += 1;
             return Err(SealError::NoRoute);
         }
-        if live.session.seal(now, &[channel], body, place(&routes, len)).is_err() {
+        let out = place(&routes, len);
+        let begin = out.len();
+        if live.session.seal(now, &[channel], body, out).is_err() {
             cx.stats.seal_no_session += 1;
             self.close(cx, CloseReason::Expired);
             self.begin(cx);
             return Err(SealError::NoSession);
         }
+        rt::label(&out[begin..], || told::content(channel, body));
         cx.stats.frames_sealed += 1;
         let rekey = self.sessions.on_sealed(now);
         self.paths.on_sent(now, routes);
@@ -253,7 +257,9 @@ impl Peer {
         out: &mut Vec<u8>,
     ) -> Option<Outgoing> {
         let live = self.sessions.current.as_mut()?;
+        let begin = out.len();
         live.session.seal(cx.now, &[channel::CONTROL], &control.encode_for(live.version), out).ok()?;
+        rt::label(&out[begin..], || told::control(control));
         cx.stats.frames_sealed += 1;
         Some(Outgoing::to(self.key, route))
     }
@@ -266,6 +272,7 @@ impl Peer {
         let Some(live) = &mut self.sessions.current else { return };
         let mut bytes = Vec::with_capacity(OVERHEAD);
         if live.session.seal(cx.now, &[], &[], &mut bytes).is_ok() {
+            rt::label(&bytes, || "confirmation".to_owned());
             cx.stats.frames_sealed += 1;
             cx.transmit(Outgoing::to(self.key, route), bytes);
         }
