@@ -236,7 +236,7 @@ fn a_small_bundle_is_written_without_another_run() {
     let small = save(&teller, &failing).unwrap().unwrap();
     assert_eq!(small.file_name().unwrap().to_str().unwrap(), format!("toy-{}", failing.options.seed));
     let bundle = Bundle::load(&small).unwrap();
-    assert_eq!(bundle.trace.unwrap().reproducible, None);
+    assert_eq!(bundle.trace.as_ref().unwrap().reproducible, None);
     let plan: Plan = std::fs::read_to_string(small.join("plan.txt")).unwrap().parse().unwrap();
     assert_eq!(bundle.options().unwrap().plan, Some(plan));
     assert!(!small.join("story.txt").exists());
