@@ -50,10 +50,18 @@ fn ends_here(place: Place, op: &Op<'_>) -> bool {
     true
 }
 
-/// Calls `f` with the disk of a place whose process still runs.
+/// Calls `f` with the disk of a place whose process still runs. The disk's time blocks the calling thread.
 fn on<R>(place: Place, f: impl FnOnce(&mut Sim, Place) -> io::Result<R>) -> io::Result<R> {
-    sim::try_with(|sim| if sim.host(place.host).runs(place.boot) { f(sim, place) } else { Err(dead()) })
-        .unwrap_or_else(|| Err(dead()))
+    sim::try_with(|sim| {
+        if !sim.host(place.host).runs(place.boot) {
+            return Err(dead());
+        }
+        let result = f(sim, place);
+        let blocked = sim.host_mut(place.host).disk.take_blocked();
+        sim.block(blocked);
+        result
+    })
+    .unwrap_or_else(|| Err(dead()))
 }
 
 fn here<R>(f: impl FnOnce(&mut Disk) -> io::Result<R>) -> io::Result<R> {

@@ -1,6 +1,7 @@
-//! Computation takes time: a task runs when a processor of its plane is free, and keeps it for what it spends.
+//! Computation, and waiting for a disk, takes time: a task runs when a processor of its plane is free, and keeps it for what it spends.
 //!
-//! A host computes in no time unless the scenario gives it a [processor](crate::world::Host::cpu). Then code on it says
+//! A host computes in no time unless the scenario gives it a [processor](crate::world::Host::cpu), and its disk answers at
+//! once unless a fault slows it down. Then code on it says
 //! where work happens, by [`rt::task::spend`](crate::rt::task::spend), and overload exists: queues in front of a plane, late
 //! timers, tasks behind others.
 //!
@@ -75,14 +76,19 @@ impl Sim {
         waiting.into_iter().flatten().for_each(std::task::Waker::wake);
     }
 
-    /// The poll that runs now takes so much longer.
+    /// The poll that runs now computes for so long on a desktop.
     pub(crate) fn spend(&mut self, time: Duration) {
+        let Some((node, _)) = self.cpus.running else { return };
+        let percent = self.hosts.places.get(&node).map_or(0, |place| self.host(place.host).cpu.percent());
+        self.block(time.saturating_mul(percent) / 100);
+    }
+
+    /// The thread of the poll that runs now is blocked for so long, by its computation or by a device.
+    pub(crate) fn block(&mut self, time: Duration) {
         let Some((node, processor)) = self.cpus.running else { return };
         let now_ns = self.now_ns();
-        let percent = self.hosts.places.get(&node).map_or(0, |place| self.host(place.host).cpu.percent());
-        let spent_ns = time.as_nanos().saturating_mul(u128::from(percent)) / 100;
         if let Some(plane) = self.cpus.planes.get_mut(&node) {
-            plane.spend(processor, now_ns, u64::try_from(spent_ns).unwrap_or(u64::MAX));
+            plane.spend(processor, now_ns, u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
         }
     }
 

@@ -31,6 +31,7 @@ use rand_core::Rng as _;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 /// The largest file. The limit keeps a runaway writer of a scenario from filling the machine's memory.
 const MAX_FILE_BYTES: u64 = 1 << 30;
@@ -46,6 +47,7 @@ pub(crate) struct Disk {
     /// The most bytes that all files may have together.
     capacity_bytes: u64,
     pub(crate) troubles: Troubles,
+    blocked: Duration,
     /// Draws what a power loss leaves.
     rng: Rng,
     /// Draws what the kernel writes back by itself, and what of a failed call is done.
@@ -68,6 +70,7 @@ impl Disk {
             next_inode: 1,
             capacity_bytes: u64::MAX,
             troubles: Troubles::default(),
+            blocked: Duration::ZERO,
             rng,
             kernel_rng,
         }
@@ -132,8 +135,14 @@ impl Disk {
         if more > self.room() { Err(full()) } else { Ok(()) }
     }
 
-    /// Counts a call, and fails if the device does.
+    /// The time for which the calls since the last call of this have blocked their thread.
+    pub(crate) fn take_blocked(&mut self) -> Duration {
+        std::mem::take(&mut self.blocked)
+    }
+
+    /// Counts a call and its time, and fails if the device does.
     fn call(&mut self, call: DiskCall) -> io::Result<()> {
+        self.blocked += self.troubles.takes(call);
         if self.troubles.is_failed(call) { Err(trouble::failed()) } else { Ok(()) }
     }
 

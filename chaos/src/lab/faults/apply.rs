@@ -124,6 +124,7 @@ impl Injector {
             }
             HostFault::DiskSlow { pace } => {
                 self.trouble(number, id, fault, |disk| disk.troubles.slow(number, *pace));
+                sim::with(|sim| sim.cpus.turn_on());
             }
             HostFault::DiskFlip { bit } => {
                 sim::with(|sim| sim.fault(Some(id), &format!("disk bit {bit} flips")));
@@ -150,6 +151,11 @@ impl Injector {
                 must_run()?;
                 if self.hold(number, Hold::Pinned(id)) {
                     host.pin_cpu();
+                }
+            }
+            HostFault::SlowCpu { times } => {
+                if self.hold(number, Hold::SlowCpu(id)) {
+                    host.slow_cpu(Some((*times).max(1)));
                 }
             }
             HostFault::ClockStep { by_ms } => {
@@ -284,6 +290,7 @@ impl Injector {
             (Hold::Paused(id), _) => host(id).resume(),
             (Hold::Suspended(id), _) => host(id).wake(),
             (Hold::Pinned(id), _) => host(id).unpin_cpu(),
+            (Hold::SlowCpu(id), _) => host(id).slow_cpu(None),
             (Hold::Step(_, id), Before::StepMs(by_ms)) if !healing => host(id).step_wall_clock_ms(-by_ms),
             (Hold::Drift(id), Before::DriftPpb(ppb)) if !healing => host(id).set_clock_drift_ppb(ppb),
             (Hold::Nic(id, nic), _) => host(id).set_nic_up(&nic, true),

@@ -26,6 +26,7 @@ pub(super) enum Hold {
     Paused(HostId),
     Suspended(HostId),
     Pinned(HostId),
+    SlowCpu(HostId),
     Step(usize, HostId),
     /// The wall clock is wrong by the fault of this number until it is corrected.
     Unset(usize, HostId),

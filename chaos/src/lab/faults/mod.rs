@@ -170,6 +170,7 @@ impl Injector {
             | Hold::Paused(id)
             | Hold::Suspended(id)
             | Hold::Pinned(id)
+            | Hold::SlowCpu(id)
             | Hold::Step(_, id)
             | Hold::Unset(_, id)
             | Hold::Disk(_, id)

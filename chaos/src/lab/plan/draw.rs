@@ -226,6 +226,8 @@ impl Hand<'_> {
             FaultKind::Pause => HostFault::Pause,
             FaultKind::Suspend => HostFault::Suspend,
             FaultKind::PinCpu => HostFault::PinCpu,
+            // Up to a thousand times, each doubling as likely as any other: a handshake takes a tenth of a second then.
+            FaultKind::SlowCpu => HostFault::SlowCpu { times: 2 << self.below(tenths) },
             FaultKind::ClockStep => {
                 let most = Duration::from_secs(360 * tenths);
                 let by_ms = self.duration(Duration::from_millis(10), most).as_millis() as i64;

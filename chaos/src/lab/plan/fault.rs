@@ -75,6 +75,8 @@ kinds! {
     Suspend = "suspend",
     /// Every core of a host is busy.
     PinCpu = "pin-cpu",
+    /// Something else runs on a host's processor: computation takes a multiple of its time.
+    SlowCpu = "slow-cpu",
     /// A host's wall clock is stepped.
     ClockStep = "clock-step",
     /// A host's clocks run fast or slow.
@@ -164,6 +166,11 @@ pub enum HostFault {
     Suspend,
     /// See [`FaultKind::PinCpu`].
     PinCpu,
+    /// See [`FaultKind::SlowCpu`].
+    SlowCpu {
+        /// How many times as long computation takes.
+        times: u32,
+    },
     /// See [`FaultKind::ClockStep`].
     ClockStep {
         /// Forward, or back if negative.
@@ -270,6 +277,7 @@ impl Fault {
                 HostFault::Pause => FaultKind::Pause,
                 HostFault::Suspend => FaultKind::Suspend,
                 HostFault::PinCpu => FaultKind::PinCpu,
+                HostFault::SlowCpu { .. } => FaultKind::SlowCpu,
                 HostFault::ClockStep { .. } => FaultKind::ClockStep,
                 HostFault::ClockDrift { .. } => FaultKind::ClockDrift,
                 HostFault::ClockUnset { .. } => FaultKind::ClockUnset,

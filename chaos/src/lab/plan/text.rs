@@ -145,6 +145,9 @@ fn fault(kind: FaultKind, line: &mut Line) -> Result<Fault, Wrong> {
         FaultKind::Pause => host(line, |_| Ok(HostFault::Pause)),
         FaultKind::Suspend => host(line, |_| Ok(HostFault::Suspend)),
         FaultKind::PinCpu => host(line, |_| Ok(HostFault::PinCpu)),
+        FaultKind::SlowCpu => {
+            host(line, |line| Ok(HostFault::SlowCpu { times: line.number("times", "a number")? }))
+        }
         FaultKind::ClockStep => {
             host(line, |line| Ok(HostFault::ClockStep { by_ms: signed_ms(&line.value("by")?)? }))
         }

@@ -98,6 +98,7 @@ impl fmt::Display for Fault {
                     HostFault::DiskSlow { pace: DiskPace { read, write, sync } } => {
                         write!(f, " read={} write={} sync={}", show(*read), show(*write), show(*sync))
                     }
+                    HostFault::SlowCpu { times } => write!(f, " times={times}"),
                     HostFault::ClockStep { by_ms } => write!(f, " by={}", show_ms(*by_ms)),
                     HostFault::ClockUnset { reads_ms } => write!(f, " reads={}", show_ms(*reads_ms)),
                     HostFault::ClockDrift { ppm } => write!(f, " ppm={ppm}"),
