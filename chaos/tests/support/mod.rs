@@ -57,6 +57,7 @@ fn host_fault(name: impl Strategy<Value = String> + Clone + 'static) -> impl Str
         Just(HostFault::Pause),
         Just(HostFault::Suspend),
         Just(HostFault::PinCpu),
+        (1..=u32::MAX).prop_map(|times| HostFault::SlowCpu { times }),
         (-1_000_000_000i64..1_000_000_000).prop_map(|by_ms| HostFault::ClockStep { by_ms }),
         (-1_000_000_000i64..1_000_000_000).prop_map(|reads_ms| HostFault::ClockUnset { reads_ms }),
         any::<i64>().prop_map(|ppm| HostFault::ClockDrift { ppm }),

@@ -58,13 +58,13 @@ const JOBS: u32 = 12;
 const DONE: Duration = Duration::from_secs(60);
 
 /// A datagram has three forged facts, and the phone checks one in 0.34 ms: a thousand in a second are more than a second.
-const FORGERIES: u32 = 10_000;
+const FORGERIES: u64 = 10_000;
 const FORGED_IN_EACH: usize = 3;
-const AT_ONCE: u32 = 4;
+const AT_ONCE: u64 = 4;
 const PAUSE: Duration = Duration::from_millis(4);
 
 /// Most of them arrive.
-const HEARD: u64 = u64::from(FORGERIES) * 2;
+const HEARD: u64 = FORGERIES * 2;
 
 /// How much slower the phone is when something else takes its processor: a datagram costs 80 ms, a probe more than half a
 /// second.
@@ -172,7 +172,7 @@ async fn forge(world: World, cluster: &Cluster, eve: &Insider, phone: &Peer) {
         desktops.iter().map(|peer| cluster.credential(&peer.key, Role::Worker)).collect();
     for number in 0..FORGERIES / AT_ONCE {
         for copy in 0..AT_ONCE {
-            let incarnation = u64::from(number * AT_ONCE + copy) + 10;
+            let incarnation = number * AT_ONCE + copy + 10;
             let forged = desktops.iter().zip(&credentials).take(FORGED_IN_EACH).map(|(peer, credential)| {
                 let by = wire::Signer { pass: credential.pass(), ..eve.signer() };
                 wire::said(peer.key, &by, incarnation, false, (Roles::WORKER, 1))
