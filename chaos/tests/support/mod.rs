@@ -95,7 +95,8 @@ pub(crate) fn fault(name: impl Strategy<Value = String> + Clone + 'static) -> im
     ]
 }
 
-/// A fault that delays no packet for longer than `most`.
+/// A fault that delays no packet and no call of a disk for longer than `most`, and lets no clock run ten times as fast: a run
+/// that waits by such a clock sends ten times as much.
 fn at_most(most: Duration, fault: Fault) -> Fault {
     let effect = |effect| match effect {
         Effect::Latency { add, jitter } => Effect::Latency { add: add.min(most), jitter: jitter.min(most) },
@@ -104,6 +105,16 @@ fn at_most(most: Duration, fault: Fault) -> Fault {
     };
     match fault {
         Fault::Link { on, way, effect: what } => Fault::Link { on, way, effect: effect(what) },
+        Fault::Host { host, fault } => Fault::Host {
+            host,
+            fault: match fault {
+                HostFault::ClockDrift { ppm } => HostFault::ClockDrift { ppm: ppm % 1_000_000 },
+                HostFault::DiskSlow { pace: DiskPace { read, write, sync } } => HostFault::DiskSlow {
+                    pace: DiskPace { read: read.min(most), write: write.min(most), sync: sync.min(most) },
+                },
+                other => other,
+            },
+        },
         other => other,
     }
 }
