@@ -1,9 +1,12 @@
 //! Computation takes time on hosts with a processor.
 #![cfg(madsim)]
 
+use chaos::rt::net::{RecvMeta, Transmit, UdpSocket};
 use chaos::rt::task::{self, Plane, Planes};
 use chaos::rt::time;
-use chaos::{Host, World};
+use chaos::scenario::{Options, Passed, Scenario};
+use chaos::{Host, Targets, World};
+use std::io::IoSliceMut;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -145,6 +148,69 @@ fn a_slow_cpu_is_a_fault_that_ends() {
         [before, during, one().await]
     });
     assert_eq!(outcome.result.unwrap(), [0, 300, 0]);
+}
+
+#[test]
+fn packets_wait_in_their_socket_while_the_server_computes() {
+    let outcome = chaos::run(SEED, |world| async move {
+        let (moments, client) = (Moments::default(), world.host("client").addr("10.0.0.2"));
+        let server = world.host("server").addr("10.0.0.1").cpu(1);
+        let seen = moments.clone();
+        server.spawn(move || {
+            let seen = seen.clone();
+            async move {
+                let socket = UdpSocket::bind("10.0.0.1:9".parse().unwrap()).await.unwrap();
+                let (mut buffer, mut meta) = (vec![0; 100], [RecvMeta::default()]);
+                loop {
+                    socket.recv(&mut [IoSliceMut::new(&mut buffer)], &mut meta).await.unwrap();
+                    task::spend(ms(50));
+                    task::caught_up().await;
+                    seen.note(world, "answered");
+                }
+            }
+        });
+        world.sleep(ms(100)).await;
+        let sent = client.run(async {
+            let socket = UdpSocket::bind("10.0.0.2:9".parse().unwrap()).await.unwrap();
+            let destination = "10.0.0.1:9".parse().unwrap();
+            let one = Transmit { destination, contents: b"!", segment_size: None, src_ip: None };
+            (0..4).for_each(|_| socket.try_send(&one).unwrap());
+        });
+        sent.await.unwrap();
+        world.sleep(Duration::from_secs(1)).await;
+        moments.sorted()
+    });
+    let answered = outcome.result.unwrap().into_iter().map(|(_, at)| at).collect::<Vec<_>>();
+    assert_eq!(answered, [160, 210, 260, 310], "the way takes 10 ms");
+}
+
+#[test]
+fn a_plan_slows_a_cpu_down_and_the_map_says_so() {
+    const COMPUTE: Scenario = Scenario::new("compute", "one host computes", |trial| {
+        Box::pin(async move {
+            let (world, moments) = (trial.world, Moments::default());
+            let host = world.host("a").addr("10.0.0.1");
+            let seen = moments.clone();
+            let work = host.run(async move {
+                for _ in 0..4 {
+                    task::spend(ms(10));
+                    task::caught_up().await;
+                    seen.note(world, "done");
+                    time::sleep(ms(100)).await;
+                }
+            });
+            trial.start_faults(&Targets::default(), Duration::from_secs(1));
+            world.sleep(ms(150)).await;
+            let map = world.map();
+            work.await.unwrap();
+            trial.heal().await;
+            Ok(Passed { state: format!("{:?}", moments.sorted()), notes: map })
+        })
+    });
+    let plan = Some("50ms slow-cpu a times=5 for=150ms".parse().unwrap());
+    let passed = COMPUTE.run(&Options { plan, ..Options::seed(SEED) }).verdict.unwrap();
+    assert_eq!(passed.state, r#"[("done", 0), ("done", 150), ("done", 250), ("done", 350)]"#);
+    assert!(passed.notes.contains("a (cpu 5 times as slow): eth0 10.0.0.1"), "{}", passed.notes);
 }
 
 #[test]

@@ -85,6 +85,14 @@ fn an_error_comes_once_at_its_call_and_not_after_the_end_of_its_fault() {
     assert_eq!(under("150ms disk-error a call=sync op=5").0, "....... ....... ....... 56 56 56 56 56 56 56");
 }
 
+/// fsync(2) waits for the device, and with it the whole thread: a timer of that time is late.
+#[test]
+fn a_slow_disk_blocks_the_thread_that_waits_for_it() {
+    let (state, map) = under("150ms disk-slow a read=1ms write=1ms sync=300ms");
+    assert_eq!(state, "... ... ... 56 56 56", "at 100, at 200, and at 502 ms");
+    assert_eq!(map, "a (disk slow: a sync takes 300ms): eth0 10.0.0.1");
+}
+
 /// A board without a battery boots in 1970, or before it if its clock chip holds nonsense, until a time server answers.
 /// `SystemTime::duration_since(UNIX_EPOCH)` is an error before 1970, which `rt` shows as zero.
 #[test]

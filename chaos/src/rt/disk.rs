@@ -10,8 +10,8 @@
 
 use crate::kernel::disk::{Disk, Op};
 use crate::kernel::process::{Place, ProcessEnd, dead};
-use crate::world::process;
 use crate::world::sim::{self, Sim};
+use crate::world::{cpu, process};
 use std::io;
 use std::path::Path;
 
@@ -58,7 +58,7 @@ fn on<R>(place: Place, f: impl FnOnce(&mut Sim, Place) -> io::Result<R>) -> io::
         }
         let result = f(sim, place);
         let blocked = sim.host_mut(place.host).disk.take_blocked();
-        sim.block(blocked);
+        cpu::block(sim, blocked);
         result
     })
     .unwrap_or_else(|| Err(dead()))

@@ -97,7 +97,7 @@ impl Planes {
 /// sends still leaves at the beginning of that time; see [`caught_up`]. It takes no time on a host without a
 /// [processor](crate::world::Host::cpu).
 pub fn spend(time: Duration) {
-    sim::try_with(|sim| sim.spend(time));
+    sim::try_with(|sim| cpu::spend(sim, time));
 }
 
 /// Waits until the time that the caller has [spent](spend) is over: for what must not be seen before the work is done.

@@ -15,7 +15,7 @@ use madsim::task::NodeId;
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 /// The processors of all planes.
@@ -45,62 +45,65 @@ impl Cpus {
     }
 }
 
-impl Sim {
-    /// Begins a poll of the calling task, or sets its wake for when a processor is free. Returns the processor; `Ok(None)`
-    /// where computation takes no time.
-    fn begin_poll(&mut self, node: NodeId, cx: &Context<'_>) -> Poll<Option<usize>> {
-        let now_ns = self.now_ns();
-        let Some(plane) = self.cpus.planes.get(&node) else { return Poll::Ready(None) };
-        match plane.turn(now_ns) {
-            Turn::Now(processor) => {
-                self.cpus.running = Some((node, processor));
-                Poll::Ready(Some(processor))
-            }
-            Turn::Later(at_ns) => {
-                self.wait_for_processor(node, at_ns, cx);
-                Poll::Pending
-            }
+/// Begins a poll of the calling task, or sets its wake for when a processor is free. Returns the processor; `None` where
+/// nothing takes time.
+fn begin_poll(sim: &mut Sim, node: NodeId, cx: &Context<'_>) -> Poll<Option<usize>> {
+    let now_ns = sim.now_ns();
+    let Some(plane) = sim.cpus.planes.get(&node) else { return Poll::Ready(None) };
+    match plane.turn(now_ns) {
+        Turn::Now(processor) => {
+            sim.cpus.running = Some((node, processor));
+            Poll::Ready(Some(processor))
+        }
+        Turn::Later(at_ns) => {
+            wait_until(sim, node, at_ns, cx);
+            Poll::Pending
         }
     }
+}
 
-    fn wait_for_processor(&mut self, node: NodeId, at_ns: u64, cx: &Context<'_>) {
-        let Some(plane) = self.cpus.planes.get_mut(&node) else { return };
-        if plane.wait(at_ns, cx.waker()) {
-            self.agenda.set_timer(at_ns, TimerKind::Cpu(node));
-        }
+fn wait_until(sim: &mut Sim, node: NodeId, at_ns: u64, cx: &Context<'_>) {
+    let Some(plane) = sim.cpus.planes.get_mut(&node) else { return };
+    if plane.wait(at_ns, cx.waker()) {
+        sim.agenda.set_timer(at_ns, TimerKind::Cpu(node));
     }
+}
 
-    /// A processor of a plane is free. The wakers are returned, so that they are woken outside of the borrow of the table.
-    pub(super) fn processor_is_free(&mut self, now_ns: u64, node: NodeId) {
-        let waiting = self.cpus.planes.get_mut(&node).map(|plane| plane.due(now_ns));
-        waiting.into_iter().flatten().for_each(std::task::Waker::wake);
-    }
+/// A processor of a plane is free: the tasks that wait for one are woken.
+pub(super) fn processor_is_free(sim: &mut Sim, now_ns: u64, node: NodeId) {
+    let waiting = sim.cpus.planes.get_mut(&node).map(|plane| plane.due(now_ns));
+    waiting.into_iter().flatten().for_each(Waker::wake);
+}
 
-    /// The poll that runs now computes for so long on a desktop.
-    pub(crate) fn spend(&mut self, time: Duration) {
-        let Some((node, _)) = self.cpus.running else { return };
-        let percent = self.hosts.places.get(&node).map_or(0, |place| self.host(place.host).cpu.percent());
-        self.block(time.saturating_mul(percent) / 100);
-    }
+/// The poll that runs now computes for so long on a desktop.
+pub(crate) fn spend(sim: &mut Sim, time: Duration) {
+    let Some((node, _)) = sim.cpus.running else { return };
+    let percent = sim.hosts.places.get(&node).map_or(0, |place| sim.host(place.host).cpu.percent());
+    block(sim, time.saturating_mul(percent) / 100);
+}
 
-    /// The thread of the poll that runs now is blocked for so long, by its computation or by a device.
-    pub(crate) fn block(&mut self, time: Duration) {
-        let Some((node, processor)) = self.cpus.running else { return };
-        let now_ns = self.now_ns();
-        if let Some(plane) = self.cpus.planes.get_mut(&node) {
-            plane.spend(processor, now_ns, u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
-        }
+/// The thread of the poll that runs now is blocked for so long, by its computation or by a device.
+pub(crate) fn block(sim: &mut Sim, time: Duration) {
+    let Some((node, processor)) = sim.cpus.running else { return };
+    let now_ns = sim.now_ns();
+    if let Some(plane) = sim.cpus.planes.get_mut(&node) {
+        plane.spend(processor, now_ns, u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     }
+}
 
-    /// Whether the time that a processor has spent is over; else the task is woken then.
-    fn is_over(&mut self, node: NodeId, processor: usize, cx: &Context<'_>) -> bool {
-        let free_ns = self.cpus.planes.get(&node).map_or(0, |plane| plane.free_at(processor));
-        let over = free_ns <= self.now_ns();
-        if !over {
-            self.wait_for_processor(node, free_ns, cx);
-        }
-        over
+/// Whether the time that a processor has spent is over; else the task is woken then.
+fn is_over(sim: &mut Sim, node: NodeId, processor: usize, cx: &Context<'_>) -> Poll<()> {
+    let free_ns = sim.cpus.planes.get(&node).map_or(0, |plane| plane.free_at(processor));
+    if free_ns <= sim.now_ns() {
+        return Poll::Ready(());
     }
+    wait_until(sim, node, free_ns, cx);
+    Poll::Pending
+}
+
+/// Waits until the time that a processor has spent is over.
+async fn over((node, processor): (NodeId, usize)) {
+    poll_fn(|cx| sim::with(|sim| is_over(sim, node, processor, cx))).await;
 }
 
 /// Runs a task's future on the processors of its plane. Its end comes when the time that it has spent is over.
@@ -112,7 +115,7 @@ pub(crate) async fn on_processor<F: Future>(future: F) -> F::Output {
             return future.as_mut().poll(cx);
         }
         let node = madsim::plugin::node();
-        match sim::with(|sim| sim.begin_poll(node, cx)) {
+        match sim::with(|sim| begin_poll(sim, node, cx)) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(processor) => last = processor.map(|processor| (node, processor)),
         }
@@ -122,24 +125,15 @@ pub(crate) async fn on_processor<F: Future>(future: F) -> F::Output {
         polled
     })
     .await;
-    if let Some((node, processor)) = last {
-        poll_fn(|cx| match sim::with(|sim| sim.is_over(node, processor, cx)) {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        })
-        .await;
+    if let Some(processor) = last {
+        over(processor).await;
     }
     output
 }
 
 /// Waits until the time that the caller has spent is over.
 pub(crate) async fn caught_up() {
-    let running = sim::with(|sim| sim.cpus.running);
-    if let Some((node, processor)) = running {
-        poll_fn(|cx| match sim::with(|sim| sim.is_over(node, processor, cx)) {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        })
-        .await;
+    if let Some(processor) = sim::with(|sim| sim.cpus.running) {
+        over(processor).await;
     }
 }

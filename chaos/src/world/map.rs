@@ -63,7 +63,11 @@ fn draw_net(hosts: &Hosts, nets: &Nets, id: NetId, depth: usize, out: &mut Strin
     for host in hosts.iter() {
         let here: Vec<String> = host.nics.iter().filter(|nic| nic.net == id).map(interface).collect();
         if !here.is_empty() {
-            line(out, depth + 1, &format!("{}{}{}: {}", host.name, state(host), disk(host), here.join(", ")));
+            line(
+                out,
+                depth + 1,
+                &format!("{}{}{}: {}", host.name, state(host), troubles(host), here.join(", ")),
+            );
         }
     }
     for (other_id, other) in nets.iter() {
@@ -85,9 +89,12 @@ fn interface(nic: &Nic) -> String {
     format!("{}{} {}", nic.name, if nic.up { "" } else { " down" }, list(&nic.addrs))
 }
 
-/// What its disk suffers from, if anything.
-fn disk(host: &HostState) -> String {
-    host.disk.troubles.describe().map_or(String::new(), |text| format!(" ({text})"))
+/// What its disk and its processor suffer from, if anything.
+fn troubles(host: &HostState) -> String {
+    let disk = host.disk.troubles.describe();
+    let cpu = host.cpu.fault.map(|times| format!("cpu {times} times as slow"));
+    let all: Vec<String> = disk.into_iter().chain(cpu).collect();
+    if all.is_empty() { String::new() } else { format!(" ({})", all.join(", ")) }
 }
 
 /// The state that keeps a host from taking part, if there is one.

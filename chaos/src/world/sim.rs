@@ -6,7 +6,7 @@
 
 use super::agenda::{Agenda, Event};
 use super::clock::WorldClock;
-use super::cpu::Cpus;
+use super::cpu::{self, Cpus};
 use super::findings::Findings;
 use super::hosts::Hosts;
 use super::map::{KeptMap, draw};
@@ -165,7 +165,7 @@ impl Sim {
                 Event::Packet(flight) => self.arrive(now_ns, flight),
                 Event::Wake(waker) => waker.wake(),
                 Event::Tcp(host, key) => self.tcp_due(now_ns, host, key),
-                Event::Cpu(node) => self.processor_is_free(now_ns, node),
+                Event::Cpu(node) => cpu::processor_is_free(self, now_ns, node),
             }
         }
         self.agenda.next_at()

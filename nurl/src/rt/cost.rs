@@ -25,6 +25,7 @@ pub enum Cost {
     HandledByte,
 }
 
+#[cfg(feature = "sim")]
 impl Cost {
     /// Nanoseconds for one.
     const fn nanos(self) -> u64 {

@@ -72,6 +72,7 @@ pub const SCENARIO: Scenario = Scenario {
         FaultKind::Restart,
         FaultKind::Pause,
         FaultKind::PinCpu,
+        FaultKind::SlowCpu,
         FaultKind::HubKill,
     ],
     marks: &[
