@@ -200,9 +200,13 @@ pub fn atomic_replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     // A umask takes bits away, also the owner's.
-    file.set_permissions(fs::Permissions::from_mode(0o600))?;
-    file.write_all(bytes)?;
-    file.sync_all()
+    let permitted = file.set_permissions(fs::Permissions::from_mode(0o600));
+    let written = permitted.and_then(|()| file.write_all(bytes)).and_then(|()| file.sync_all());
+    if written.is_err() {
+        // Half a file, of a full disk, would stand in the way of the next attempt.
+        let _ = fs::remove_file(path);
+    }
+    written
 }
 
 /// Creates a directory of mode 0700 and its parents; an existing one is fine.
