@@ -214,6 +214,20 @@ fn a_plan_slows_a_cpu_down_and_the_map_says_so() {
 }
 
 #[test]
+fn work_that_is_under_way_when_the_cpu_is_free_again_ends_in_its_usual_time() {
+    let outcome = chaos::run(SEED, |world| async move {
+        let host = world.host("a").addr("10.0.0.1").cpu(1);
+        host.slow_cpu(Some(1_000_000));
+        let work = host.run(async { task::spawn(async { task::spend(ms(100)) }).await });
+        world.sleep(ms(500)).await;
+        host.slow_cpu(None);
+        work.await.unwrap().unwrap();
+        world.elapsed().as_millis()
+    });
+    assert_eq!(outcome.result.unwrap(), 599);
+}
+
+#[test]
 fn a_killed_process_leaves_its_processors_free() {
     let outcome = chaos::run(SEED, |world| async move {
         let moments = Moments::default();

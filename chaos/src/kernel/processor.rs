@@ -69,6 +69,19 @@ impl Processors {
         self.free_ns[processor]
     }
 
+    /// From now on computation takes `after` percent of its time instead of `before`: also what is left of a poll. Returns when
+    /// those that wait have to be woken, if any do.
+    pub(crate) fn rescale(&mut self, now_ns: u64, before: u32, after: u32) -> Option<u64> {
+        for free_ns in &mut self.free_ns {
+            let left =
+                u128::from(free_ns.saturating_sub(now_ns)) * u128::from(after) / u128::from(before.max(1));
+            *free_ns = now_ns.saturating_add(u64::try_from(left).unwrap_or(u64::MAX));
+        }
+        let first = self.free_ns.iter().min().copied().filter(|_| !self.waiting.is_empty())?;
+        self.armed_ns = first.max(1);
+        Some(first)
+    }
+
     /// A task waits until `at_ns`. Returns whether a wake must be set for then.
     pub(crate) fn wait(&mut self, at_ns: u64, waker: &Waker) -> bool {
         if !self.waiting.iter().any(|other| other.will_wake(waker)) {
@@ -121,6 +134,19 @@ mod tests {
         assert_eq!(one.turn(19), Turn::Later(20));
         one.spend(0, 500, 1);
         assert_eq!(one.free_at(0), 501);
+    }
+
+    #[test]
+    fn what_is_left_of_a_poll_takes_as_long_as_it_does_from_now_on() {
+        let mut one = Processors::new(1);
+        one.spend(0, 0, 1_000);
+        assert_eq!(one.rescale(200, 800, 100), None, "nobody waits");
+        assert_eq!(one.free_at(0), 300);
+        assert!(one.wait(300, Waker::noop()));
+        assert_eq!(one.rescale(250, 100, 400), Some(450));
+        assert!(!one.wait(450, Waker::noop()), "set already");
+        assert_eq!(one.rescale(300, 400, 0), Some(300), "free at once");
+        assert_eq!(one.due(300).len(), 1);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! seen at the end of that time, and so is what comes after [`rt::task::caught_up`](crate::rt::task::caught_up).
 
 use super::sim::{self, Sim};
+use crate::ids::HostId;
 use crate::kernel::processor::{Processors, Turn};
 use crate::kernel::timer::TimerKind;
 use madsim::task::NodeId;
@@ -80,6 +81,24 @@ pub(crate) fn spend(sim: &mut Sim, time: Duration) {
     let Some((node, _)) = sim.cpus.running else { return };
     let percent = sim.hosts.places.get(&node).map_or(0, |place| sim.host(place.host).cpu.percent());
     block(sim, time.saturating_mul(percent) / 100);
+}
+
+/// A host's processor becomes slower or faster by a fault.
+pub(super) fn set_fault(sim: &mut Sim, host: HostId, times: Option<u32>) {
+    let now_ns = sim.now_ns();
+    let cpu = &mut sim.host_mut(host).cpu;
+    let before = cpu.percent();
+    cpu.fault = times;
+    let after = cpu.percent();
+    let Sim { hosts, cpus, agenda, .. } = sim;
+    cpus.on = true;
+    for (node, plane) in &mut cpus.planes {
+        if hosts.places.get(node).is_some_and(|place| place.host == host)
+            && let Some(at_ns) = plane.rescale(now_ns, before, after)
+        {
+            agenda.set_timer(at_ns, TimerKind::Cpu(*node));
+        }
+    }
 }
 
 /// The thread of the poll that runs now is blocked for so long, by its computation or by a device.

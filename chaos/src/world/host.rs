@@ -3,6 +3,7 @@
 //! Every call takes effect at once and lasts until it is undone. Code that runs on a host calls [`rt`](crate::rt)
 //! instead.
 
+use super::cpu;
 use super::net::Net;
 use super::process;
 use super::sim;
@@ -309,14 +310,14 @@ impl Host {
         self
     }
 
-    /// Makes its processor `times` as slow as it is: something else runs on it. `None` ends that.
+    /// Makes its processor `times` as slow as it is: something else runs on it. `None` ends that. What is under way takes as
+    /// long from then on, too.
     pub fn slow_cpu(&self, times: Option<u32>) {
         sim::with(|sim| {
             let text = times
                 .map_or_else(|| "cpu as before".to_owned(), |times| format!("cpu {times} times as slow"));
             sim.fault(Some(self.0), &text);
-            sim.cpus.turn_on();
-            sim.host_mut(self.0).cpu.fault = times;
+            cpu::set_fault(sim, self.0, times);
         });
     }
 
