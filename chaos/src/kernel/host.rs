@@ -10,7 +10,7 @@ use super::slab::Key;
 use super::tcp::Tcp;
 use super::udp::UdpSockets;
 use crate::ids::{HostId, NetId};
-use crate::seed::{Rng, stream};
+use crate::seed::{Rng, rekey, stream};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
@@ -55,6 +55,16 @@ impl HostState {
     /// The random streams of its kernel, in the order in which the digest records their positions.
     pub(crate) fn streams(&self) -> [&Rng; 3] {
         [&self.port_rng, self.tcp.rng(), self.disk.rng()]
+    }
+
+    /// The random streams of its kernel go on with another seed.
+    pub(crate) fn rekey(&mut self, seed: u64) {
+        let name = &self.name;
+        rekey(&mut self.port_rng, seed, &format!("port/{name}"));
+        rekey(self.tcp.rng_mut(), seed, &format!("tcp/{name}"));
+        let [disk, kernel] = self.disk.rngs_mut();
+        rekey(disk, seed, &format!("disk/{name}"));
+        rekey(kernel, seed, &format!("disk-kernel/{name}"));
     }
 
     /// Whether `boot` is the process that runs now.

@@ -7,7 +7,7 @@ use super::effect::Effects;
 use super::link::{Class, Fate, LinkConfig, LinkState, MIN_MTU, whole_ns};
 use crate::ids::End;
 use crate::ids::HostId;
-use crate::seed::{Rng, below, stream};
+use crate::seed::{Rng, below, rekey, stream};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -82,6 +82,22 @@ impl Links {
     /// Opens the stream of the links on which the box of the next network sends.
     pub(crate) fn net_named(&mut self, name: &str) {
         self.rngs.boxes.push(stream(self.seed, &format!("link/box of {name}")));
+    }
+
+    /// The random streams go on with another seed; the names are those of all hosts and networks, in their order.
+    pub(crate) fn rekey<'a, 'b>(
+        &mut self,
+        seed: u64,
+        hosts: impl Iterator<Item = &'a str>,
+        nets: impl Iterator<Item = &'b str>,
+    ) {
+        self.seed = seed;
+        for (rng, name) in self.rngs.hosts.iter_mut().zip(hosts) {
+            rekey(rng, seed, &format!("link/{name}"));
+        }
+        for (rng, name) in self.rngs.boxes.iter_mut().zip(nets) {
+            rekey(rng, seed, &format!("link/box of {name}"));
+        }
     }
 
     /// The random streams.

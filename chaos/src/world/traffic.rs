@@ -129,7 +129,12 @@ impl Sim {
                 self.record.received(now_ns, &flight);
                 let body_at = packet::udp_body_at(headers);
                 let (src, dst_ip) = (headers.src, headers.dst.ip());
-                return socket.deliver(Datagram { packet: flight.bytes, body_at, src, dst_ip });
+                socket.deliver(Datagram { packet: flight.bytes, body_at, src, dst_ip });
+                let waiting = socket.waiting() as u64;
+                let queued = "datagrams in a socket's queue";
+                return self
+                    .record
+                    .reaches(now_ns, |novelties, place| novelties.level(queued, waiting, place));
             }
             Err(Unwanted::NoSocket) => DropCause::NoSocket,
             Err(Unwanted::BufferFull) => DropCause::BufferFull,
