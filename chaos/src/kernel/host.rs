@@ -135,6 +135,19 @@ mod tests {
     use crate::ids::LOOPBACK;
 
     #[test]
+    fn every_stream_of_a_kernel_goes_on_with_another_seed() {
+        use rand_core::Rng as _;
+        let next = |mut host: HostState| {
+            let kernel = host.disk.rngs_mut()[1].next_u64();
+            let others = host.streams().map(|rng| rng.clone().next_u64());
+            (kernel, others)
+        };
+        let mut moved = HostState::new(HostId(0), "a", 1);
+        moved.rekey(2);
+        assert_eq!(next(moved), next(HostState::new(HostId(0), "a", 2)));
+    }
+
+    #[test]
     fn a_route_needs_an_interface_of_the_family() {
         let mut host = HostState::new(HostId(0), "a", 1);
         host.nics.named("eth0").addrs.push("10.0.0.1".parse().unwrap());

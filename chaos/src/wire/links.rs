@@ -220,6 +220,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_streams_of_links_go_on_with_another_seed_and_later_ones_have_it() {
+        use rand_core::Rng as _;
+        let named = |links: &mut Links, suffix: &str| {
+            links.host_named(&format!("host{suffix}"));
+            links.net_named(&format!("net{suffix}"));
+        };
+        let next = |links: &Links| {
+            let all = links.rngs.hosts.iter().chain(&links.rngs.boxes);
+            all.map(|rng| rng.clone().next_u64()).collect::<Vec<_>>()
+        };
+        let (mut moved, mut other) = (Links::new(1), Links::new(2));
+        named(&mut moved, " 1");
+        moved.rekey(2, ["host 1"].into_iter(), ["internet", "net 1"].into_iter());
+        named(&mut moved, " 2");
+        [" 1", " 2"].iter().for_each(|suffix| named(&mut other, suffix));
+        assert_eq!(next(&moved), next(&other));
+    }
+
+    #[test]
     fn a_packet_is_lost_if_any_moment_of_its_way_is_cut() {
         let mut links = Links::new(1);
         let (a, b) = (HostId(0), HostId(1));

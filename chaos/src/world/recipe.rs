@@ -1,7 +1,7 @@
 //! Recipes: a run that leaves the run of its seed at given places.
 //!
 //! A recipe is a list of branches. The run is that of the seed until its trace has as many records as the first branch
-//! says; from the next event of the world on, randomness is another: the streams of hosts, links, boxes, programs and
+//! says; from the next event of the world, or packet, on, randomness is another: the streams of hosts, links, boxes, programs and
 //! the scenario continue with the branch's seed, and the scheduler's generator is moved elsewhere. The fault plan stays
 //! as it is, because it follows from the run's own seed or is given.
 

@@ -168,9 +168,7 @@ impl Sim {
         }
         self.record.levels(now_ns, self.hosts.spawns);
         while let Some(due) = self.agenda.pop_due(now_ns) {
-            while let Some(seed) = self.branches.take_due(self.record.trace.records()) {
-                self.branch(seed);
-            }
+            self.branch_if_due();
             match due {
                 Event::Packet(flight) => self.arrive(now_ns, flight),
                 Event::Wake(waker) => waker.wake(),
@@ -179,6 +177,14 @@ impl Sim {
             }
         }
         self.agenda.next_at()
+    }
+
+    /// Takes the branches to which the trace has come.
+    #[inline]
+    pub(crate) fn branch_if_due(&mut self) {
+        while let Some(seed) = self.branches.take_due(self.record.trace.records()) {
+            self.branch(seed);
+        }
     }
 
     /// All random streams of the world go on with another seed.

@@ -45,6 +45,8 @@ impl Sim {
     /// Sends a packet from `nic` of `from` towards `dst`.
     #[inline]
     fn send(&mut self, from: HostId, nic: u8, dst: IpAddr, bytes: Vec<u8>, class: Class) {
+        // Here too, so that what a task sends at the place of a branch isn't yet decided.
+        self.branch_if_due();
         let now_ns = self.now_ns();
         let flight = self.wire.depart(now_ns, from, nic, bytes, class);
         self.record.sent(now_ns, &flight);
