@@ -49,8 +49,14 @@ pub(crate) struct NoveltyWatch {
     reached: Novelties,
     /// The last event of each host's programs.
     last: BTreeMap<Option<HostId>, &'static str>,
-    /// The doublings of each counter that have been noted, and one more.
+    /// The levels that have been noted of each queue, and of the world's counters in their order.
     levels: BTreeMap<&'static str, u32>,
+    counter_levels: Vec<u32>,
+}
+
+/// The doublings of 1 that a value has reached, and one more; 0 of 0.
+fn level_of(value: u64) -> u32 {
+    value.checked_ilog2().map_or(0, |doublings| doublings + 1)
 }
 
 impl NoveltyWatch {
@@ -64,9 +70,9 @@ impl NoveltyWatch {
         self.reach(Novelty::Pair(before, name), place);
     }
 
-    /// A counter or a queue has this value.
+    /// A queue, or whatever is counted, has this value.
     pub(crate) fn level(&mut self, what: &'static str, value: u64, place: FirstReach) {
-        let level = value.checked_ilog2().map_or(0, |doublings| doublings + 1);
+        let level = level_of(value);
         let noted = self.levels.entry(what).or_default();
         if level > *noted {
             *noted = level;
@@ -76,8 +82,15 @@ impl NoveltyWatch {
 
     /// The world's counters are these.
     pub(crate) fn counters(&mut self, stats: &WorldStats, place: FirstReach) {
-        for (what, value) in stats.named() {
-            self.level(what, value, place);
+        for (number, (what, value)) in stats.named().enumerate() {
+            if number == self.counter_levels.len() {
+                self.counter_levels.push(0);
+            }
+            let level = level_of(value);
+            if level > self.counter_levels[number] {
+                self.counter_levels[number] = level;
+                self.reach(Novelty::Watermark(what, level - 1), place);
+            }
         }
     }
 
@@ -117,5 +130,16 @@ mod tests {
             watch.into_reached().into_iter().map(|(what, place)| (what, place.event)).collect();
         let mark = |doublings| Novelty::Watermark("queue", doublings);
         assert_eq!(marks, [(mark(0), 2), (mark(2), 3), (mark(3), 5)]);
+
+        let mut watch = NoveltyWatch::default();
+        let mut stats = WorldStats::default();
+        for (event, disk_writes) in [(1, 0), (2, 3), (3, 2), (4, 4)] {
+            stats.disk_writes = disk_writes;
+            watch.counters(&stats, at(event));
+        }
+        let marks: Vec<_> =
+            watch.into_reached().into_iter().map(|(what, place)| (what, place.event)).collect();
+        let mark = |doublings| Novelty::Watermark("disk writes", doublings);
+        assert_eq!(marks, [(mark(1), 2), (mark(2), 4)]);
     }
 }
