@@ -54,7 +54,7 @@
 //! | --- | --- |
 //! | `cli` | the command that runs scenarios (feature `cli`) |
 //! | [`rt`] | the runtime that code on a host calls |
-//! | `lab`: [`run`](mod@run), [`scenario`], [`plan`], [`sweep`], [`shrink`], [`story`], [`bundle`], [`diff`] | runs, scenarios, faults; many runs; a failure shrunk, explained, saved, compared |
+//! | `lab`: [`run`](mod@run), [`scenario`], [`plan`], [`sweep`], [`explore`], [`shrink`], [`story`], [`bundle`], [`diff`] | runs, scenarios, faults; many runs, blind or guided; a failure shrunk, explained, saved, compared |
 //! | [`world`], [`net`], [`property`], [`sighting`], [`stats`] | the running world: kernels and wire joined, the scenario's handles, the digest, what must hold, what a reader sees |
 //! | `kernel`: [`clock`] | a host: process, clocks, disk, interfaces, sockets |
 //! | `wire`: [`link`], [`middlebox`] | between hosts: packets, links, boxes, networks |
@@ -83,13 +83,15 @@ pub use kernel::clock;
 pub use lab::plan::{FaultKind, Plan, Targets};
 pub use lab::run::{Failure, Run, RunOutcome, run};
 pub use lab::scenario::{Passed, RunResult, Scenario, Trial};
-pub use lab::{bundle, diff, plan, run, scenario, shrink, story, sweep};
+pub use lab::{bundle, diff, explore, plan, run, scenario, shrink, story, sweep};
 pub use net::Net;
 pub use wire::link::{DropCause, LinkConfig, Rate};
 pub use wire::middlebox::Middlebox;
 pub use wire::{link, middlebox};
 pub use world::labels::Labels;
+pub use world::novelty::{FirstReach, Novelties, Novelty};
 pub use world::property::{PropertyKind, Violation};
+pub use world::recipe::{Branch, Recipe, RecipeError};
 pub use world::stats::WorldStats;
 pub use world::watch::{Decoder, RecordingOptions, Recordings};
 pub use world::{Host, World, property, sighting, stats};

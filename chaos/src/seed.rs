@@ -26,6 +26,14 @@ pub fn subseed(seed: u64, label: &str) -> u64 {
     stream(seed, label).next_u64()
 }
 
+/// Moves a generator to the stream of `label` under another seed, at its position.
+pub(crate) fn rekey(rng: &mut Rng, seed: u64, label: &str) {
+    let mut fresh = stream(seed, label);
+    fresh.set_stream(rng.get_stream());
+    fresh.set_word_pos(rng.get_word_pos());
+    *rng = fresh;
+}
+
 /// A number in `0..bound`, uniform enough for a simulation (bias below `bound / 2^64`).
 pub(crate) fn below(draw: u64, bound: u64) -> u64 {
     ((u128::from(draw) * u128::from(bound)) >> 64) as u64
@@ -49,6 +57,14 @@ mod tests {
         assert_eq!(first(1, "a"), first(1, "a"));
         assert_ne!(first(1, "a"), first(1, "b"));
         assert_ne!(first(1, "a"), first(2, "a"));
+    }
+
+    #[test]
+    fn a_moved_generator_goes_on_at_its_position() {
+        let (mut moved, mut other) = (stream(1, "a"), stream(2, "a"));
+        let _ = (moved.next_u64(), other.next_u64());
+        rekey(&mut moved, 2, "a");
+        assert_eq!((moved.get_word_pos(), moved.next_u64()), (2, other.next_u64()));
     }
 
     #[test]

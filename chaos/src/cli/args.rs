@@ -8,6 +8,8 @@ use crate::lab::bundle::Bundle;
 use crate::lab::scenario::{Options, Report, Scenario};
 use crate::lab::story::Teller;
 
+use crate::world::recipe::Recipe;
+
 use super::Program;
 use clap::{Args, Parser, Subcommand, value_parser};
 
@@ -43,6 +45,8 @@ pub(crate) enum Command {
     Shrink(Shrink),
     /// Run many seeds
     Sweep(Sweep),
+    /// Branch from runs that reached something new: finds what needs several rare steps in a row in fewer runs than a sweep
+    Explore(Explore),
     /// Make one report of the ledgers of a sweep's shards
     Merge(Merge),
     /// Show where two traces part: the random stream that left first, and the first event that differs
@@ -68,6 +72,10 @@ pub(crate) struct Which {
     /// Take the faults from a file, one a line: TIME KIND TARGET… key=value… [for=DURATION]
     #[arg(long, value_name = "FILE")]
     pub(crate) plan: Option<PathBuf>,
+    /// Leave the run of the seed: after so many events all randomness is that of another seed, as `explore` does it.
+    /// The faults stay, so give its plan too if it was given one
+    #[arg(long, value_name = "EVENT:SEED,EVENT:SEED")]
+    pub(crate) recipe: Option<Recipe>,
     /// Turn a knob of the scenario; `list` names them
     #[arg(long, value_name = "KNOB=VALUE", value_parser = knob)]
     pub(crate) set: Vec<(String, u64)>,
@@ -202,6 +210,34 @@ pub(crate) struct Sweep {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Explore {
+    /// The scenario
+    pub(crate) scenario: String,
+    /// Runs in all
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = value_parser!(u64).range(1..))]
+    pub(crate) runs: u64,
+    /// The first seed: all choices follow from it, whatever the number of threads
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    pub(crate) start: u64,
+    /// Threads, at most 8 [default: one for each core]
+    #[arg(long, value_name = "J", value_parser = value_parser!(u16).range(1..))]
+    pub(crate) jobs: Option<u16>,
+    /// Turn a knob of the scenario
+    #[arg(long, value_name = "KNOB=VALUE", value_parser = knob)]
+    pub(crate) set: Vec<(String, u64)>,
+    /// Print JSON lines
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The most runs to make to shrink each failure
+    #[arg(long, value_name = "N", default_value_t = SWEEP_SHRINK_RUNS)]
+    pub(crate) shrink_runs: u32,
+    #[command(flatten)]
+    pub(crate) patience: Patience,
+    #[command(flatten)]
+    pub(crate) out: Out,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Merge {
     /// The ledgers, one of each shard
     #[arg(required = true, value_name = "LEDGER")]
@@ -287,6 +323,7 @@ impl Which {
         };
         options.seed = self.seed.unwrap_or(options.seed);
         options.scheduler_seed = self.scheduler.or(options.scheduler_seed);
+        options.recipe = self.recipe.clone().unwrap_or(options.recipe);
         options.knobs.extend(knobs(program, &self.set, &[scenario])?);
         if let Some(path) = &self.plan {
             let said = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());

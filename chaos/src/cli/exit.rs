@@ -29,9 +29,9 @@ Exit codes:
   3  a liveness property broke, or a run stands still
   4  something panicked
   5  two runs of one seed differ (for `diff`: the traces do)
-  6  vacuous: a sweep missed a mark or its canary, so it proved less than it seems
-  7  interrupted: a sweep got SIGINT or SIGTERM before its end, and nothing had failed
-A sweep that saw several kinds of failure ends with the gravest: 5, then 1, 4, 3, 7, 6;
+  6  vacuous: a sweep missed a mark or its canary, so it proved less than it seems; or an exploration missed a mark
+  7  interrupted: a sweep or an exploration got SIGINT or SIGTERM before its end, and nothing had failed
+A sweep or an exploration that saw several kinds of failure ends with the gravest: 5, then 1, 4, 3, 7, 6;
 with 2 if a bundle or the ledger can't be written. A second signal ends it at once, without a report (128 + signal).";
 
 /// The code of a property that broke.

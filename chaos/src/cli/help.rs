@@ -24,6 +24,8 @@ fn examples(program: &Program<'_>) -> Vec<String> {
         "sweep --all --seeds 2000 --jobs 2".to_owned(),
         format!("sweep {name} --seeds 100 --start 5000 --shard 1/2 --ledger 1.ledger"),
         format!("sweep {name} --seeds 100 --start 5000 --shard 1/2 --resume 1.ledger"),
+        format!("explore {name} --runs 500 --start 5000"),
+        format!("run {name} --seed 7 --recipe 120:3"),
         "merge 1.ledger 2.ledger".to_owned(),
         format!("replay target/chaos/{name}-7"),
         format!("shrink {name} --seed 7"),
@@ -56,7 +58,7 @@ mod tests {
         let scenarios = [faulty, Scenario { knobs: &[KNOB], ..toy() }];
         let program = Program { invocation: "cargo chaos", scenarios: &scenarios, decoder: None, logs: &[] };
         let examples = examples(&program);
-        assert!(examples.len() >= 11, "{examples:?}");
+        assert!(examples.len() >= 13, "{examples:?}");
         for example in examples {
             let words = std::iter::once("chaos").chain(example.split(' '));
             let which =
@@ -68,6 +70,10 @@ mod tests {
                         for name in &sweep.scenarios {
                             program.scenario(name).unwrap();
                         }
+                        continue;
+                    }
+                    Command::Explore(explore) => {
+                        program.scenario(&explore.scenario).unwrap();
                         continue;
                     }
                     Command::List { .. }

@@ -16,7 +16,7 @@ pub(crate) fn keep(program: &Program<'_>, args: &Keep) -> Result<u8, Usage> {
     // What the seed drew is now given: that must change nothing.
     let options = bundle.options().map_err(|error| format!("its plan as text can't be read: {error}"))?;
     check(&report, &subject.scenario.run(&options))?;
-    let file = args.into.join(format!("{}-{}.json", report.scenario, report.options.seed));
+    let file = args.into.join(report.options.file_name(report.scenario) + ".json");
     let failed = |error: std::io::Error| format!("{}: {error}", file.display());
     if file.exists() {
         return Err(format!("{} exists already", file.display()));

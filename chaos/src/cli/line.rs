@@ -17,6 +17,8 @@ pub(crate) struct RunLine<'a> {
     event: &'static str,
     scenario: &'a str,
     seed: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recipe: Option<String>,
     held: bool,
     digest: &'a str,
     events: u64,
@@ -85,6 +87,7 @@ impl<'a> RunLine<'a> {
             event,
             scenario: report.scenario,
             seed: report.options.seed,
+            recipe: (!report.options.recipe.is_empty()).then(|| report.options.recipe.to_string()),
             held: held.is_some(),
             digest: &report.digest,
             events: report.events,

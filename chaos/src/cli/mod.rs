@@ -12,11 +12,15 @@
 //! | `keep` | `keep` |
 //! | `shrink` | `shrink` |
 //! | `sweep`, `sweep_report` | `sweep`; what is printed of it |
+//! | `explore` | `explore` |
+//! | `failure` | the failures of both, told at the end |
 //! | `merge` | `merge` |
 //! | `line` | the output of `--json` |
 
 mod args;
 mod exit;
+mod explore;
+mod failure;
 mod help;
 mod keep;
 mod line;
@@ -79,6 +83,7 @@ impl Program<'_> {
             }
             Command::Keep(args) => keep::keep(self, &args),
             Command::Sweep(args) => sweep::sweep(self, &args),
+            Command::Explore(args) => explore::explore(self, &args),
             Command::Merge(args) => merge::merge(self, &args),
             Command::Diff { left, right } => run::diff(&left, &right),
         };

@@ -13,7 +13,7 @@ pub(crate) fn shrink(program: &Program<'_>, args: &Shrink) -> Result<u8, Usage> 
     let failing = subject.scenario.run(&subject.options);
     args.which.check_plan(&failing)?;
     if failing.verdict.is_ok() {
-        println!("{} with seed {} holds: there is nothing to shrink", failing.scenario, failing.options.seed);
+        println!("{} with {} holds: there is nothing to shrink", failing.scenario, failing.options.named());
         return Ok(exit::HELD);
     }
     let small = smaller::shrink(&subject.scenario, &failing, args.runs, &mut |step| eprintln!("{step}"));

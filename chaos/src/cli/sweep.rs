@@ -8,14 +8,11 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use crate::lab::scenario::{Purpose, Report, Scenario};
-use crate::lab::shrink::{Shrunk, shrink};
-use crate::lab::stall::{GivenUp, attended};
-use crate::lab::story::{Story, Teller, explain, save};
+use crate::lab::story::{Teller, save};
 use crate::lab::sweep as many;
 use crate::lab::sweep::{
-    Found, KnownRuns, Ledger, LedgerHeader, LedgerLine, LedgerWriter, Progress, SEEDS_LISTED, SweepEvent,
+    KnownRuns, Ledger, LedgerHeader, LedgerLine, LedgerWriter, Progress, SEEDS_LISTED, SweepEvent,
 };
-use crate::world::property::PropertyKind;
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -23,14 +20,12 @@ use signal_hook::flag;
 use super::Program;
 use super::args::{self, Usage};
 use super::exit;
+use super::failure::{Failed, FailureTeller, STORIES};
 use super::line::{self, RunLine, StuckLine};
 use super::sweep_report::{self, Heading, rate};
 
 /// The number of runs if the command line gives none.
 const RUNS: u64 = 100;
-
-/// Failures that are shrunk and explained; each further failure gets one line.
-const STORIES: usize = 5;
 
 /// Without a terminal, or with `--json`, progress is printed once in this many steps.
 const QUIET_STEPS: u32 = 60;
@@ -63,8 +58,22 @@ pub(crate) fn sweep(program: &Program<'_>, args: &args::Sweep) -> Result<u8, Usa
     witness.progress.end();
     // A story makes the run once more, so its verdict counts too.
     let mut gravest = swept.gravest();
+    let told = FailureTeller {
+        teller: &witness.teller,
+        json: args.json,
+        shrink_runs: args.shrink_runs,
+        patience: sweep.patience,
+        stop: &sweep.stop,
+    };
     for found in &swept.found[..swept.found.len().min(if is_over { STORIES } else { 0 })] {
-        match tell(args, &witness.teller, &sweep, found) {
+        let made = found.clone();
+        let failed = Failed {
+            scenario: found.scenario,
+            run: found.options.named(),
+            kind: found.kind(),
+            report: move || made.report(),
+        };
+        match told.tell(failed) {
             Ok(kind) => gravest = gravest.min(Some(kind)),
             Err(why) => witness.unwritten = witness.unwritten.or(Some(why)),
         }
@@ -122,7 +131,7 @@ fn ledger(args: &args::Sweep, sweep: &many::Sweep) -> Result<(KnownRuns, Option<
 }
 
 /// The first SIGINT or SIGTERM sets `stop`; a second one ends the process.
-fn stop_at_signals(stop: &Arc<AtomicBool>) -> io::Result<()> {
+pub(crate) fn stop_at_signals(stop: &Arc<AtomicBool>) -> io::Result<()> {
     for signal in [SIGINT, SIGTERM] {
         // In this order, so that the first one doesn't find the flag that it sets itself.
         flag::register_conditional_shutdown(signal, 128 + signal, stop.clone())?;
@@ -246,44 +255,4 @@ impl ProgressTeller {
             eprintln!();
         }
     }
-}
-
-/// Shrinks a failure and tells its story; returns the kind of property that the story reports broken. Nothing is told
-/// if one of the runs stands still or the sweep is stopped: then the small bundle stays.
-fn tell(
-    args: &args::Sweep,
-    teller: &Teller,
-    sweep: &many::Sweep,
-    found: &Found,
-) -> Result<PropertyKind, Usage> {
-    let (failure, its_teller, limit) = (found.clone(), teller.clone(), args.shrink_runs);
-    let told = attended(sweep.patience, &sweep.stop, move || explained(&its_teller, &failure, limit));
-    let (report, small, story) = match told {
-        Ok(explained) => explained.map_err(|error| error.to_string())?,
-        Err(why) => {
-            let (name, seed) = (found.scenario.name, found.first.seed);
-            match why {
-                GivenUp::Stall(stalled) => eprintln!("{name} with seed {seed} was not shrunk: {stalled}"),
-                GivenUp::Stopped => eprintln!("{name} with seed {seed} was not shrunk: interrupted"),
-            }
-            return Ok(found.kind().unwrap_or(PropertyKind::Liveness));
-        }
-    };
-    let report = small.map_or(report, |small| small.report);
-    if args.json {
-        let told = Report { verdict: Err(story.broken.clone()), ..report };
-        line::print(&RunLine::of("failure", &told, Some(story.bundle.display().to_string())));
-    }
-    eprintln!("{}", story.text);
-    Ok(story.broken.kind)
-}
-
-/// A failure, shrunk and explained.
-fn explained(teller: &Teller, found: &Found, limit: u32) -> io::Result<(Report, Option<Shrunk>, Story)> {
-    let report = found.report();
-    let is_determinism = found.kind() == Some(PropertyKind::Reproducibility);
-    let small =
-        (!is_determinism).then(|| shrink(&found.scenario, &report, limit, &mut |step| eprintln!("{step}")));
-    let story = explain(teller, &found.scenario, &report, small.as_ref())?;
-    Ok((report, small, story))
 }

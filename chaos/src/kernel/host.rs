@@ -10,7 +10,7 @@ use super::slab::Key;
 use super::tcp::Tcp;
 use super::udp::UdpSockets;
 use crate::ids::{HostId, NetId};
-use crate::seed::{Rng, stream};
+use crate::seed::{Rng, rekey, stream};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
@@ -55,6 +55,16 @@ impl HostState {
     /// The random streams of its kernel, in the order in which the digest records their positions.
     pub(crate) fn streams(&self) -> [&Rng; 3] {
         [&self.port_rng, self.tcp.rng(), self.disk.rng()]
+    }
+
+    /// The random streams of its kernel go on with another seed.
+    pub(crate) fn rekey(&mut self, seed: u64) {
+        let name = &self.name;
+        rekey(&mut self.port_rng, seed, &format!("port/{name}"));
+        rekey(self.tcp.rng_mut(), seed, &format!("tcp/{name}"));
+        let [disk, kernel] = self.disk.rngs_mut();
+        rekey(disk, seed, &format!("disk/{name}"));
+        rekey(kernel, seed, &format!("disk-kernel/{name}"));
     }
 
     /// Whether `boot` is the process that runs now.
@@ -123,6 +133,19 @@ impl HostState {
 mod tests {
     use super::*;
     use crate::ids::LOOPBACK;
+
+    #[test]
+    fn every_stream_of_a_kernel_goes_on_with_another_seed() {
+        use rand_core::Rng as _;
+        let next = |mut host: HostState| {
+            let kernel = host.disk.rngs_mut()[1].next_u64();
+            let others = host.streams().map(|rng| rng.clone().next_u64());
+            (kernel, others)
+        };
+        let mut moved = HostState::new(HostId(0), "a", 1);
+        moved.rekey(2);
+        assert_eq!(next(moved), next(HostState::new(HostId(0), "a", 2)));
+    }
 
     #[test]
     fn a_route_needs_an_interface_of_the_family() {

@@ -49,6 +49,11 @@ impl Socket {
             reader.wake();
         }
     }
+
+    /// Datagrams in its queue.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
 }
 
 /// A datagram that was copied to a reader.

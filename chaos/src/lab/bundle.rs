@@ -17,6 +17,7 @@
 
 use crate::lab::plan::text::PlanError;
 use crate::lab::scenario::{Options, Report, Scenario};
+use crate::world::recipe::RecipeError;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
@@ -57,6 +58,9 @@ pub struct Bundle {
     /// starts no faults.
     #[serde(with = "lines")]
     pub plan: Option<String>,
+    /// Where the run leaves that of its seeds, as text; empty for most runs.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub recipe: String,
     /// The property that broke; `None` if the run held when it was kept.
     #[serde(flatten)]
     pub broken: Option<BrokenProperty>,
@@ -119,6 +123,9 @@ pub enum BundleError {
     /// Its plan can't be read.
     #[error("its plan: {0}")]
     Plan(#[from] PlanError),
+    /// Its recipe can't be read.
+    #[error("its recipe: {0}")]
+    Recipe(#[from] RecipeError),
 }
 
 impl Bundle {
@@ -153,6 +160,7 @@ impl Bundle {
             scheduler_seed: report.scheduler_seed,
             knobs: report.options.knobs.clone(),
             plan: report.plan.as_ref().map(|unleashed| unleashed.plan.to_string()),
+            recipe: report.options.recipe.to_string(),
             broken,
             trace: None,
             shrunk: None,
@@ -194,11 +202,12 @@ impl Bundle {
     /// The inputs of the run.
     ///
     /// # Errors
-    /// If its plan can't be read.
+    /// If its plan or its recipe can't be read.
     pub fn options(&self) -> Result<Options, BundleError> {
         let plan = self.plan.as_deref().map(str::parse).transpose()?;
         let scheduler_seed = Some(self.scheduler_seed);
-        Ok(Options { seed: self.seed, scheduler_seed, knobs: self.knobs.clone(), plan })
+        let recipe = self.recipe.parse()?;
+        Ok(Options { seed: self.seed, scheduler_seed, knobs: self.knobs.clone(), plan, recipe })
     }
 
     /// Whether a run broke the same property.

@@ -7,12 +7,14 @@
 //! | `faults` | a plan in a world: its faults started, and healed |
 //! | `scenario` | scenarios, their trials and reports |
 //! | `sweep`, `shrink` | many runs; a failure made small |
+//! | `explore` | runs that branch from runs that reached something new |
 //! | `stall` | runs watched from another thread: one that blocks is given up |
 //! | `story`, `bundle`, `diff` | a failure explained, saved, compared |
 //! | `selection` | which events a story tells |
 
 pub mod bundle;
 pub mod diff;
+pub mod explore;
 pub(crate) mod faults;
 pub mod plan;
 pub mod run;

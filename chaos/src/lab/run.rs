@@ -8,10 +8,12 @@ use crate::seed::subseed;
 use crate::wire::pcap::Pcap;
 use crate::world::World;
 use crate::world::logs::{Logs, keep_audible};
+use crate::world::novelty::NoveltyWatch;
 use crate::world::panics::{CatchPanic, note_panic_locations, panic_message, panicked_at};
 use crate::world::process;
 use crate::world::property::{Violation, check_all};
 use crate::world::pulse::{self, Running};
+use crate::world::recipe::Recipe;
 use crate::world::sim::{self, Sim};
 use crate::world::stats::WorldStats;
 use crate::world::watch::{RecordingOptions, Recordings, Watch};
@@ -88,6 +90,7 @@ pub struct Run {
     seed: u64,
     scheduler_seed: u64,
     time_limit: Duration,
+    recipe: Recipe,
     watching: RecordingOptions,
 }
 
@@ -98,6 +101,7 @@ impl Run {
             seed,
             scheduler_seed: subseed(seed, "scheduler"),
             time_limit: TIME_LIMIT,
+            recipe: Recipe::default(),
             watching: RecordingOptions::default(),
         }
     }
@@ -106,6 +110,13 @@ impl Run {
     #[must_use]
     pub fn scheduler_seed(mut self, scheduler_seed: u64) -> Run {
         self.scheduler_seed = scheduler_seed;
+        self
+    }
+
+    /// Sets where the run leaves that of its seed.
+    #[must_use]
+    pub fn recipe(mut self, recipe: Recipe) -> Run {
+        self.recipe = recipe;
         self
     }
 
@@ -215,7 +226,8 @@ impl Run {
         let time = TimeHandle::current();
         let handle = Handle::current();
         running.count();
-        let mut sim = Sim::new(self.seed, time.clone());
+        let mut sim = Sim::new(self.seed, &self.recipe, time.clone());
+        sim.record.novelties = self.watching.novelties.then(NoveltyWatch::default);
         sim.map.request(self.watching.map);
         if let Some(path) = &self.watching.capture {
             sim.record.trace.capture(Pcap::create(path).map_err(capture_failed)?);
@@ -305,13 +317,14 @@ struct EndState {
 
 impl EndState {
     fn of(sim: &mut Sim) -> EndState {
+        let novelties = sim.record.novelties.take().map(NoveltyWatch::into_reached).unwrap_or_default();
         EndState {
             digest: sim.finish(),
             events: sim.record.trace.records(),
             elapsed: Duration::from_nanos(sim.now_ns()),
             stats: sim.record.stats.clone(),
             marks: sim.findings.marks().clone(),
-            sight: Recordings { map: sim.map.take(), ..Recordings::default() },
+            sight: Recordings { map: sim.map.take(), novelties, ..Recordings::default() },
         }
     }
 }
@@ -335,10 +348,13 @@ impl Driver {
     fn poll(&mut self, cx: &mut Context<'_>) -> bool {
         let base = self.time.now_instant() - self.time.elapsed();
         loop {
-            let next_ns = sim::with(|sim| {
+            let (next_ns, skip) = sim::with(|sim| {
                 sim.agenda.set_driver(cx.waker());
-                sim.run_due()
+                (sim.run_due(), sim.branches.take_skip())
             });
+            for _ in 0..skip {
+                madsim::rand::RngCore::next_u64(&mut madsim::rand::thread_rng());
+            }
             let now_ns = self.time.elapsed().as_nanos() as u64;
             if now_ns >= self.limit_ns {
                 return true;

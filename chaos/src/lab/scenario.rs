@@ -11,6 +11,7 @@ use crate::lab::run::{Failure, Run};
 use crate::world::World;
 use crate::world::host::Host;
 use crate::world::property::{PropertyKind, Violation};
+use crate::world::recipe::{Branch, Recipe};
 use crate::world::watch::{RecordingOptions, Recordings};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -181,12 +182,28 @@ pub struct Options {
     pub knobs: BTreeMap<String, u64>,
     /// The faults; drawn by the seed if left out.
     pub plan: Option<Plan>,
+    /// Where the run leaves that of its seeds.
+    pub recipe: Recipe,
 }
 
 impl Options {
     /// A run of `seed`, everything else at its default.
     pub fn seed(seed: u64) -> Options {
         Options { seed, ..Options::default() }
+    }
+
+    /// The name of the run's files: `toy-7`, or `toy-7-120.3` if it has a recipe.
+    pub(crate) fn file_name(&self, scenario: &str) -> String {
+        let branches = self.recipe.branches().iter().map(|Branch { event, seed }| format!("-{event}.{seed}"));
+        format!("{scenario}-{}{}", self.seed, branches.collect::<String>())
+    }
+
+    /// The name of the run among those of its scenario: "seed 7", or "seed 7 and recipe 120:3".
+    pub fn named(&self) -> String {
+        match self.recipe.is_empty() {
+            true => format!("seed {}", self.seed),
+            false => format!("seed {} and recipe {}", self.seed, self.recipe),
+        }
     }
 }
 
@@ -219,9 +236,16 @@ impl Report {
     pub fn story(&self) -> String {
         let Err(broken) = &self.verdict else { return String::new() };
         let (scenario, seed) = (self.scenario, self.options.seed);
+        let recipe = match self.options.recipe.is_empty() {
+            true => String::new(),
+            false => format!(" --recipe {}", self.options.recipe),
+        };
         format!(
-            "{scenario} with seed {seed}: {broken}\n  at {:?}, {}:{}\nreplay: cargo chaos run {scenario} --seed {seed}\n",
-            broken.at, broken.file, broken.line,
+            "{scenario} with {}: {broken}\n  at {:?}, {}:{}\nreplay: cargo chaos run {scenario} --seed {seed}{recipe}\n",
+            self.options.named(),
+            broken.at,
+            broken.file,
+            broken.line,
         )
     }
 }
@@ -270,7 +294,10 @@ impl Scenario {
         options: &Options,
         watching: &RecordingOptions,
     ) -> (Report, Recordings, Option<String>) {
-        let mut run = Run::new(options.seed).time_limit(self.time_limit).watching(watching.clone());
+        let mut run = Run::new(options.seed)
+            .time_limit(self.time_limit)
+            .recipe(options.recipe.clone())
+            .watching(watching.clone());
         if let Some(seed) = options.scheduler_seed {
             run = run.scheduler_seed(seed);
         }

@@ -92,6 +92,7 @@ pub fn shrink(scenario: &Scenario, failing: &Report, limit: u32, told: &mut dyn 
     };
     let target = Target { kind: broken.kind, property: broken.property.clone() };
     let mut shrinker = Shrinker { scenario, target, best, runs: 0, limit, told };
+    shrinker.fewer_branches();
     shrinker.fewer_faults();
     for turns in [KnobKind::Hosts, KnobKind::Work] {
         for knob in scenario.knobs.iter().filter(|knob| knob.turns == turns) {
@@ -141,6 +142,17 @@ impl Shrinker<'_> {
     fn fails_with(&mut self, faults: Vec<Planned>) -> bool {
         let plan = Some(Plan::new(faults));
         self.fails(Options { plan, ..self.best.options.clone() })
+    }
+
+    /// Removes branches of the recipe, the last one first.
+    fn fewer_branches(&mut self) {
+        for number in (0..self.best.options.recipe.branches().len()).rev() {
+            let recipe = self.best.options.recipe.without(number);
+            if self.fails(Options { recipe, ..self.best.options.clone() }) {
+                let left = self.best.options.recipe.branches().len();
+                (self.told)(&format!("{left} branches left after {} runs", self.runs));
+            }
+        }
     }
 
     /// ddmin: removes larger, then smaller pieces, until no single fault can be removed.

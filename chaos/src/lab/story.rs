@@ -26,7 +26,8 @@ const EVENTS_KEPT: usize = 2_000;
 pub struct Teller {
     /// Describes payloads.
     pub decoder: Option<Decoder>,
-    /// The folder in which bundles are made, each in a folder `SCENARIO-SEED`.
+    /// The folder in which bundles are made, each in a folder `SCENARIO-SEED`, or `SCENARIO-SEED-EVENT.SEED` if it has a
+    /// recipe.
     pub folder: PathBuf,
     /// The command of the program that makes the runs, as a person would type it.
     pub invocation: String,
@@ -45,14 +46,14 @@ impl Teller {
 
     /// Makes the folder of a bundle, and removes the files of an earlier failure of this seed, which would be wrong
     /// for this one. Other files in the folder are the user's and stay.
-    fn make_room(&self, scenario: &str, seed: u64) -> io::Result<PathBuf> {
-        let usual = self.folder.join(format!("{scenario}-{seed}"));
+    fn make_room(&self, report: &Report) -> io::Result<PathBuf> {
+        let name = report.options.file_name(report.scenario);
+        let usual = self.folder.join(&name);
         let keeps = |folder: &Path| {
             let kept = self.keep.as_deref().and_then(|file| file.canonicalize().ok());
             kept.is_some_and(|file| file.parent() == folder.canonicalize().ok().as_deref())
         };
-        let folder =
-            if keeps(&usual) { self.folder.join(format!("{scenario}-{seed}-edited")) } else { usual };
+        let folder = if keeps(&usual) { self.folder.join(name + "-edited") } else { usual };
         if keeps(&folder) {
             return Err(io::Error::other(format!("{} holds the plan that was given", folder.display())));
         }
@@ -74,7 +75,7 @@ impl Teller {
 /// If the bundle can't be written.
 pub fn save(teller: &Teller, failing: &Report) -> io::Result<Option<PathBuf>> {
     let Some(bundle) = Bundle::of(failing, None, None) else { return Ok(None) };
-    let folder = teller.make_room(failing.scenario, failing.options.seed)?;
+    let folder = teller.make_room(failing)?;
     bundle.save(&folder)?;
     save_plan(failing, &folder)?;
     Ok(Some(folder))
@@ -135,7 +136,7 @@ pub fn explain(
 ) -> io::Result<Story> {
     let subject = shrunk.map_or(failing, |shrunk| &shrunk.report);
     let options = Options { scheduler_seed: Some(subject.scheduler_seed), ..subject.options.clone() };
-    let folder = teller.make_room(scenario.name, options.seed)?;
+    let folder = teller.make_room(failing)?;
     let watching = RecordingOptions {
         last: EVENTS_KEPT,
         decoder: teller.decoder,
@@ -202,7 +203,7 @@ fn parting(scenario: &Scenario, options: &Options, folder: &Path) -> io::Result<
 }
 
 fn head(report: &Report, broken: &Violation) -> String {
-    let mut text = format!("{} with seed {}: {broken}\n", report.scenario, report.options.seed);
+    let mut text = format!("{} with {}: {broken}\n", report.scenario, report.options.named());
     let _ = writeln!(text, "  property    {} ({})", broken.property, broken.kind.as_str());
     let _ = writeln!(text, "  seen        {}", broken.seen);
     let host = broken.host.as_ref().map_or(String::new(), |host| format!(", on host {host}"));

@@ -204,6 +204,26 @@ pub enum DropCause {
 /// The number of [`DropCause`]s.
 pub(crate) const DROP_CAUSES: usize = 16;
 
+/// A name of each, by its number.
+pub(crate) const DROP_NAMES: [&str; DROP_CAUSES] = [
+    "lost",
+    "too large for a link",
+    "lost by a partition",
+    "without a host",
+    "without a socket",
+    "buffer full",
+    "host down",
+    "damaged",
+    "backlog full",
+    "link's queue full",
+    "without a mapping",
+    "filtered",
+    "mapping table full",
+    "hairpins refused",
+    "blocked",
+    "box off",
+];
+
 impl From<Refusal> for DropCause {
     fn from(refusal: Refusal) -> DropCause {
         match refusal {

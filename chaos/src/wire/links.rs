@@ -7,7 +7,7 @@ use super::effect::Effects;
 use super::link::{Class, Fate, LinkConfig, LinkState, MIN_MTU, whole_ns};
 use crate::ids::End;
 use crate::ids::HostId;
-use crate::seed::{Rng, below, stream};
+use crate::seed::{Rng, below, rekey, stream};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -82,6 +82,22 @@ impl Links {
     /// Opens the stream of the links on which the box of the next network sends.
     pub(crate) fn net_named(&mut self, name: &str) {
         self.rngs.boxes.push(stream(self.seed, &format!("link/box of {name}")));
+    }
+
+    /// The random streams go on with another seed; the names are those of all hosts and networks, in their order.
+    pub(crate) fn rekey<'a, 'b>(
+        &mut self,
+        seed: u64,
+        hosts: impl Iterator<Item = &'a str>,
+        nets: impl Iterator<Item = &'b str>,
+    ) {
+        self.seed = seed;
+        for (rng, name) in self.rngs.hosts.iter_mut().zip(hosts) {
+            rekey(rng, seed, &format!("link/{name}"));
+        }
+        for (rng, name) in self.rngs.boxes.iter_mut().zip(nets) {
+            rekey(rng, seed, &format!("link/box of {name}"));
+        }
     }
 
     /// The random streams.
@@ -202,6 +218,25 @@ impl Links {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_streams_of_links_go_on_with_another_seed_and_later_ones_have_it() {
+        use rand_core::Rng as _;
+        let named = |links: &mut Links, suffix: &str| {
+            links.host_named(&format!("host{suffix}"));
+            links.net_named(&format!("net{suffix}"));
+        };
+        let next = |links: &Links| {
+            let all = links.rngs.hosts.iter().chain(&links.rngs.boxes);
+            all.map(|rng| rng.clone().next_u64()).collect::<Vec<_>>()
+        };
+        let (mut moved, mut other) = (Links::new(1), Links::new(2));
+        named(&mut moved, " 1");
+        moved.rekey(2, ["host 1"].into_iter(), ["internet", "net 1"].into_iter());
+        named(&mut moved, " 2");
+        [" 1", " 2"].iter().for_each(|suffix| named(&mut other, suffix));
+        assert_eq!(next(&moved), next(&other));
+    }
 
     #[test]
     fn a_packet_is_lost_if_any_moment_of_its_way_is_cut() {

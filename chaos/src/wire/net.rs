@@ -99,6 +99,10 @@ impl Gateway {
     pub(crate) fn stream(&self) -> &Rng {
         &self.rng
     }
+
+    pub(crate) fn stream_mut(&mut self) -> &mut Rng {
+        &mut self.rng
+    }
 }
 
 /// A network's state.

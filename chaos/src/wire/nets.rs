@@ -13,6 +13,7 @@
 
 use super::net::{Gateway, NetState, Owner};
 use crate::ids::{End, NetId};
+use crate::seed::rekey;
 use std::net::IpAddr;
 
 /// The most nested boxes that a packet may pass: a longer path is a loop, or an unreasonable map.
@@ -58,6 +59,15 @@ impl Nets {
     /// All of them with their numbers, in the order in which they were made.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (NetId, &NetState)> {
         self.nets.iter().enumerate().map(|(at, net)| (NetId(at as u32), net))
+    }
+
+    /// The random streams of the boxes go on with another seed.
+    pub(crate) fn rekey(&mut self, seed: u64) {
+        for net in &mut self.nets {
+            if let Some(gateway) = &mut net.gateway {
+                rekey(gateway.stream_mut(), seed, &format!("box/{}", net.name));
+            }
+        }
     }
 
     /// Adds the network behind a box.

@@ -78,6 +78,12 @@ impl Wire {
         Wire { nets: Nets::new(), links: Links::new(seed), pool: Pool::default(), last_number: 0 }
     }
 
+    /// The random streams of links and boxes go on with another seed; `hosts` are the names of all hosts, in their order.
+    pub(crate) fn rekey<'a>(&mut self, seed: u64, hosts: impl Iterator<Item = &'a str>) {
+        self.links.rekey(seed, hosts, self.nets.iter().map(|(_, net)| net.name.as_str()));
+        self.nets.rekey(seed);
+    }
+
     /// A packet leaves `nic` of `from`: it gets its number.
     #[inline]
     pub(crate) fn depart(

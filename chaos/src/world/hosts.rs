@@ -49,6 +49,11 @@ impl Hosts {
         self.all.iter()
     }
 
+    /// The random streams of their kernels go on with another seed.
+    pub(crate) fn rekey(&mut self, seed: u64) {
+        self.all.iter_mut().for_each(|host| host.rekey(seed));
+    }
+
     /// The addresses of their interfaces: of those that are up, or `even_down` of all.
     pub(crate) fn interfaces(&self, even_down: bool) -> Vec<Claim> {
         let mut all = Vec::new();

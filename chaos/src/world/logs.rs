@@ -54,12 +54,21 @@ impl Subscriber for Logs {
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        let mut fields = Fields::default();
-        event.record(&mut fields);
         if !sim::is_running() {
             return;
         }
         let host = sim::place().map(|place| place.host);
+        let is_watched = sim::with(|sim| {
+            let (now_ns, name) = (sim.now_ns(), event.metadata().name());
+            sim.record.reaches(now_ns, |novelties, place| novelties.event(host, name, place));
+            sim.record.trace.is_watched()
+        });
+        // To note what a run reaches, no text is made.
+        if !is_watched {
+            return;
+        }
+        let mut fields = Fields::default();
+        event.record(&mut fields);
         let Fields { name, fields } = fields;
         let event = ProtocolEvent { target: event.metadata().target(), name, fields };
         sim::try_with(|sim| {

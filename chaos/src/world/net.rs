@@ -53,7 +53,7 @@ impl Net {
             assert!(is_new, "there is a network named {name}");
             let what = middlebox.describe();
             sim.setup(None, &format!("network {name} behind {what} at {outer:?} in {}", self.0.0));
-            let rng = stream(sim.seed, &format!("box/{name}"));
+            let rng = stream(sim.stream_seed, &format!("box/{name}"));
             let id = sim.wire.nets.add(name, Gateway::new(self.0, outer, Box::new(middlebox), rng));
             sim.wire.links.net_named(name);
             sim.record.trace.net_named(name);

@@ -1,5 +1,6 @@
 //! The record of a world: the trace of its events, and counters over them.
 
+use super::novelty::{FirstReach, Novelty, NoveltyWatch};
 use super::stats::WorldStats;
 use super::trace::{NO_HOST, RecordKind, Trace, position};
 use crate::ids::HostId;
@@ -7,16 +8,19 @@ use crate::kernel::disk::Op;
 use crate::wire::flight::Flight;
 use crate::wire::link::{Class, DropCause};
 use crate::wire::path::{Alteration, Recorder};
+use std::time::Duration;
 
 /// Trace and counters.
 pub(crate) struct Record {
     pub(crate) trace: Trace,
     pub(crate) stats: WorldStats,
+    /// What the run reaches, if a reader asks for it.
+    pub(crate) novelties: Option<NoveltyWatch>,
 }
 
 impl Record {
     pub(crate) fn new() -> Record {
-        Record { trace: Trace::new(), stats: WorldStats::default() }
+        Record { trace: Trace::new(), stats: WorldStats::default(), novelties: None }
     }
 
     fn note(&mut self, now_ns: u64, kind: RecordKind, host: Option<HostId>, bytes: &[u8]) {
@@ -45,8 +49,28 @@ impl Record {
     }
 
     /// A mark is reached for the first time.
-    pub(crate) fn mark(&mut self, now_ns: u64, mark: &str) {
+    pub(crate) fn mark(&mut self, now_ns: u64, mark: &'static str) {
         self.note(now_ns, RecordKind::Mark, None, mark.as_bytes());
+        self.reaches(now_ns, |novelties, place| novelties.reach(Novelty::Mark(mark), place));
+    }
+
+    /// Notes what the run reaches now, if a reader asks for it.
+    #[inline]
+    pub(crate) fn reaches(&mut self, now_ns: u64, note: impl FnOnce(&mut NoveltyWatch, FirstReach)) {
+        if let Some(novelties) = &mut self.novelties {
+            let place = FirstReach { event: self.trace.records(), at: Duration::from_nanos(now_ns) };
+            note(novelties, place);
+        }
+    }
+
+    /// Notes which counters of the world have come to a new height; `spawns` are the tasks so far.
+    pub(crate) fn levels(&mut self, now_ns: u64, spawns: u64) {
+        if let Some(mut novelties) = self.novelties.take() {
+            let place = FirstReach { event: self.trace.records(), at: Duration::from_nanos(now_ns) };
+            novelties.counters(&self.stats, place);
+            novelties.level("tasks spawned", spawns, place);
+            self.novelties = Some(novelties);
+        }
     }
 
     /// A crash has decided what a disk holds.

@@ -10,14 +10,22 @@ use rand_core::{SeedableRng, TryCryptoRng, TryRng};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The label of streams that a program seeds by itself, and of copies.
 const SEEDED: &str = "seeded";
 
-/// The words drawn from a stream, shared by the stream and the world's list of open streams.
-type Words = Arc<AtomicU64>;
+/// What a stream shares with the world's list of open streams.
+#[derive(Debug, Default)]
+struct Shared {
+    /// The words drawn from it.
+    words: AtomicU64,
+    /// Whether `rekeyed` has something.
+    is_rekeyed: AtomicBool,
+    /// The generator with which the stream goes on, after a branch of the run; its position isn't yet the stream's.
+    rekeyed: Mutex<Option<seed::Rng>>,
+}
 
 /// A generator of a program or scenario: ChaCha20, 20 rounds.
 pub struct Rng {
@@ -30,7 +38,7 @@ pub struct Rng {
 #[derive(Debug)]
 pub(crate) struct Meter {
     number: u64,
-    words: Words,
+    shared: Arc<Shared>,
     /// Whether each draw is told to the trace.
     is_watched: bool,
 }
@@ -49,6 +57,28 @@ impl Rng {
         Rng { inner, meter }
     }
 
+    /// The generator with which this one goes on since the last branch of the run, if there was one after the last draw.
+    #[cold]
+    fn rekeyed(&self) -> Option<seed::Rng> {
+        let shared = &self.meter.as_ref()?.shared;
+        let mut rekeyed = shared.rekeyed.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        rekeyed.set_stream(self.inner.get_stream());
+        rekeyed.set_word_pos(self.inner.get_word_pos());
+        Some(rekeyed)
+    }
+
+    /// Goes on with another generator after a branch of the run.
+    #[inline]
+    fn follow(&mut self) {
+        let Some(meter) = &self.meter else { return };
+        if meter.shared.is_rekeyed.load(Ordering::Relaxed) {
+            meter.shared.is_rekeyed.store(false, Ordering::Relaxed);
+            if let Some(rekeyed) = self.rekeyed() {
+                self.inner = rekeyed;
+            }
+        }
+    }
+
     /// Selects one of the 2^64 streams of this generator's key, from its current position on.
     pub fn set_stream(&mut self, stream: u64) {
         self.inner.set_stream(stream);
@@ -58,8 +88,8 @@ impl Rng {
     fn drawn(&self, words: u64) {
         if let Some(meter) = &self.meter {
             // Only the generator itself counts, so this needs no atomic addition.
-            let position = meter.words.load(Ordering::Relaxed) + words;
-            meter.words.store(position, Ordering::Relaxed);
+            let position = meter.shared.words.load(Ordering::Relaxed) + words;
+            meter.shared.words.store(position, Ordering::Relaxed);
             if meter.is_watched {
                 sim::try_with(|sim| sim.drawn(meter.number));
             }
@@ -72,18 +102,21 @@ impl TryRng for Rng {
 
     #[inline]
     fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        self.follow();
         self.drawn(1);
         self.inner.try_next_u32()
     }
 
     #[inline]
     fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        self.follow();
         self.drawn(2);
         self.inner.try_next_u64()
     }
 
     #[inline]
     fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        self.follow();
         self.drawn(bytes.len().div_ceil(4) as u64);
         self.inner.try_fill_bytes(bytes)
     }
@@ -101,7 +134,9 @@ impl SeedableRng for Rng {
 
 impl Clone for Rng {
     fn clone(&self) -> Rng {
-        Rng::unnamed(self.inner.clone())
+        let is_rekeyed = |meter: &Meter| meter.shared.is_rekeyed.load(Ordering::Relaxed);
+        let rekeyed = self.meter.as_ref().filter(|meter| is_rekeyed(meter)).and_then(|_| self.rekeyed());
+        Rng::unnamed(rekeyed.unwrap_or_else(|| self.inner.clone()))
     }
 }
 
@@ -123,13 +158,15 @@ impl Drop for Rng {
 pub(crate) struct OpenStream {
     pub(crate) host: Option<HostId>,
     pub(crate) label: String,
-    words: Words,
+    /// Whether the world seeded it, by its label.
+    is_of_world: bool,
+    shared: Arc<Shared>,
 }
 
 impl OpenStream {
     /// Words drawn so far.
     pub(crate) fn position(&self) -> u64 {
-        self.words.load(Ordering::Relaxed)
+        self.shared.words.load(Ordering::Relaxed)
     }
 }
 
@@ -141,12 +178,18 @@ pub(crate) struct OpenStreams {
 }
 
 impl OpenStreams {
-    /// Opens a stream.
-    pub(crate) fn open(&mut self, host: Option<HostId>, label: String, is_watched: bool) -> Meter {
-        let (number, words) = (self.opened, Words::default());
+    /// Opens a stream; `is_of_world` if the world seeds it by its label.
+    pub(crate) fn open(
+        &mut self,
+        host: Option<HostId>,
+        label: String,
+        is_of_world: bool,
+        is_watched: bool,
+    ) -> Meter {
+        let (number, shared) = (self.opened, Arc::<Shared>::default());
         self.opened += 1;
-        self.by_number.insert(number, OpenStream { host, label, words: words.clone() });
-        Meter { number, words, is_watched }
+        self.by_number.insert(number, OpenStream { host, label, is_of_world, shared: shared.clone() });
+        Meter { number, shared, is_watched }
     }
 
     pub(crate) fn get(&self, number: u64) -> Option<&OpenStream> {
@@ -156,7 +199,17 @@ impl OpenStreams {
     /// Closes a stream; `None` if it is another run's.
     pub(crate) fn close(&mut self, meter: &Meter) -> Option<OpenStream> {
         let open = self.by_number.get(&meter.number)?;
-        if Arc::ptr_eq(&open.words, &meter.words) { self.by_number.remove(&meter.number) } else { None }
+        if Arc::ptr_eq(&open.shared, &meter.shared) { self.by_number.remove(&meter.number) } else { None }
+    }
+
+    /// Those that the world has opened by a label go on with another seed. A generator that a program has seeded itself
+    /// stays: its draws may be a promise, such as a key derived from a secret.
+    pub(crate) fn rekey(&self, seed: u64) {
+        for open in self.by_number.values().filter(|open| open.is_of_world) {
+            let fresh = seed::stream(seed, &open.label);
+            *open.shared.rekeyed.lock().unwrap_or_else(PoisonError::into_inner) = Some(fresh);
+            open.shared.is_rekeyed.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Closes all of them.

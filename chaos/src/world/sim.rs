@@ -10,6 +10,7 @@ use super::cpu::{self, Cpus};
 use super::findings::Findings;
 use super::hosts::Hosts;
 use super::map::{KeptMap, draw};
+use super::recipe::{BranchQueue, Recipe};
 use super::record::Record;
 use super::rng::{Meter, OpenStreams, Rng};
 use crate::ids::{End, HostId, NetId};
@@ -29,6 +30,9 @@ use std::net::IpAddr;
 /// The running world.
 pub(crate) struct Sim {
     pub(crate) seed: u64,
+    /// The seed of the random streams: the world's, or that of the last branch.
+    pub(crate) stream_seed: u64,
+    pub(crate) branches: BranchQueue,
     pub(crate) clock: WorldClock,
     pub(crate) hosts: Hosts,
     pub(crate) cpus: Cpus,
@@ -91,9 +95,11 @@ pub(crate) fn live_place() -> io::Result<Place> {
 }
 
 impl Sim {
-    pub(crate) fn new(seed: u64, time: TimeHandle) -> Sim {
+    pub(crate) fn new(seed: u64, recipe: &Recipe, time: TimeHandle) -> Sim {
         Sim {
             seed,
+            stream_seed: seed,
+            branches: BranchQueue::new(recipe),
             clock: WorldClock::new(time),
             hosts: Hosts::default(),
             cpus: Cpus::default(),
@@ -124,7 +130,7 @@ impl Sim {
 
     /// Makes a host.
     pub(crate) fn add_host(&mut self, name: &str) -> HostId {
-        let id = self.hosts.add(name, self.seed);
+        let id = self.hosts.add(name, self.stream_seed);
         self.wire.links.host_named(name);
         self.record.trace.host_named(name);
         id
@@ -160,7 +166,9 @@ impl Sim {
         if self.record.trace.has_draws() {
             self.tell_draws();
         }
+        self.record.levels(now_ns, self.hosts.spawns);
         while let Some(due) = self.agenda.pop_due(now_ns) {
+            self.branch_if_due();
             match due {
                 Event::Packet(flight) => self.arrive(now_ns, flight),
                 Event::Wake(waker) => waker.wake(),
@@ -169,6 +177,23 @@ impl Sim {
             }
         }
         self.agenda.next_at()
+    }
+
+    /// Takes the branches to which the trace has come.
+    #[inline]
+    pub(crate) fn branch_if_due(&mut self) {
+        while let Some(seed) = self.branches.take_due(self.record.trace.records()) {
+            self.branch(seed);
+        }
+    }
+
+    /// All random streams of the world go on with another seed.
+    fn branch(&mut self, seed: u64) {
+        self.stream_seed = seed;
+        self.hosts.rekey(seed);
+        self.wire.rekey(seed, self.hosts.iter().map(|host| host.name.as_str()));
+        self.open_streams.rekey(seed);
+        self.setup(None, &format!("random streams go on with seed {seed}"));
     }
 
     /// Records a fault.
@@ -194,14 +219,14 @@ impl Sim {
         let full = self.next_label(host, label);
         let now_ns = self.now_ns();
         self.record.stream(now_ns, host, &full);
-        let of_label = stream(self.seed, &full);
-        Rng::new(of_label, Some(self.open_streams.open(host, full, self.record.trace.has_draws())))
+        let of_label = stream(self.stream_seed, &full);
+        Rng::new(of_label, Some(self.open_streams.open(host, full, true, self.record.trace.has_draws())))
     }
 
     /// The meter of a generator that a program has seeded by itself.
     pub(crate) fn meter(&mut self, host: Option<HostId>, label: &str) -> Meter {
         let full = self.next_label(host, label);
-        self.open_streams.open(host, full, self.record.trace.has_draws())
+        self.open_streams.open(host, full, false, self.record.trace.has_draws())
     }
 
     /// The full label of the next stream of `label`.

@@ -1,6 +1,6 @@
 //! Counters of a world.
 
-use crate::wire::link::{DROP_CAUSES, DropCause};
+use crate::wire::link::{DROP_CAUSES, DROP_NAMES, DropCause};
 
 /// The counters of a world so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -47,6 +47,22 @@ impl WorldStats {
     /// Packets dropped for any cause.
     pub fn dropped_total(&self) -> u64 {
         self.dropped.iter().sum()
+    }
+
+    /// The counters whose size says something about what a run went through, each with its name.
+    pub(crate) fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let named = [
+            ("packets sent", self.packets_sent),
+            ("duplicates", self.packets_duplicated),
+            ("corrupted packets", self.packets_corrupted),
+            ("truncated packets", self.packets_truncated),
+            ("TCP connections", self.tcp_connections),
+            ("disk writes", self.disk_writes),
+            ("sectors lost", self.disk_sectors_lost),
+            ("task panics", self.task_panics),
+            ("unroutable segments", self.unroutable),
+        ];
+        named.into_iter().chain(DROP_NAMES.into_iter().zip(self.dropped))
     }
 
     pub(crate) fn drop_one(&mut self, cause: DropCause) {

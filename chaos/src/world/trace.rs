@@ -168,6 +168,11 @@ impl Trace {
         self.watch.as_mut()
     }
 
+    /// Whether anything is recorded for a reader.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watch.is_some()
+    }
+
     /// Whether each draw is told.
     pub(crate) fn has_draws(&self) -> bool {
         self.watch.as_ref().is_some_and(Watch::has_draws)

@@ -45,6 +45,8 @@ impl Sim {
     /// Sends a packet from `nic` of `from` towards `dst`.
     #[inline]
     fn send(&mut self, from: HostId, nic: u8, dst: IpAddr, bytes: Vec<u8>, class: Class) {
+        // Here too, so that what a task sends at the place of a branch isn't yet decided.
+        self.branch_if_due();
         let now_ns = self.now_ns();
         let flight = self.wire.depart(now_ns, from, nic, bytes, class);
         self.record.sent(now_ns, &flight);
@@ -129,7 +131,12 @@ impl Sim {
                 self.record.received(now_ns, &flight);
                 let body_at = packet::udp_body_at(headers);
                 let (src, dst_ip) = (headers.src, headers.dst.ip());
-                return socket.deliver(Datagram { packet: flight.bytes, body_at, src, dst_ip });
+                socket.deliver(Datagram { packet: flight.bytes, body_at, src, dst_ip });
+                let waiting = socket.waiting() as u64;
+                let queued = "datagrams in a socket's queue";
+                return self
+                    .record
+                    .reaches(now_ns, |novelties, place| novelties.level(queued, waiting, place));
             }
             Err(Unwanted::NoSocket) => DropCause::NoSocket,
             Err(Unwanted::BufferFull) => DropCause::BufferFull,

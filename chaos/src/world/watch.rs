@@ -14,6 +14,7 @@
 
 use super::labels::Labels;
 use super::names::Names;
+use super::novelty::Novelties;
 use super::packets::{PacketText, Packets, describe};
 use super::sighting::{ProtocolEvent, Ring, Rings, Seen, Sighting};
 use crate::wire::middlebox::Protocol;
@@ -58,6 +59,8 @@ pub struct RecordingOptions {
     pub map: bool,
     /// Log lines of these targets (beginnings of them, such as a crate's name): among the last events, and as sightings.
     pub logs: &'static [&'static str],
+    /// What the run reaches, and where first; with the log lines of `logs`.
+    pub novelties: bool,
 }
 
 /// The recordings of a run.
@@ -73,12 +76,15 @@ pub struct Recordings {
     pub aliases: BTreeMap<String, String>,
     /// The map of the world when faults were started, or at the end if none were.
     pub map: Option<String>,
+    /// What the run reached, and where first.
+    pub novelties: Novelties,
 }
 
 impl Recordings {
-    /// Adds what a watch has recorded; the map isn't its.
+    /// Adds what a watch has recorded; map and novelties aren't its.
     pub(crate) fn add(&mut self, watched: Recordings) {
-        *self = Recordings { map: self.map.take(), ..watched };
+        let novelties = std::mem::take(&mut self.novelties);
+        *self = Recordings { map: self.map.take(), novelties, ..watched };
     }
 }
 
@@ -155,7 +161,7 @@ impl Watch {
         });
         let sightings = sightings.collect();
         let (hosts, aliases) = (self.names.hosts().to_vec(), self.names.aliases());
-        Ok(Recordings { last: self.last.into(), sightings, hosts, aliases, map: None })
+        Ok(Recordings { last: self.last.into(), sightings, hosts, aliases, ..Recordings::default() })
     }
 
     pub(crate) fn names(&self) -> &Names {

@@ -148,3 +148,57 @@ fn a_sweep_is_resumed_and_its_shards_are_merged() {
         "{err}"
     );
 }
+
+#[test]
+fn an_exploration_tells_its_failures_as_a_sweep_does() {
+    let out = tempfile::tempdir().unwrap();
+    let args = ["--runs", "20", "--shrink-runs", "1", "--out", text(out.path())];
+    let (code, said, err) = ran(&[&["explore", "fails"], args.as_slice()].concat());
+    assert_eq!(code, Some(1), "{said}{err}");
+    assert!(err.starts_with("FAILED fails in run 1, with seed 1: safety is broken: all is well"), "{err}");
+    assert!(err.contains("  property    all is well (safety)"), "{err}");
+    assert!(said.contains(" times, first in run 1: fails: "), "{said}");
+    assert!(out.path().join("fails-1/story.txt").exists());
+
+    let (code, said, _) = ran(&["explore", "holds", "--runs", "20", "--json"]);
+    assert_eq!(code, Some(0));
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines[0].starts_with(r#"{"event":"new","run":1,"seed":1,"new":["#), "{said}");
+    let last = lines.last().unwrap();
+    assert!(last.starts_with(r#"{"event":"exploration","scenario":"holds","runs":20,"branched":"#), "{said}");
+
+    let (code, _, err) = ran(&["explore", "blocks", "--runs", "1", "--patience", "1"]);
+    assert_eq!(code, Some(3), "{err}");
+    assert!(err.contains("GIVEN UP: seed 1: no poll has returned for "), "{err}");
+}
+
+#[test]
+fn a_recipe_is_taken_from_the_command_line() {
+    let digest = |recipe: &[&str]| {
+        let (code, said, err) = ran(&[&["run", "holds", "--seed", "7", "--json"], recipe].concat());
+        assert_eq!(code, Some(0), "{err}");
+        said.split(r#""digest":""#).nth(1).unwrap().split('"').next().unwrap().to_owned()
+    };
+    let branched = digest(&["--recipe", "1:5"]);
+    assert_eq!(branched, digest(&["--recipe", "1:5"]));
+    assert_ne!(branched, digest(&[]));
+    let (code, _, err) = ran(&["run", "holds", "--recipe", "5"]);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("5 is no branch: expected EVENT:SEED,EVENT:SEED"), "{err}");
+
+    let out = tempfile::tempdir().unwrap();
+    let args = ["--seed", "1", "--recipe", "1:5,2:6", "--out", text(out.path())];
+    let (code, _, err) = ran(&[&["run", "fails"], args.as_slice()].concat());
+    assert_eq!(code, Some(1));
+    assert!(err.starts_with("fails with seed 1 and recipe 1:5,2:6: "), "{err}");
+    let folder = out.path().join("fails-1-1.5-2.6");
+    let (code, _, err) = ran(&["replay", text(&folder), "--out", text(out.path())]);
+    assert_eq!(code, Some(1));
+    assert!(
+        err.contains("broken as in the bundle: yes") && err.contains("digest as in the bundle: yes"),
+        "{err}"
+    );
+    let (code, said, err) = ran(&["shrink", text(&folder), "--out", text(out.path())]);
+    assert_eq!(code, Some(1));
+    assert!(!err.contains("fails with seed 1 and recipe"), "its branches are shrunk away: {said}{err}");
+}

@@ -155,6 +155,7 @@ fn a_watched_run_is_the_run_that_nobody_watches() {
         capture: Some(folder.path().join("deep/in/a.pcap")),
         map: true,
         logs: &["sweep"],
+        novelties: true,
     };
     let (watched, seen) = TOY.run_watched(&Options::seed(3), &watching).unwrap();
     assert_eq!(watched, TOY.run(&Options::seed(3)));

@@ -5,6 +5,7 @@
 #[cfg(feature = "cli")]
 mod command;
 mod counts;
+mod explored;
 mod failures;
 mod kept;
 mod ledgers;

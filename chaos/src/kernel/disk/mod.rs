@@ -95,6 +95,11 @@ impl Disk {
         &self.rng
     }
 
+    /// Its stream, and its kernel's.
+    pub(crate) fn rngs_mut(&mut self) -> [&mut Rng; 2] {
+        [&mut self.rng, &mut self.kernel_rng]
+    }
+
     pub(crate) fn set_capacity(&mut self, bytes: u64) {
         self.capacity_bytes = bytes;
     }

@@ -73,6 +73,10 @@ impl Tcp {
         &self.rng
     }
 
+    pub(crate) fn rng_mut(&mut self) -> &mut Rng {
+        &mut self.rng
+    }
+
     pub(crate) fn set_backlog(&mut self, connections: usize) {
         self.backlog = connections;
     }
