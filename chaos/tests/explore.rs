@@ -85,7 +85,7 @@ const FORGETFUL: Scenario = Scenario {
 };
 
 /// Repetitions of each way to look for the bug.
-const REPETITIONS: u64 = 20;
+const REPETITIONS: u64 = 9;
 
 /// The most runs of a repetition.
 const MOST_RUNS: u64 = 2_000;
