@@ -90,6 +90,8 @@ pub(super) struct Cubic {
     /// Bytes acknowledged and lost, weighted towards the recent ones.
     acked: u64,
     lost: u64,
+    /// Packets acknowledged, each once.
+    acks: u64,
 }
 
 impl Cubic {
@@ -105,7 +107,14 @@ impl Cubic {
             least_rtt: Duration::ZERO,
             acked: 0,
             lost: 0,
+            acks: 0,
         }
+    }
+
+    /// The packets of a connection that its peer has acknowledged, each counted once.
+    pub(super) fn acks(of: &dyn Controller) -> u64 {
+        // quinn shows a controller as a trait object, which only its clone can be taken out of.
+        of.clone_box().into_any().downcast::<Cubic>().map_or(0, |cubic| cubic.acks)
     }
 
     /// The window after a loss: between 70 % and 100 % of the current one.
@@ -160,6 +169,7 @@ impl Cubic {
 impl Controller for Cubic {
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
         self.acked += bytes;
+        self.acks += 1;
         (self.rtt, self.least_rtt) = (rtt.conservative(), rtt.min());
         if app_limited || self.recovery_start.is_some_and(|start| sent <= start) {
             return;

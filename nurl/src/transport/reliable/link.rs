@@ -15,7 +15,7 @@ use quinn_proto::{
 };
 use rand_core::{Rng as _, SeedableRng};
 
-use super::congestion::CubicFactory;
+use super::congestion::{Cubic, CubicFactory};
 use super::crypto::{NoTokens, Plain, ResetKey};
 use super::inbox::Inbox;
 use super::limits::{
@@ -146,8 +146,8 @@ pub(super) struct Link {
     pub(super) local_cid: Option<Cid>,
     /// When the peer last acknowledged anything.
     answered: Instant,
-    /// ACK frames received, as counted by QUIC.
-    acks: u64,
+    /// ACK frames received, as counted by QUIC, and the packets of ours that were acknowledged.
+    acks: (u64, u64),
     /// When the peer last acknowledged anything, or a probe was last sent.
     pub(super) touched: Instant,
     /// Set when the connection is over.
@@ -207,7 +207,7 @@ impl Link {
             remote_cid: None,
             local_cid: None,
             answered: now,
-            acks: 0,
+            acks: (0, 0),
             touched: now,
             over: false,
         }
@@ -220,11 +220,14 @@ impl Link {
         match self.endpoint.handle(now, PEER, None, None, BytesMut::from(packet), &mut reply) {
             Some(DatagramEvent::ConnectionEvent(_, event)) => {
                 self.handle_event(event);
-                // Only an acknowledgement counts: a peer that sends but doesn't receive our packets must not postpone
-                // our probes.
-                let acks = self.conn.stats().frame_rx.acks;
-                if std::mem::replace(&mut self.acks, acks) != acks {
-                    (self.answered, self.touched) = (now, now);
+                // Only a new acknowledgement counts: a peer that sends but doesn't receive our packets, and repeats what it
+                // had acknowledged, must not postpone our probes.
+                let frames = self.conn.stats().frame_rx.acks;
+                if self.acks.0 != frames {
+                    let acked = Cubic::acks(self.conn.congestion_state());
+                    if std::mem::replace(&mut self.acks, (frames, acked)).1 != acked {
+                        (self.answered, self.touched) = (now, now);
+                    }
                 }
                 if let Some(Datagram::Packet(cid)) = Datagram::parse(packet) {
                     self.local_cid = Some(cid);

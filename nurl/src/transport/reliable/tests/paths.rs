@@ -202,6 +202,28 @@ fn a_handshake_of_which_one_side_heard_nothing_for_a_minute_ends_with_a_connecti
     }
 }
 
+/// One of two hears nothing for a while, on a path of a long round trip, and has data of its own: its probes repeat what
+/// it had acknowledged, and so must not be taken for answers.
+#[test]
+fn acknowledgements_that_say_nothing_new_postpone_no_probe() {
+    for seconds in [20, 40, 60] {
+        let mut net = Net::pair(14);
+        net.weather.delay = ms(1_500);
+        for from in [0, 1] {
+            net.send(from, 1 - from, Priority::Job, 1, b"one".to_vec());
+        }
+        net.run(Duration::from_secs(20));
+        net.weather = Weather { delay: ms(20), deaf: Some(1), ..Weather::default() };
+        for from in [0, 1] {
+            net.send(from, 1 - from, Priority::Bulk, 1, body(64 << 10, 1));
+        }
+        net.run(Duration::from_secs(seconds));
+        net.weather.deaf = None;
+        let took = net.run_until(Duration::from_secs(5), |net| (0..2).all(|host| net.acked(host).len() == 2));
+        assert!(took < Duration::from_secs(5), "after {seconds} s: {took:?}");
+    }
+}
+
 #[test]
 fn a_probe_holds_nothing_lost_whose_acknowledgement_is_on_its_way() {
     let mut net = Net::pair(13);
