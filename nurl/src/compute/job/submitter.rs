@@ -382,11 +382,12 @@ impl Submissions {
             self.not_waiting(shared, from, id, attempt, false);
             return;
         };
-        if attempt >= task.tries.attempts {
+        // Whoever has the task was sent it, or was named by one that had been. Nobody else can say that it has it: its word about
+        // the outcome would be final.
+        if attempt >= task.tries.attempts || !task.nodes.has_heard(&from) {
             shared.stats.unexpected += 1;
             return;
         }
-        task.nodes.hear(from);
         task.token = task.token.max(Some(token));
         if self.adopt(shared, now, id, from, (attempt, boot, false)) {
             shared.event(JobEvent::Accepted { task: id, by: from, token });
