@@ -7,7 +7,7 @@
 //! their own, so the phone's probes are on time all the while: nobody suspects it.
 //!
 //! **Forgeries.** The insider tells the phone a thousand times a second what others have said, with their passes and
-//! with its own signature. To check all of it would take the phone nearly twice as long as it has. A teller of forged words
+//! with its own signature. To check all of it would take the phone all of its time. A teller of forged words
 //! has few of them checked, so the phone is suspected by nobody, and does its jobs.
 //!
 //! **A thread that is too slow.** Something else takes the phone's processor. Now its probes are late and it is suspected:
