@@ -1,8 +1,8 @@
 //! `nurl demo`: the whole stack on one machine, with a worker killed half-way.
 //!
 //! A hub and workers run as child processes. This process joins as a member without keys, cuts files into tasks and
-//! submits them. After a third of the results it kills the worker that was last to accept a task. At the end it
-//! compares the sum with its own count. Children exit at the end of their standard input, so no process stays behind,
+//! submits them. After a third of the results it kills the worker that holds most tasks. At the end it compares the sum
+//! with its own count. Children exit at the end of their standard input, so no process stays behind,
 //! however this one ends.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,7 +40,7 @@ const PACED: Duration = Duration::from_secs(2);
 
 /// The bounds of one task's least duration. With a shorter one a worker could finish all its accepted tasks before
 /// the kill; with a longer one a small demo would take too long.
-const PACE: RangeInclusive<Duration> = Duration::from_millis(25)..=Duration::from_millis(250);
+const PACE: RangeInclusive<Duration> = Duration::from_millis(60)..=Duration::from_millis(250);
 
 /// Number of tasks of one kind that a worker runs at a time.
 const RUN_AT_ONCE: usize = 4;
@@ -232,8 +232,8 @@ impl<'a> Demo<'a> {
         let bar = self.out.progress(total, "counting words");
         self.bar = bar.clone();
         // At most half of the tasks at a time: after a third of the results some are still to be accepted.
-        let mut course =
-            run_all(node, &UnderWay::new(), "wordcount", jobs, WINDOW.min(total.div_ceil(2)), LIFE);
+        let window = WINDOW.min(total.div_ceil(2));
+        let mut course = run_all(node, &UnderWay::new(), "wordcount", jobs, window, LIFE);
         while let Some(update) = course.recv().await {
             match update {
                 Update::Refused { failure } => return Err(failure),
@@ -241,7 +241,7 @@ impl<'a> Demo<'a> {
                 Update::Accepted { index, by, .. } => {
                     if !self.ended.contains(&index) {
                         self.holding.entry(by).or_default().insert(index);
-                        self.kill_one(by, total).await?;
+                        self.kill_one(total, window).await?;
                     }
                 }
                 Update::Ended { index, by, attempts, outcome, .. } => {
@@ -287,24 +287,35 @@ impl<'a> Demo<'a> {
         }
     }
 
-    /// After a third of the results, kills the worker that has just accepted a task, which it can't have finished
-    /// yet.
-    async fn kill_one(&mut self, by: PublicKey, total: usize) -> Result<(), Failure> {
-        if self.args.no_kill || self.victim.is_some() || self.ended.len() < total / 3 {
+    /// After a third of the results, kills the worker that holds most tasks, once that is half of its share of those
+    /// under way: on a busy machine a worker that holds few may have done them before its end. Should that have been
+    /// so of all that it held, another is killed, as long as one stays.
+    async fn kill_one(&mut self, total: usize, window: usize) -> Result<(), Failure> {
+        let proved = self.done.reassigned > 0;
+        let pending = self.victim.as_ref().is_some_and(|(_, held)| !held.is_subset(&self.ended));
+        let alive = self.workers.iter().filter(|worker| !worker.killed).count();
+        if self.args.no_kill || proved || pending || alive < 2 || self.ended.len() < total / 3 {
             return Ok(());
         }
-        let Some(worker) = self.workers.iter_mut().find(|worker| worker.key == by) else { return Ok(()) };
+        let holds = |worker: &&mut Worker| self.holding.get(&worker.key).map_or(0, BTreeSet::len);
+        let Some(worker) = self.workers.iter_mut().filter(|worker| !worker.killed).max_by_key(holds) else {
+            return Ok(());
+        };
+        let held = self.holding.get(&worker.key).cloned().unwrap_or_default();
+        if held.is_empty() || (held.len() < window / alive / 2 && self.ended.len() < total / 2) {
+            return Ok(());
+        }
         let failed =
             |error: std::io::Error| Failure::new(Code::Other, format!("can't kill a worker: {error}"));
         worker.process.child.start_kill().map_err(failed)?;
         worker.process.child.wait().await.map_err(failed)?;
         worker.killed = true;
-        let held = self.holding.get(&by).cloned().unwrap_or_default();
+        let key = worker.key;
         let out = self.out.beside(&self.bar);
-        out.line(&Line::Killed { worker: by.to_string(), holding: held.len() }, || None).await;
-        out.note(&format!("killed {} while it held {} tasks", by.short(), held.len())).await;
-        self.done.killed = Some(1);
-        self.victim = Some((by, held));
+        out.line(&Line::Killed { worker: key.to_string(), holding: held.len() }, || None).await;
+        out.note(&format!("killed {} while it held {} tasks", key.short(), held.len())).await;
+        self.done.killed = Some(self.done.killed.unwrap_or_default() + 1);
+        self.victim = Some((key, held));
         Ok(())
     }
 
