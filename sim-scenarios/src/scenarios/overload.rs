@@ -1,13 +1,14 @@
 //! Computation takes time: what is slow, and what somebody makes slow on purpose.
 //!
-//! Three workers on desktops, one on a phone that computes eight times as slowly, a hub, a member that submits jobs, and an
+//! Three workers on desktops, one on a phone that computes sixteen times as slowly, a hub, a member that submits jobs, and an
 //! [insider](crate::insider).
 //!
-//! **Work.** Two handlers at once compute for two seconds on a desktop, and for sixteen on the phone. They have threads of
+//! **Work.** Two handlers at once compute for one second on a desktop, and for sixteen on the phone. They have threads of
 //! their own, so the phone's probes are on time all the while: nobody suspects it.
 //!
 //! **Forgeries.** The insider tells the phone a thousand times a second what others have said, with their passes and
-//! with its own signature. To check all of it would take the phone all of its time. A teller of forged words
+//! with its own signature. To check all of it would take the phone twice the
+//! time that it has. A teller of forged words
 //! has few of them checked, so the phone is suspected by nobody, and does its jobs.
 //!
 //! **A thread that is too slow.** Something else takes the phone's processor. Now its probes are late and it is suspected:
@@ -44,20 +45,20 @@ const DESKTOPS: usize = 3;
 const PHONE: &str = "phone";
 
 /// How many times as slowly as a desktop it computes.
-const SLOWNESS: u32 = 8;
+const SLOWNESS: u32 = 16;
 
 /// Threads for handlers on each node.
 const THREADS: usize = 2;
 
-/// What a handler reads: two seconds of a desktop.
-const READ_BYTES: usize = 1_000_000_000;
+/// What a handler reads: a second of a desktop.
+const READ_BYTES: usize = 500_000_000;
 
 /// Jobs at once; and the time in which they are done: if the phone owns them all, it runs six rounds of 16 s.
 const JOBS: u32 = 12;
 const DONE: Duration = Duration::from_secs(6 * 16 + 4);
 
-/// A datagram has three forged facts, and the phone checks one in 0.34 ms: a thousand in a second are more than a second.
-const FORGERIES: u64 = 10_000;
+/// A datagram has three forged facts, and the phone checks one in 0.68 ms: a thousand in a second are two seconds.
+const FORGERIES: u64 = 6_000;
 const FORGED_IN_EACH: usize = 3;
 const AT_ONCE: u64 = 4;
 const PAUSE: Duration = Duration::from_millis(4);
@@ -67,7 +68,7 @@ const HEARD: u64 = FORGERIES * 2;
 
 /// How much slower the phone is when something else takes its processor: a datagram costs 80 ms, a probe more than half a
 /// second.
-const TAKEN: u32 = 5_000;
+const TAKEN: u32 = 2_500;
 
 const MEET: Duration = Duration::from_secs(60);
 

@@ -1,4 +1,4 @@
-//! The common part of scenario tests: run a seed twice, compare the runs, keep the digest, and explain failures.
+//! The common part of scenario tests: run a seed once or twice, compare the runs, keep the digest, and explain failures.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -37,19 +37,29 @@ impl Runs {
 
     /// Runs a seed twice; both runs must be the same, byte for byte, and hold.
     pub(crate) fn prove(&mut self, seed: u64) -> Report {
-        let first = self.twice(&Options::seed(seed));
-        if first.verdict.is_err() {
-            self.fail(&first);
-        }
-        let events = first.events;
-        assert!(events >= LEAST_EVENTS, "{} with seed {seed} has only {events} events", self.scenario.name);
-        self.digests.insert(seed, first.digest.clone());
-        first
+        let report = self.twice(&Options::seed(seed));
+        self.holds(seed, report)
     }
 
-    /// Runs a former failure twice; it must hold.
+    /// Runs a seed once; it must hold. `ci/digests` runs it again and compares.
+    pub(crate) fn prove_once(&mut self, seed: u64) -> Report {
+        let report = self.scenario.run(&Options::seed(seed));
+        self.holds(seed, report)
+    }
+
+    fn holds(&mut self, seed: u64, report: Report) -> Report {
+        if report.verdict.is_err() {
+            self.fail(&report);
+        }
+        let events = report.events;
+        assert!(events >= LEAST_EVENTS, "{} with seed {seed} has only {events} events", self.scenario.name);
+        self.digests.insert(seed, report.digest.clone());
+        report
+    }
+
+    /// Runs a former failure; it must hold.
     pub(crate) fn regress(&self, options: &Options) -> Report {
-        let report = self.twice(options);
+        let report = self.scenario.run(options);
         if report.verdict.is_err() {
             self.fail(&report);
         }
