@@ -213,6 +213,23 @@ fn an_outcome_of_a_member_that_is_not_on_the_list_is_ignored() {
 }
 
 #[test]
+fn a_node_that_was_not_asked_cannot_accept_a_task_and_end_it() {
+    let mut world = World::new(9, 6);
+    world.behaviour = Box::new(|_, _, _| (secs(1), Ok(Bytes::from_static(b"true"))));
+    world.set_view(5, View::of(&[1, 2, 3]));
+    let task = world.submit(5, b"x", SubmitOptions::default());
+    // Before an answer of the node that was asked, so there is no executor yet.
+    let token = Epoch { counter: 1, owner: key(6) };
+    world.inject(6, 5, &Message::Accepted { task, attempt: 0, boot: 1, token });
+    let record = Record::new(Ok(Bytes::from_static(b"forged")), token, key(6));
+    world.inject(6, 5, &Message::Outcome { task, attempt: 0, record });
+    assert_eq!(world.run_to_done(5, task, secs(5)), Ok(Bytes::from_static(b"true")));
+    let by = |event: &JobEvent| matches!(event, JobEvent::Accepted { by, .. } if *by == key(6));
+    assert!(!world.nodes[&key(5)].events.iter().any(by));
+    assert_eq!((world.jobs(5).stats().unexpected, world.jobs(5).stats().forged_outcomes), (1, 1));
+}
+
+#[test]
 fn a_counter_far_ahead_fences_nobody_out() {
     let mut world = World::new(9, 3);
     let task = world.submit(3, b"x", SubmitOptions::default());
