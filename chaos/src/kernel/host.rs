@@ -2,6 +2,7 @@
 
 use super::clock::Clock;
 use super::disk::Disk;
+use super::names::Names;
 use super::nics::{Nics, Route};
 use super::ports::same_family;
 use super::process::{Process, Role};
@@ -23,6 +24,7 @@ pub(crate) struct HostState {
     pub(crate) process: Process,
     pub(crate) cpu: Slowness,
     pub(crate) nics: Nics,
+    pub(crate) names: Names,
     pub(crate) clock: Clock,
     pub(crate) disk: Disk,
     pub(crate) udp: UdpSockets,
@@ -41,6 +43,7 @@ impl HostState {
             process: Process::new(),
             cpu: Slowness::default(),
             nics: Nics::default(),
+            names: Names::default(),
             clock: Clock::new(),
             disk: Disk::new(
                 stream(seed, &format!("disk/{name}")),

@@ -9,11 +9,13 @@
 //! | `process`, `processor` | the boot of a process, and what stops it; on what it runs |
 //! | `clock`, `disk`, `nics`, `ports` | the parts of a kernel |
 //! | `udp`, `tcp` | its sockets |
+//! | `names` | what goes wrong with names |
 //! | `timer`, `slab` | the queue of future events; tables with generational keys |
 
 pub mod clock;
 pub(crate) mod disk;
 pub(crate) mod host;
+pub(crate) mod names;
 pub(crate) mod nics;
 mod ports;
 pub(crate) mod process;

@@ -288,6 +288,9 @@ fn weaker(fault: &Fault) -> Vec<Fault> {
                 }
                 HostFault::ClockDrift { ppm } if ppm.abs() > 1 => HostFault::ClockDrift { ppm: ppm / 2 },
                 HostFault::PowerLoss => HostFault::Crash,
+                HostFault::DnsSlow { add } if *add > Duration::from_millis(1) => {
+                    HostFault::DnsSlow { add: Duration::from_millis((*add / 2).as_millis() as u64) }
+                }
                 _ => return Vec::new(),
             };
             vec![Fault::Host { host: host.clone(), fault: weaker }]

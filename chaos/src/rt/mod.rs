@@ -6,6 +6,7 @@
 //! work.
 
 pub mod disk;
+mod dns;
 mod label;
 pub mod net;
 pub mod task;

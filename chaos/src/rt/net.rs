@@ -9,6 +9,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::task::{Poll, Waker};
 
+pub use super::dns::lookup_host;
 pub use super::tcp::{OwnedReadHalf, OwnedWriteHalf, TcpListener, TcpStream};
 
 /// A UDP socket that sends and receives batches: one call may carry up to
@@ -213,31 +214,6 @@ pub async fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
 pub fn source_towards(remote: IpAddr) -> io::Result<IpAddr> {
     let place = sim::live_place()?;
     sim::with(|sim| sim.host(place.host).route(None, remote, |_| false)).map(|route| route.src)
-}
-
-/// Resolves `host:port`, in which the host is `localhost`, the name of a host of the world, or an address.
-///
-/// # Errors
-/// `NotFound` when no host has the name; `InvalidInput` when there is no port.
-pub async fn lookup_host(name: &str) -> io::Result<Vec<SocketAddr>> {
-    if let Ok(addr) = name.parse() {
-        return Ok(vec![addr]);
-    }
-    let invalid = || io::Error::new(io::ErrorKind::InvalidInput, format!("{name} is not host:port"));
-    let (host, port) = name.rsplit_once(':').ok_or_else(invalid)?;
-    let port: u16 = port.parse().map_err(|_| invalid())?;
-    let found: Vec<SocketAddr> = sim::with(|sim| match sim.hosts.find(host) {
-        _ if host == "localhost" => vec![SocketAddr::from((Ipv4Addr::LOCALHOST, port))],
-        Some(id) => {
-            let nics = sim.host(id).nics.up();
-            nics.flat_map(|nic| nic.addrs.iter().map(|ip| SocketAddr::new(*ip, port))).collect()
-        }
-        None => Vec::new(),
-    });
-    if found.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, format!("{name} has no address")));
-    }
-    Ok(found)
 }
 
 /// One address of one network interface.

@@ -10,6 +10,7 @@
 //! | `middlebox` | a box that rewrites and refuses packets |
 //! | `net`, `nets` | a network and its box; the tree of networks, and who has which address |
 //! | `path` | the way of a packet through all of these |
+//! | `resolver` | the way to a name server |
 //! | `pcap` | packets as a file for Wireshark |
 
 pub(crate) mod effect;
@@ -22,3 +23,4 @@ pub(crate) mod nets;
 pub(crate) mod packet;
 pub(crate) mod path;
 pub(crate) mod pcap;
+pub(crate) mod resolver;

@@ -78,7 +78,7 @@ impl Host {
     pub fn set_addrs(&self, nic: &str, ips: &[&str]) {
         let ips: Vec<IpAddr> = ips.iter().map(|ip| parse_ip(ip)).collect();
         sim::with(|sim| sim.fault(Some(self.0), &format!("{nic} has {ips:?}")));
-        self.change_nics(|nics| nics.named(nic).addrs = ips);
+        self.move_nic(|nics| nics.named(nic).addrs = ips);
     }
 
     /// Moves an interface into a network and replaces its addresses: the host has moved to another wifi, or behind
@@ -89,7 +89,7 @@ impl Host {
     pub fn attach(&self, nic: &str, net: Net, ips: &[&str]) {
         let ips: Vec<IpAddr> = ips.iter().map(|ip| parse_ip(ip)).collect();
         sim::with(|sim| sim.fault(Some(self.0), &format!("{nic} has {ips:?} in network {}", net.id().0)));
-        self.change_nics(|nics| {
+        self.move_nic(|nics| {
             let nic = nics.named(nic);
             nic.net = net.id();
             nic.addrs = ips;
@@ -100,6 +100,18 @@ impl Host {
     pub fn set_nic_up(&self, nic: &str, up: bool) {
         sim::with(|sim| sim.fault(Some(self.0), &format!("{nic} {}", if up { "up" } else { "down" })));
         self.change_nics(|nics| nics.named(nic).up = up);
+    }
+
+    /// Replaces addresses, and keeps the former ones: a stale name stands for them.
+    fn move_nic(&self, change: impl FnOnce(&mut Nics)) {
+        let all = || -> Vec<IpAddr> {
+            sim::with(|sim| sim.host(self.0).nics.iter().flat_map(|nic| nic.addrs.clone()).collect())
+        };
+        let before = all();
+        self.change_nics(change);
+        if before != all() {
+            sim::with(|sim| sim.host_mut(self.0).names.moved(before));
+        }
     }
 
     fn change_nics(&self, change: impl FnOnce(&mut Nics)) {

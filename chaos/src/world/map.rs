@@ -89,11 +89,11 @@ fn interface(nic: &Nic) -> String {
     format!("{}{} {}", nic.name, if nic.up { "" } else { " down" }, list(&nic.addrs))
 }
 
-/// What its disk and its processor suffer from, if anything.
+/// What its disk, its processor and its lookups suffer from, if anything.
 fn troubles(host: &HostState) -> String {
     let disk = host.disk.troubles.describe();
     let cpu = host.cpu.fault.map(|times| format!("cpu {times} times as slow"));
-    let all: Vec<String> = disk.into_iter().chain(cpu).collect();
+    let all: Vec<String> = disk.into_iter().chain(cpu).chain(host.names.describe()).collect();
     if all.is_empty() { String::new() } else { format!(" ({})", all.join(", ")) }
 }
 

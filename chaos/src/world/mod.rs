@@ -12,12 +12,14 @@
 //! | `rng` | the random streams that programs hold, and their positions |
 //! | `process`, `task`, `sleep`, `panics` | processes, their tasks and waits, and their panics |
 //! | `cpu` | the time that computation takes |
+//! | `dns` | names: answers of a name server, and the addresses of a name |
 //! | `pulse` | whether the tasks get on: their polls, counted |
 //! | `handle`, `host`, `net`, `map` | the scenario's handles, and the map as text |
 
 mod agenda;
 mod clock;
 pub(crate) mod cpu;
+pub(crate) mod dns;
 mod findings;
 pub(crate) mod handle;
 pub(crate) mod host;

@@ -9,5 +9,6 @@ mod homes;
 mod kernels;
 mod links;
 mod moves;
+mod names;
 mod streams;
 mod support;

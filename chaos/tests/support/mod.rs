@@ -1,7 +1,7 @@
 //! Shared by several tests: plans of every shape.
 
 use chaos::plan::{
-    BoxFault, Direction, DiskCall, DiskPace, Effect, Fault, HostFault, LinkScope, Plan, Planned,
+    BoxFault, Direction, DiskCall, DiskPace, DnsFailure, Effect, Fault, HostFault, LinkScope, Plan, Planned,
 };
 use proptest::prelude::*;
 use std::net::IpAddr;
@@ -63,6 +63,9 @@ fn host_fault(name: impl Strategy<Value = String> + Clone + 'static) -> impl Str
         any::<i64>().prop_map(|ppm| HostFault::ClockDrift { ppm }),
         name.clone().prop_map(|nic| HostFault::NicDown { nic }),
         (name, ip()).prop_map(|(to, ip)| HostFault::Roam { to, ip }),
+        duration().prop_map(|add| HostFault::DnsSlow { add }),
+        prop::sample::select(DnsFailure::ALL).prop_map(|how| HostFault::DnsFail { how }),
+        Just(HostFault::DnsStale),
         Just(HostFault::HubKill),
         Just(HostFault::HubRestart),
         Just(HostFault::HubStall),

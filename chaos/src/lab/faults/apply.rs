@@ -4,6 +4,7 @@ use super::Injector;
 use super::ledger::{Before, Hold};
 use crate::ids::{End, HostId};
 use crate::kernel::disk::Disk;
+use crate::kernel::names::Names;
 use crate::kernel::process::{Armed, ProcessEnd};
 use crate::lab::plan::{BoxFault, Fault, HostFault, LinkScope, Planned};
 use crate::wire::effect::Scope;
@@ -132,6 +133,15 @@ impl Injector {
                     return Err("nothing on its disk is durable".to_owned());
                 }
             }
+            HostFault::DnsSlow { add } => {
+                self.names(number, id, Hold::Lookups, fault, |names| names.slow(number, *add));
+            }
+            HostFault::DnsFail { how } => {
+                self.names(number, id, Hold::Lookups, fault, |names| names.fail(number, *how));
+            }
+            HostFault::DnsStale => {
+                self.names(number, id, Hold::StaleName, fault, |names| names.age(number));
+            }
             HostFault::Restart | HostFault::HubRestart => {
                 must_run()?;
                 self.restart(host);
@@ -210,6 +220,22 @@ impl Injector {
         });
     }
 
+    /// Makes a trouble with names to a host.
+    fn names(
+        &self,
+        number: usize,
+        id: HostId,
+        hold: fn(usize, HostId) -> Hold,
+        fault: &HostFault,
+        make: impl FnOnce(&mut Names),
+    ) {
+        self.hold(number, hold(number, id));
+        sim::with(|sim| {
+            sim.fault(Some(id), &format!("{fault:?}"));
+            make(&mut sim.host_mut(id).names);
+        });
+    }
+
     /// Restarts a host, and keeps it stopped as far as other faults require.
     fn restart(&self, host: Host) {
         host.restart();
@@ -285,6 +311,10 @@ impl Injector {
             (Hold::Disk(number, id), _) => sim::with(|sim| {
                 sim.fault(Some(id), "the disk as before");
                 sim.host_mut(id).disk.troubles.end(number);
+            }),
+            (Hold::Lookups(number, id) | Hold::StaleName(number, id), _) => sim::with(|sim| {
+                sim.fault(Some(id), "names as before");
+                sim.host_mut(id).names.end(number);
             }),
             (Hold::Unset(_, id), Before::StepMs(by_ms)) => host(id).step_wall_clock_ms(-by_ms),
             (Hold::Paused(id), _) => host(id).resume(),

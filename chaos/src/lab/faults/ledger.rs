@@ -23,6 +23,10 @@ pub(super) enum Hold {
     Armed(usize, HostId),
     /// The trouble that the fault of this number makes to a host's disk.
     Disk(usize, HostId),
+    /// The trouble that the fault of this number makes to a host's lookups.
+    Lookups(usize, HostId),
+    /// A host's name is stale by the fault of this number.
+    StaleName(usize, HostId),
     Paused(HostId),
     Suspended(HostId),
     Pinned(HostId),

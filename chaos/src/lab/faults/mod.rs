@@ -174,10 +174,13 @@ impl Injector {
             | Hold::Step(_, id)
             | Hold::Unset(_, id)
             | Hold::Disk(_, id)
+            | Hold::Lookups(_, id)
             | Hold::Drift(id)
             | Hold::Nic(id, _)
             | Hold::Armed(_, id)
             | Hold::Place(id) => hosts.contains(id),
+            // Anyone may ask for a name.
+            Hold::StaleName(..) => true,
             Hold::Off(id) | Hold::Outer(id) => boxes.contains(id),
         })
         .await;

@@ -6,7 +6,8 @@
 //! changing its parameters, doesn't change the others.
 
 use super::{
-    BoxFault, Direction, DiskCall, DiskPace, Effect, Fault, FaultKind, HostFault, LinkScope, Plan, Planned,
+    BoxFault, Direction, DiskCall, DiskPace, DnsFailure, Effect, Fault, FaultKind, HostFault, LinkScope,
+    Plan, Planned,
 };
 use crate::seed::{Rng, below, stream};
 use crate::world::host::Host;
@@ -115,6 +116,7 @@ impl Hand<'_> {
         match kind {
             FaultKind::Partition | FaultKind::PartitionOneWay => self.partition(kind),
             FaultKind::BoxReboot | FaultKind::BoxOff | FaultKind::BoxRenumber => self.on_box(kind),
+            FaultKind::DnsSlow | FaultKind::DnsFail | FaultKind::DnsStale => self.on_names(kind, tenths),
             _ => match self.effect(kind, tenths) {
                 Some(effect) => {
                     let (on, way) = self.spot();
@@ -196,6 +198,21 @@ impl Hand<'_> {
         let names = |hosts: Vec<Host>| hosts.iter().map(Host::name).collect();
         let one_way = kind == FaultKind::PartitionOneWay;
         Some(Fault::Partition { left: names(left), right: names(hosts), one_way })
+    }
+
+    /// Any host may ask, and any host's name may be asked for.
+    fn on_names(&mut self, kind: FaultKind, tenths: u64) -> Option<Fault> {
+        let host = self.one(&self.reachable())?;
+        let fault = match kind {
+            FaultKind::DnsSlow => {
+                // Up to the ten seconds after which a resolver gives up.
+                let most = Duration::from_secs(tenths);
+                HostFault::DnsSlow { add: self.duration(Duration::from_millis(100), most) }
+            }
+            FaultKind::DnsFail => HostFault::DnsFail { how: self.one(DnsFailure::ALL)? },
+            _ => HostFault::DnsStale,
+        };
+        Some(Fault::Host { host: host.name(), fault })
     }
 
     fn on_host(&mut self, kind: FaultKind, tenths: u64) -> Option<Fault> {

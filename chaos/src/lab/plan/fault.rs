@@ -1,6 +1,7 @@
 //! The faults: their kinds, targets and parameters.
 
 use crate::kernel::disk::{DiskCall, DiskPace};
+use crate::kernel::names::DnsFailure;
 use crate::wire::effect::{Direction, Effect};
 use std::fmt;
 use std::net::IpAddr;
@@ -87,6 +88,12 @@ kinds! {
     NicDown = "nic-down",
     /// A host moves into another network.
     Roam = "roam",
+    /// A host's lookups of names are slow.
+    DnsSlow = "dns-slow",
+    /// A host's lookups of names fail.
+    DnsFail = "dns-fail",
+    /// A host's name stands for the addresses that the host had before it moved, for everyone who asks.
+    DnsStale = "dns-stale",
     /// A box reboots and loses its tables.
     BoxReboot = "box-reboot",
     /// A box has no power.
@@ -198,6 +205,18 @@ pub enum HostFault {
         /// Its address there.
         ip: IpAddr,
     },
+    /// See [`FaultKind::DnsSlow`]. A lookup that would take 10 s fails then.
+    DnsSlow {
+        /// By how much longer each takes.
+        add: Duration,
+    },
+    /// See [`FaultKind::DnsFail`].
+    DnsFail {
+        /// How they fail.
+        how: DnsFailure,
+    },
+    /// See [`FaultKind::DnsStale`]. The name of a host that has never moved has no address.
+    DnsStale,
     /// See [`FaultKind::HubKill`].
     HubKill,
     /// See [`FaultKind::HubRestart`].
@@ -283,6 +302,9 @@ impl Fault {
                 HostFault::ClockUnset { .. } => FaultKind::ClockUnset,
                 HostFault::NicDown { .. } => FaultKind::NicDown,
                 HostFault::Roam { .. } => FaultKind::Roam,
+                HostFault::DnsSlow { .. } => FaultKind::DnsSlow,
+                HostFault::DnsFail { .. } => FaultKind::DnsFail,
+                HostFault::DnsStale => FaultKind::DnsStale,
                 HostFault::HubKill => FaultKind::HubKill,
                 HostFault::HubRestart => FaultKind::HubRestart,
                 HostFault::HubStall => FaultKind::HubStall,

@@ -17,10 +17,12 @@ mod fault;
 pub mod text;
 
 pub use crate::kernel::disk::{DiskCall, DiskPace};
+pub use crate::kernel::names::DnsFailure;
 pub use crate::wire::effect::{Direction, Effect};
 pub use draw::Targets;
 pub use fault::{BoxFault, Fault, FaultKind, HostFault, LinkScope};
 
+use crate::kernel::names::{ASK_ATTEMPTS, ASK_TIMEOUT};
 use std::time::Duration;
 
 /// A fault, when it begins and how long it lasts.
@@ -53,15 +55,21 @@ impl Plan {
         &self.faults
     }
 
-    /// The most by which a packet can be delayed if all of these faults are active at once. A link keeps the order
-    /// of TCP segments, so later segments wait for a delayed one, also after the faults' end.
+    /// The most by which a packet or a lookup can be delayed if all of these faults are active at once. A link keeps the
+    /// order of TCP segments, so later segments wait for a delayed one, also after the faults' end. A lookup ends at the
+    /// resolver's last timeout at the latest.
     pub fn held_back(&self) -> Duration {
         let of = |planned: &Planned| match planned.fault {
             Fault::Link { effect: Effect::Latency { add, jitter }, .. } => add.saturating_add(jitter),
             Fault::Link { effect: Effect::Reorder { by, .. }, .. } => by,
             _ => Duration::ZERO,
         };
-        self.faults.iter().map(of).fold(Duration::ZERO, Duration::saturating_add)
+        let packets = self.faults.iter().map(of).fold(Duration::ZERO, Duration::saturating_add);
+        let slows_lookups =
+            |planned: &Planned| matches!(planned.fault.kind(), FaultKind::DnsSlow | FaultKind::DnsFail);
+        let lookups =
+            if self.faults.iter().any(slows_lookups) { ASK_TIMEOUT * ASK_ATTEMPTS } else { Duration::ZERO };
+        packets.max(lookups)
     }
 
     /// How many faults it has.

@@ -37,6 +37,9 @@
 //! | `clock-unset` | host | `reads`: the time since 1970, a duration with a sign |
 //! | `nic-down` | host | `nic` |
 //! | `roam` | host | `to`: a network; `ip` there |
+//! | `dns-slow` | host | `add`: by how much longer its lookups of names take, a duration |
+//! | `dns-fail` | host | `how`: its lookups fail by `timeout`, after 10 s, or by `nxdomain` |
+//! | `dns-stale` | host | its name stands for its addresses before its last move, or for none |
 //! | `hub-kill`, `hub-stall` | host | |
 //! | `hub-restart` | host | at once, no `for` |
 //! | `box-off` | network | |
@@ -50,7 +53,8 @@ mod show;
 mod words;
 
 use super::{
-    BoxFault, Direction, DiskCall, DiskPace, Effect, Fault, FaultKind, HostFault, LinkScope, Plan, Planned,
+    BoxFault, Direction, DiskCall, DiskPace, DnsFailure, Effect, Fault, FaultKind, HostFault, LinkScope,
+    Plan, Planned,
 };
 pub(crate) use show::show;
 use std::net::IpAddr;
@@ -161,6 +165,9 @@ fn fault(kind: FaultKind, line: &mut Line) -> Result<Fault, Wrong> {
         FaultKind::Roam => host(line, |line| {
             Ok(HostFault::Roam { to: line.value("to")?, ip: line.number::<IpAddr>("ip", "an address")? })
         }),
+        FaultKind::DnsSlow => host(line, |line| Ok(HostFault::DnsSlow { add: line.duration("add")? })),
+        FaultKind::DnsFail => host(line, |line| Ok(HostFault::DnsFail { how: line.dns_failure()? })),
+        FaultKind::DnsStale => host(line, |_| Ok(HostFault::DnsStale)),
         FaultKind::HubKill => host(line, |_| Ok(HostFault::HubKill)),
         FaultKind::HubRestart => host(line, |_| Ok(HostFault::HubRestart)),
         FaultKind::HubStall => host(line, |_| Ok(HostFault::HubStall)),

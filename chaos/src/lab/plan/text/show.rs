@@ -104,6 +104,8 @@ impl fmt::Display for Fault {
                     HostFault::ClockDrift { ppm } => write!(f, " ppm={ppm}"),
                     HostFault::NicDown { nic } => write!(f, " nic={}", Name(nic)),
                     HostFault::Roam { to, ip } => write!(f, " to={} ip={ip}", Name(to)),
+                    HostFault::DnsSlow { add } => write!(f, " add={}", show(*add)),
+                    HostFault::DnsFail { how } => write!(f, " how={}", how.as_str()),
                     _ => Ok(()),
                 }
             }

@@ -1,7 +1,7 @@
 //! A line's words, and the parsing of values.
 
 use super::show::is_bare;
-use super::{DiskCall, LinkScope};
+use super::{DiskCall, DnsFailure, LinkScope};
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -171,6 +171,13 @@ impl Line {
         let value = self.value("call")?;
         let call = DiskCall::ALL.iter().find(|call| call.as_str() == value);
         call.map_or_else(|| wrong("`call=read`, `call=write` or `call=sync`", value), |call| Ok(*call))
+    }
+
+    /// How lookups of names fail.
+    pub(super) fn dns_failure(&mut self) -> Result<DnsFailure, Wrong> {
+        let value = self.value("how")?;
+        let how = DnsFailure::ALL.iter().find(|how| how.as_str() == value);
+        how.map_or_else(|| wrong("`how=timeout` or `how=nxdomain`", value), |how| Ok(*how))
     }
 
     pub(super) fn percent(&mut self, key: &str) -> Result<u32, Wrong> {
