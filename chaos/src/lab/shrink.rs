@@ -315,7 +315,12 @@ fn weaker_effect(effect: &Effect) -> Option<Effect> {
         Effect::Latency { add, jitter } if add > Duration::from_millis(1) => {
             Effect::Latency { add: Duration::from_millis((add / 2).as_millis() as u64), jitter }
         }
-        Effect::Latency { .. } | Effect::Bandwidth { .. } | Effect::Mtu { .. } => return None,
+        Effect::Clog { every } if every > Duration::from_millis(1) => {
+            Effect::Clog { every: Duration::from_millis((every / 2).as_millis() as u64) }
+        }
+        Effect::Clog { .. } | Effect::Latency { .. } | Effect::Bandwidth { .. } | Effect::Mtu { .. } => {
+            return None;
+        }
         Effect::Duplicate { percent } => Effect::Duplicate { percent: half(percent)? },
         Effect::Reorder { percent, by } => Effect::Reorder { percent: half(percent)?, by },
         Effect::Corrupt { percent } => Effect::Corrupt { percent: half(percent)? },

@@ -4,7 +4,7 @@
 //! effects overlap in any order, the scenario may change a link meanwhile, and an effect that has ended leaves no
 //! trace.
 
-use super::link::{Bandwidth, Burst, LinkConfig, MIN_MTU, Rate};
+use super::link::{Bandwidth, Burst, LinkConfig, MIN_MTU, Rate, whole_ns};
 use crate::ids::End;
 use std::borrow::Cow;
 use std::time::Duration;
@@ -69,6 +69,12 @@ pub enum Effect {
         /// The largest IP packet.
         bytes: usize,
     },
+    /// Holds everything, and releases it in a burst at whole multiples of a span, as an access point does for a station
+    /// that sleeps between beacons (IEEE 802.11, power management), and a cell for a phone in discontinuous reception.
+    Clog {
+        /// The span.
+        every: Duration,
+    },
 }
 
 impl Effect {
@@ -107,6 +113,8 @@ impl Effect {
                 }
             }
             Effect::Mtu { bytes } => config.mtu = config.mtu.min(bytes.max(MIN_MTU)),
+            // It is before the link: see `Effects::released_ns`.
+            Effect::Clog { .. } => {}
         }
     }
 }
@@ -165,6 +173,27 @@ impl Effects {
         self.0.retain(|(other, ..)| *other != number);
     }
 
+    /// When the link from `from` to `to` gets a packet that is sent at `now_ns`: of several clogs the longest counts. So a
+    /// burst meets the link's own rate and queue.
+    pub(crate) fn released_ns(&self, now_ns: u64, from: End, to: End) -> u64 {
+        let on_it = self.0.iter().filter(|(_, scope, _)| scope.covers(from, to));
+        let spans = on_it.filter_map(|(_, _, effect)| match effect {
+            Effect::Clog { every } => Some(whole_ns(*every)),
+            _ => None,
+        });
+        match spans.max() {
+            None | Some(0) => now_ns,
+            Some(every_ns) => now_ns.checked_next_multiple_of(every_ns).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Whether a clog is on the link from `from` to `to`.
+    pub(crate) fn is_clogged(&self, from: End, to: End) -> bool {
+        self.0
+            .iter()
+            .any(|(_, scope, effect)| scope.covers(from, to) && matches!(effect, Effect::Clog { .. }))
+    }
+
     /// The configuration of the link from `from` to `to` with its effects; `base` is the link's own.
     pub(crate) fn compose<'a>(&self, from: End, to: End, base: &'a LinkConfig) -> Cow<'a, LinkConfig> {
         let mut config = Cow::Borrowed(base);
@@ -199,6 +228,24 @@ mod tests {
         effects.end(0);
         effects.end(2);
         assert!(matches!(effects.compose(A, B, &base), Cow::Borrowed(same) if *same == base));
+    }
+
+    #[test]
+    fn a_clog_releases_everything_at_multiples_of_its_span() {
+        let mut effects = Effects::default();
+        let clog = |every_ns| Effect::Clog { every: Duration::from_nanos(every_ns) };
+        let released =
+            |effects: &Effects| [0, 1, 100, 101, 250].map(|now_ns| effects.released_ns(now_ns, A, B));
+        effects.begin(0, Scope { end: Some(A), way: Direction::Out }, clog(100));
+        assert_eq!(released(&effects), [0, 100, 100, 200, 300]);
+        assert_eq!(effects.released_ns(1, B, A), 1);
+        assert!(effects.is_clogged(A, B) && !effects.is_clogged(B, A));
+        effects.begin(1, Scope { end: None, way: Direction::Both }, clog(240));
+        assert_eq!(released(&effects), [0, 240, 240, 240, 480], "the longer one");
+        effects.end(0);
+        effects.end(1);
+        effects.begin(2, Scope { end: None, way: Direction::Both }, clog(0));
+        assert_eq!(released(&effects), [0, 1, 100, 101, 250]);
     }
 
     #[test]

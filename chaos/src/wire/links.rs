@@ -118,7 +118,9 @@ impl Links {
     pub(crate) fn is_ideal(&self, from: End, to: End, default: &Link) -> bool {
         let link = self.own(from, to, default);
         link.is_ideal
-            && (self.effects.is_empty() || *self.effects.compose(from, to, &link.config) == link.config)
+            && (self.effects.is_empty()
+                || (*self.effects.compose(from, to, &link.config) == link.config
+                    && !self.effects.is_clogged(from, to)))
     }
 
     fn own<'a>(&'a self, from: End, to: End, default: &'a Link) -> &'a Link {
@@ -151,9 +153,11 @@ impl Links {
             false => self.own.get(&(from, to)).unwrap_or(default),
         };
         let composed;
+        let mut released_ns = now_ns;
         let config = match self.effects.is_empty() {
             true => &link.config,
             false => {
+                released_ns = self.effects.released_ns(now_ns, from, to);
                 composed = self.effects.compose(from, to, &link.config);
                 composed.as_ref()
             }
@@ -172,9 +176,9 @@ impl Links {
         let rng = self.rngs.of(from);
         if config.remembers(class) {
             let state = self.states.entry((from, to)).or_default();
-            config.fate(now_ns, class, len, pair_ns, state, rng)
+            config.fate(released_ns, class, len, pair_ns, state, rng)
         } else {
-            config.fate(now_ns, class, len, pair_ns, &mut LinkState::default(), rng)
+            config.fate(released_ns, class, len, pair_ns, &mut LinkState::default(), rng)
         }
     }
 

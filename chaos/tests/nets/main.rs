@@ -12,3 +12,4 @@ mod moves;
 mod names;
 mod streams;
 mod support;
+mod ways;

@@ -38,6 +38,7 @@ fn effect() -> impl Strategy<Value = Effect> {
         (any::<u64>(), any::<u64>())
             .prop_map(|(bytes_per_second, queue_bytes)| Effect::Bandwidth { bytes_per_second, queue_bytes }),
         any::<usize>().prop_map(|bytes| Effect::Mtu { bytes }),
+        duration().prop_map(|every| Effect::Clog { every }),
     ]
 }
 
@@ -104,6 +105,7 @@ fn at_most(most: Duration, fault: Fault) -> Fault {
     let effect = |effect| match effect {
         Effect::Latency { add, jitter } => Effect::Latency { add: add.min(most), jitter: jitter.min(most) },
         Effect::Reorder { percent, by } => Effect::Reorder { percent, by: by.min(most) },
+        Effect::Clog { every } => Effect::Clog { every: every.min(most) },
         other => other,
     };
     match fault {

@@ -179,6 +179,11 @@ impl Hand<'_> {
                 Effect::Bandwidth { bytes_per_second, queue_bytes: (8 << 10) << self.below(4) }
             }
             FaultKind::Mtu => Effect::Mtu { bytes: self.one(&[576, 1280, 1400])? },
+            // From two beacons of a wifi to the seconds of a station that skips beacons and of a phone that sleeps.
+            FaultKind::Clog => {
+                let most = Duration::from_millis(300 * tenths);
+                Effect::Clog { every: self.duration(Duration::from_millis(200), most) }
+            }
             _ => return None,
         })
     }

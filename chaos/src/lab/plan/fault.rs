@@ -48,6 +48,8 @@ kinds! {
     Bandwidth = "bandwidth",
     /// Links carry small packets only.
     Mtu = "mtu",
+    /// Links hold everything, and release it in bursts.
+    Clog = "clog",
     /// Two groups of hosts can't reach each other.
     Partition = "partition",
     /// One group can't reach the other; the opposite direction works.
@@ -331,6 +333,7 @@ impl Effect {
             Effect::Truncate { .. } => FaultKind::Truncate,
             Effect::Bandwidth { .. } => FaultKind::Bandwidth,
             Effect::Mtu { .. } => FaultKind::Mtu,
+            Effect::Clog { .. } => FaultKind::Clog,
         }
     }
 }

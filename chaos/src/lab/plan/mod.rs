@@ -62,6 +62,7 @@ impl Plan {
         let of = |planned: &Planned| match planned.fault {
             Fault::Link { effect: Effect::Latency { add, jitter }, .. } => add.saturating_add(jitter),
             Fault::Link { effect: Effect::Reorder { by, .. }, .. } => by,
+            Fault::Link { effect: Effect::Clog { every }, .. } => every,
             _ => Duration::ZERO,
         };
         let packets = self.faults.iter().map(of).fold(Duration::ZERO, Duration::saturating_add);

@@ -24,6 +24,7 @@
 //! | `reorder` | spot | `percent`; `by`: a duration |
 //! | `bandwidth` | spot | `rate`: bytes a second; `queue`: bytes |
 //! | `mtu` | spot | `bytes` |
+//! | `clog` | spot | `every`: packets wait for the next multiple of this duration, and leave in a burst |
 //! | `partition`, `partition-one-way` | hosts `/` hosts | |
 //! | `crash`, `power-loss`, `pause`, `suspend`, `pin-cpu` | host | |
 //! | `disk-crash`, `disk-power-loss` | host | `op`: at which disk operation from then on; 1 is the next |
@@ -122,6 +123,7 @@ fn fault(kind: FaultKind, line: &mut Line) -> Result<Fault, Wrong> {
             })
         }),
         FaultKind::Mtu => link(line, |line| Ok(Effect::Mtu { bytes: line.number("bytes", "bytes")? })),
+        FaultKind::Clog => link(line, |line| Ok(Effect::Clog { every: line.duration("every")? })),
         FaultKind::Partition | FaultKind::PartitionOneWay => {
             let left = line.group()?;
             line.slash()?;

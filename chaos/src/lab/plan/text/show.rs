@@ -60,6 +60,7 @@ impl fmt::Display for Effect {
                 write!(f, "rate={bytes_per_second} queue={queue_bytes}")
             }
             Effect::Mtu { bytes } => write!(f, "bytes={bytes}"),
+            Effect::Clog { every } => write!(f, "every={}", show(*every)),
         }
     }
 }
