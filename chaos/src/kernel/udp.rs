@@ -3,6 +3,7 @@
 use super::ports::Ports;
 use super::process::dead;
 use super::slab::{Key, Slab};
+use crate::ids::{End, NetId};
 use crate::seed::Rng;
 use std::collections::VecDeque;
 use std::io;
@@ -18,6 +19,9 @@ pub(crate) const MAX_BODY: usize = 65535 - 20 - 8;
 
 /// The receive buffer that the real `rt` requests from its kernel.
 const BUFFER_BYTES: usize = 4 << 20;
+
+/// The send buffer of a socket on Linux (`net.core.wmem_default`).
+const SEND_BUFFER_BYTES: u64 = 212_992;
 
 /// Linux's number for "message too long".
 const EMSGSIZE: i32 = 90;
@@ -37,6 +41,8 @@ pub(crate) struct Socket {
     waiting: VecDeque<Datagram>,
     waiting_bytes: usize,
     readers: Vec<Waker>,
+    /// The network, and the end there, of the link whose queue filled its send buffer, until there is room again.
+    full_towards: Option<(NetId, End)>,
 }
 
 impl Socket {
@@ -87,6 +93,8 @@ pub(crate) struct UdpSockets {
     last_ident: u16,
     /// The most bytes of datagrams queued in one socket.
     buffer_bytes: usize,
+    /// The most bytes that may wait on the first link when one socket sends.
+    send_buffer_bytes: u64,
     /// Whether the kernel supports receiving datagrams, and permits it to its processes.
     may_receive: bool,
 }
@@ -98,12 +106,17 @@ impl UdpSockets {
             ports: Ports::default(),
             last_ident: 0,
             buffer_bytes: BUFFER_BYTES,
+            send_buffer_bytes: SEND_BUFFER_BYTES,
             may_receive: true,
         }
     }
 
     pub(crate) fn set_buffer_bytes(&mut self, bytes: usize) {
         self.buffer_bytes = bytes;
+    }
+
+    pub(crate) fn set_send_buffer_bytes(&mut self, bytes: u64) {
+        self.send_buffer_bytes = bytes;
     }
 
     pub(crate) fn forbid_receive(&mut self) {
@@ -118,6 +131,7 @@ impl UdpSockets {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             readers: Vec::new(),
+            full_towards: None,
         });
         self.ports.insert(local, key);
         Ok((key, local))
@@ -163,6 +177,28 @@ impl UdpSockets {
         }
         let wanted = if local.ip().is_unspecified() { src_ip } else { Some(local.ip()) };
         Ok(Sending { wanted, port: local.port(), segment })
+    }
+
+    /// Whether a socket's send buffer takes a send over the first link `towards`, where `waiting_bytes` wait. As on Linux, a
+    /// buffer that has been full takes a send again when it is less than half full (`sock_writeable`). tokio tries none
+    /// before that.
+    pub(crate) fn takes_send(&mut self, key: Key, towards: (NetId, End), waiting_bytes: u64) -> bool {
+        let limit_bytes = self.send_buffer_bytes;
+        let Some(socket) = self.sockets.get_mut(key) else { return true };
+        let was_full = socket.full_towards == Some(towards);
+        let takes = waiting_bytes < if was_full { limit_bytes / 2 } else { limit_bytes.max(1) };
+        if !takes {
+            socket.full_towards = Some(towards);
+        } else if was_full {
+            socket.full_towards = None;
+        }
+        takes
+    }
+
+    /// The link that a socket with a full send buffer waits for, and how many bytes may wait there at most when it goes on.
+    pub(crate) fn full_towards(&self, key: Key) -> io::Result<Option<((NetId, End), u64)>> {
+        let socket = self.sockets.get(key).ok_or_else(dead)?;
+        Ok(socket.full_towards.map(|towards| (towards, (self.send_buffer_bytes / 2).saturating_sub(1))))
     }
 
     /// The identification of the next packet.
@@ -244,6 +280,29 @@ mod tests {
         assert_eq!(refusal(&mut udp, local, 10), None);
         udp.close_all();
         assert!(udp.is_readable(key).is_err());
+    }
+
+    #[test]
+    fn a_send_buffer_that_was_full_takes_a_send_when_it_is_less_than_half_full() {
+        let mut udp = UdpSockets::new();
+        let (key, _) = udp.bind(addr("0.0.0.0:7"), &mut stream(1, "port/a")).unwrap();
+        let [here, there] = [1, 2].map(|net| (NetId(net), End::Box(NetId(net))));
+        let half = SEND_BUFFER_BYTES / 2;
+        for (towards, waiting_bytes, expected) in [
+            (here, SEND_BUFFER_BYTES - 1, true),
+            (here, SEND_BUFFER_BYTES, false),
+            (here, half, false),
+            (there, half, true),
+            (here, half, false),
+            (here, half - 1, true),
+            (here, half, true),
+        ] {
+            assert_eq!(udp.takes_send(key, towards, waiting_bytes), expected, "{towards:?} {waiting_bytes}");
+            let full = udp.full_towards(key).unwrap();
+            assert_eq!(full.is_some(), !expected || towards == there, "{towards:?} {waiting_bytes}");
+        }
+        udp.set_send_buffer_bytes(0);
+        assert!(udp.takes_send(key, here, 0), "an empty queue takes anything");
     }
 
     #[test]

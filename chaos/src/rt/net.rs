@@ -8,6 +8,9 @@ use std::future::poll_fn;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use super::time::sleep;
 
 pub use super::dns::lookup_host;
 pub use super::tcp::{OwnedReadHalf, OwnedWriteHalf, TcpListener, TcpStream};
@@ -56,6 +59,9 @@ impl Default for RecvMeta {
 /// The most buffers that one [`UdpSocket::recv`] fills.
 pub const RECV_BATCH: usize = 32;
 
+/// How often a writer looks whether there is room: a fault plan may give its link another rate meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 impl UdpSocket {
     /// Binds a socket. A v6 socket takes v6 only, so that both families can share a port number.
     ///
@@ -88,7 +94,9 @@ impl UdpSocket {
     /// Sends without waiting. Each segment travels as a separate datagram.
     ///
     /// # Errors
-    /// EMSGSIZE, `NetworkUnreachable`, `AddrNotAvailable`; they concern this send alone.
+    /// `WouldBlock` while the send buffer is full, as [`Host::set_udp_send_buffer`](crate::Host::set_udp_send_buffer) has it:
+    /// after it, until less than half of the buffer is in use. EMSGSIZE, `NetworkUnreachable`, `AddrNotAvailable`; they concern
+    /// this send alone.
     pub fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         sim::try_with(|sim| {
             sim.udp_send(
@@ -102,11 +110,15 @@ impl UdpSocket {
         .unwrap_or_else(|| Err(dead()))
     }
 
-    /// Waits until a send may succeed; returns at once in the simulation. Cancel safe.
+    /// Waits until a send may succeed: after a `WouldBlock`, until less than half of the send buffer is in use. Cancel safe.
     ///
     /// # Errors
-    /// None in the simulation.
+    /// When the process that bound it is gone.
     pub async fn writable(&self) -> io::Result<()> {
+        let room_after = || sim::try_with(|sim| sim.udp_room_after(self.id)).unwrap_or_else(|| Err(dead()));
+        while let Some(after) = room_after()? {
+            sleep(after.min(LOOK_AGAIN)).await;
+        }
         Ok(())
     }
 

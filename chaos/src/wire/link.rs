@@ -270,6 +270,15 @@ pub(crate) struct LinkState {
     bad: bool,
 }
 
+impl LinkState {
+    /// The bytes that wait for their turn, at a link that gets a packet at `now_ns`.
+    pub(crate) fn waiting_bytes(&self, now_ns: u64) -> u64 {
+        let waits_ns = self.busy_until_ns.saturating_sub(now_ns);
+        let bytes_ns = u128::from(waits_ns) * u128::from(self.bytes_per_second);
+        u64::try_from(bytes_ns.div_ceil(1_000_000_000)).unwrap_or(u64::MAX)
+    }
+}
+
 /// A duration in nanoseconds, saturating at more than five centuries.
 pub(crate) fn whole_ns(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)

@@ -57,6 +57,8 @@ pub(crate) struct Links {
     pairs: BTreeMap<(End, End), u64>,
     cuts: BTreeMap<(HostId, HostId), Cut>,
     rngs: LinkRngs,
+    /// Whether a link has had a bandwidth: before that, nothing waits.
+    has_queues: bool,
     /// The effects of faults on links.
     pub(crate) effects: Effects,
 }
@@ -70,6 +72,7 @@ impl Links {
             pairs: BTreeMap::new(),
             cuts: BTreeMap::new(),
             rngs: LinkRngs { hosts: Vec::new(), boxes: vec![stream(seed, "link/box of internet")] },
+            has_queues: false,
             effects: Effects::default(),
         }
     }
@@ -173,6 +176,7 @@ impl Links {
                 below(draw, most_ns.saturating_add(1))
             }
         };
+        self.has_queues |= config.bandwidth.is_some();
         let rng = self.rngs.of(from);
         if config.remembers(class) {
             let state = self.states.entry((from, to)).or_default();
@@ -180,6 +184,20 @@ impl Links {
         } else {
             config.fate(released_ns, class, len, pair_ns, &mut LinkState::default(), rng)
         }
+    }
+
+    /// Whether bytes may wait on any link.
+    #[inline]
+    pub(crate) fn has_queues(&self) -> bool {
+        self.has_queues
+    }
+
+    /// The bytes that wait for their turn on a link now, and its bytes per second; `None` if it has no bandwidth.
+    pub(crate) fn waiting(&self, now_ns: u64, (from, to): (End, End), default: &Link) -> Option<(u64, u64)> {
+        let bandwidth = self.get(from, to, default).bandwidth?;
+        let now_ns = self.effects.released_ns(now_ns, from, to);
+        let waiting_bytes = self.states.get(&(from, to)).map_or(0, |state| state.waiting_bytes(now_ns));
+        Some((waiting_bytes, bandwidth.bytes_per_second.max(1)))
     }
 
     /// Whether a packet from `from` to `to`, in flight from `sent_ns` until now, met a cut at any moment.

@@ -11,6 +11,7 @@
 //! | `net`, `nets` | a network and its box; the tree of networks, and who has which address |
 //! | `path` | the way of a packet through all of these |
 //! | `resolver` | the way to a name server |
+//! | `uplink` | the first link of a packet's way, and what waits there |
 //! | `pcap` | packets as a file for Wireshark |
 
 pub(crate) mod effect;
@@ -24,3 +25,4 @@ pub(crate) mod packet;
 pub(crate) mod path;
 pub(crate) mod pcap;
 pub(crate) mod resolver;
+pub(crate) mod uplink;

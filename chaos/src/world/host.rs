@@ -161,6 +161,17 @@ impl Host {
         self
     }
 
+    /// Sets the send buffer of each of its UDP sockets in bytes: while so much waits on the host's first link towards a
+    /// destination, a send there fails with `WouldBlock`. Only a link with a bandwidth whose queue is longer than that shows it;
+    /// a shorter queue drops before. 212,992 by default, as on Linux (udp(7), `net.core.wmem_default`).
+    pub fn set_udp_send_buffer(self, bytes: u64) -> Host {
+        sim::with(|sim| {
+            sim.setup(Some(self.0), &format!("udp send buffer {bytes} bytes"));
+            sim.host_mut(self.0).udp.set_send_buffer_bytes(bytes);
+        });
+        self
+    }
+
     /// From now on each receive of a datagram fails, and the datagram stays queued, as in a sandbox or on a kernel
     /// without the system call. Sends still work.
     pub fn forbid_udp_receive(&self) {

@@ -20,6 +20,7 @@ use crate::wire::flight::Flight;
 use crate::wire::link::{Class, DEFAULT_MTU, DropCause, MIN_MTU};
 use crate::wire::packet::{self, Headers};
 use crate::wire::path::Onward;
+use crate::wire::uplink;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::task::Poll;
@@ -263,7 +264,8 @@ impl Sim {
         Ok((SocketId { host: place.host, key }, local))
     }
 
-    /// Sends datagrams of `segment_size` bytes each (the last may be shorter), or one datagram.
+    /// Sends datagrams of `segment_size` bytes each (the last may be shorter), or one datagram. `WouldBlock` if so much waits on
+    /// the first link that the socket's send buffer is full; the whole batch is checked once, as on Linux.
     pub(crate) fn udp_send(
         &mut self,
         SocketId { host, key }: SocketId,
@@ -274,6 +276,15 @@ impl Sim {
     ) -> io::Result<()> {
         let sending = self.host(host).udp.send(key, dst, contents.len(), segment_size, src_ip)?;
         let route = self.route(host, sending.wanted, dst.ip())?;
+        if route.nic != LOOPBACK
+            && let Some(towards) =
+                uplink::first_link(&self.wire, self.host(host).nics.get(route.nic).net, dst.ip())
+        {
+            let waiting_bytes = uplink::waiting_bytes(&self.wire, self.now_ns(), host, towards);
+            if !self.host_mut(host).udp.takes_send(key, towards, waiting_bytes) {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+        }
         let src = SocketAddr::new(route.src, sending.port);
         let mut rest = contents;
         loop {
@@ -287,6 +298,14 @@ impl Sim {
                 return Ok(());
             }
         }
+    }
+
+    /// How long a socket whose send buffer was full still has to wait, as it looks now; `None` if there is room.
+    pub(crate) fn udp_room_after(&self, SocketId { host, key }: SocketId) -> io::Result<Option<Duration>> {
+        let full = self.host(host).udp.full_towards(key)?;
+        let room =
+            |(towards, most_bytes)| uplink::room_after(&self.wire, self.now_ns(), host, towards, most_bytes);
+        Ok(full.and_then(room))
     }
 
     /// Receives one datagram, if there is one. Bytes that don't fit into `buffer` are lost, as with any kernel.

@@ -48,6 +48,79 @@ fn all_flows_of_a_home_share_the_queue_of_its_line() {
     }));
 }
 
+/// 1,000 bytes with the headers of IP and UDP.
+const KB: [u8; 972] = [0; 972];
+
+/// What a send on its host returns.
+async fn try_send(port: &Port) -> std::io::Result<()> {
+    let (host, port) = (port.host, port.clone());
+    host.run(async move { port.try_send(addr(SERVER), &KB) }).await.unwrap()
+}
+
+/// udp(7) and socket(7), SO_SNDBUF: what an interface has not sent yet is charged to its socket, and a full socket blocks
+/// (`sock_alloc_send_pskb`), before the interface's queue drops if that is longer. Less than half full, it is writable again
+/// (`sock_writeable`).
+#[test]
+fn a_socket_whose_send_buffer_is_full_blocks_until_it_is_half_empty() {
+    ok(run(1, |world| async move {
+        let (server, home) = world_with(world, Cone::open()).await;
+        let a = open(home.host("a", "192.168.1.2")).await;
+        let b = open(home.host("b", "192.168.1.3")).await;
+        let slow = |queue_bytes| LinkConfig {
+            bandwidth: Some(Bandwidth { bytes_per_second: 100_000, queue_bytes }),
+            ..LinkConfig::ideal()
+        };
+        world.set_link(a.host, home, slow(1_000_000));
+        let mut sent = 0;
+        while try_send(&a).await.is_ok() {
+            sent += 1;
+        }
+        assert_eq!(sent, 213, "net.core.wmem_default is 212,992 bytes");
+        assert_eq!(try_send(&a).await.unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+        // Another host of the home has a link of its own.
+        assert!(try_send(&b).await.is_ok());
+        world.sleep(ms(1_000)).await;
+        assert!(try_send(&a).await.is_err(), "113,000 bytes wait");
+        let begun = world.elapsed();
+        a.writable().await.unwrap();
+        // 106,495 bytes wait.
+        let took = world.elapsed() - begun;
+        assert!(took > ms(64) && took < ms(66), "{took:?}");
+        assert!(try_send(&a).await.is_ok());
+        assert_eq!(world.stats().dropped(DropCause::QueueFull), 0);
+        assert_eq!(server.receive_all().await.len(), 215);
+        a.writable().await.unwrap();
+        // A queue that is shorter than the buffer drops instead.
+        world.set_link(a.host, home, slow(30_000));
+        for _ in 0..300 {
+            assert!(try_send(&a).await.is_ok());
+        }
+        assert_eq!(world.stats().dropped(DropCause::QueueFull), 270);
+    }));
+}
+
+#[test]
+fn a_writer_goes_on_soon_after_its_link_has_become_fast() {
+    ok(run(1, |world| async move {
+        let (_, home) = world_with(world, Cone::open()).await;
+        let a = open(home.host("a", "192.168.1.2").set_udp_send_buffer(10_000)).await;
+        let bandwidth = Bandwidth { bytes_per_second: 100, queue_bytes: 1_000_000 };
+        world.set_link(a.host, home, LinkConfig { bandwidth: Some(bandwidth), ..LinkConfig::ideal() });
+        let mut sent = 0;
+        while try_send(&a).await.is_ok() {
+            sent += 1;
+        }
+        assert_eq!(sent, 10);
+        let (host, port) = (a.host, a.clone());
+        let writable = host.run(async move { port.writable().await });
+        world.sleep(ms(2_000)).await;
+        assert!(!writable.is_finished());
+        world.unset_link(a.host, home);
+        world.sleep(ms(101)).await;
+        assert!(writable.is_finished() && try_send(&a).await.is_ok());
+    }));
+}
+
 #[test]
 fn the_way_to_the_box_is_a_link_too() {
     ok(run(1, |world| async move {

@@ -57,6 +57,16 @@ impl Port {
         sent.await.unwrap().unwrap();
     }
 
+    /// Sends from the host of the calling task.
+    pub(crate) fn try_send(&self, to: SocketAddr, contents: &[u8]) -> std::io::Result<()> {
+        self.socket.try_send(&Transmit { destination: to, contents, segment_size: None, src_ip: None })
+    }
+
+    /// Waits on the host of the calling task.
+    pub(crate) async fn writable(&self) -> std::io::Result<()> {
+        self.socket.writable().await
+    }
+
     /// The next datagram within a second, and its source address.
     pub(crate) async fn receive(&self) -> Option<(String, SocketAddr)> {
         let (bytes, from) = self.receive_bytes(ms(1000)).await?;
