@@ -3,8 +3,7 @@
 use super::Injector;
 use super::ledger::{Before, Hold};
 use crate::ids::{End, HostId};
-use crate::kernel::disk::Disk;
-use crate::kernel::names::Names;
+use crate::kernel::host::HostState;
 use crate::kernel::process::{Armed, ProcessEnd};
 use crate::lab::plan::{BoxFault, Fault, HostFault, LinkScope, Planned};
 use crate::wire::effect::Scope;
@@ -118,13 +117,15 @@ impl Injector {
                 host.arm(Armed { left: (*op).max(1), how, fault: Some(number) });
             }
             HostFault::DiskFull { left_bytes } => {
-                self.trouble(number, id, fault, |disk| disk.fill(number, *left_bytes));
+                self.trouble(number, (id, Hold::Disk), fault, |host| host.disk.fill(number, *left_bytes));
             }
             HostFault::DiskError { call, op } => {
-                self.trouble(number, id, fault, |disk| disk.troubles.fail(number, *call, (*op).max(1)));
+                self.trouble(number, (id, Hold::Disk), fault, |host| {
+                    host.disk.troubles.fail(number, *call, (*op).max(1))
+                });
             }
             HostFault::DiskSlow { pace } => {
-                self.trouble(number, id, fault, |disk| disk.troubles.slow(number, *pace));
+                self.trouble(number, (id, Hold::Disk), fault, |host| host.disk.troubles.slow(number, *pace));
                 sim::with(|sim| sim.cpus.turn_on());
             }
             HostFault::DiskFlip { bit } => {
@@ -134,13 +135,13 @@ impl Injector {
                 }
             }
             HostFault::DnsSlow { add } => {
-                self.names(number, id, Hold::Lookups, fault, |names| names.slow(number, *add));
+                self.trouble(number, (id, Hold::Lookups), fault, |host| host.names.slow(number, *add));
             }
             HostFault::DnsFail { how } => {
-                self.names(number, id, Hold::Lookups, fault, |names| names.fail(number, *how));
+                self.trouble(number, (id, Hold::Lookups), fault, |host| host.names.fail(number, *how));
             }
             HostFault::DnsStale => {
-                self.names(number, id, Hold::StaleName, fault, |names| names.age(number));
+                self.trouble(number, (id, Hold::StaleName), fault, |host| host.names.age(number))
             }
             HostFault::Restart | HostFault::HubRestart => {
                 must_run()?;
@@ -211,28 +212,18 @@ impl Injector {
         Ok(())
     }
 
-    /// Makes a trouble to a host's disk.
-    fn trouble(&self, number: usize, id: HostId, fault: &HostFault, make: impl FnOnce(&mut Disk)) {
-        self.hold(number, Hold::Disk(number, id));
-        sim::with(|sim| {
-            sim.fault(Some(id), &format!("{fault:?}"));
-            make(&mut sim.host_mut(id).disk);
-        });
-    }
-
-    /// Makes a trouble with names to a host.
-    fn names(
+    /// Makes a trouble to a host, which ends under the fault's number.
+    fn trouble(
         &self,
         number: usize,
-        id: HostId,
-        hold: fn(usize, HostId) -> Hold,
+        (id, hold): (HostId, fn(usize, HostId) -> Hold),
         fault: &HostFault,
-        make: impl FnOnce(&mut Names),
+        make: impl FnOnce(&mut HostState),
     ) {
         self.hold(number, hold(number, id));
         sim::with(|sim| {
             sim.fault(Some(id), &format!("{fault:?}"));
-            make(&mut sim.host_mut(id).names);
+            make(sim.host_mut(id));
         });
     }
 
