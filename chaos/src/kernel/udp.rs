@@ -186,7 +186,8 @@ impl UdpSockets {
         let limit_bytes = self.send_buffer_bytes;
         let Some(socket) = self.sockets.get_mut(key) else { return true };
         let was_full = socket.full_towards == Some(towards);
-        let takes = waiting_bytes < if was_full { limit_bytes / 2 } else { limit_bytes.max(1) };
+        let limit_bytes = if was_full { limit_bytes / 2 } else { limit_bytes };
+        let takes = waiting_bytes < limit_bytes.max(1);
         if !takes {
             socket.full_towards = Some(towards);
         } else if was_full {
@@ -302,7 +303,7 @@ mod tests {
             assert_eq!(full.is_some(), !expected || towards == there, "{towards:?} {waiting_bytes}");
         }
         udp.set_send_buffer_bytes(0);
-        assert!(udp.takes_send(key, here, 0), "an empty queue takes anything");
+        assert_eq!([1, 1, 0].map(|waiting| udp.takes_send(key, here, waiting)), [false, false, true]);
     }
 
     #[test]
