@@ -81,6 +81,7 @@ pub mod net {
 pub use ids::HostId;
 pub use kernel::clock;
 pub use lab::plan::{FaultKind, Plan, Targets};
+pub use lab::points::Point;
 pub use lab::run::{Failure, Run, RunOutcome, run};
 pub use lab::scenario::{Passed, RunResult, Scenario, Trial};
 pub use lab::{bundle, diff, explore, plan, run, scenario, shrink, story, sweep};

@@ -8,7 +8,7 @@ use chaos::middlebox::Modem;
 use chaos::plan::Plan;
 use chaos::rt::{disk, time};
 use chaos::scenario::{Options, Passed, Purpose, RunResult, Scenario, Trial};
-use chaos::{FaultKind, LinkConfig, Rate, Targets};
+use chaos::{FaultKind, LinkConfig, Point, Rate, Targets};
 use proptest::prelude::*;
 use std::path::Path;
 use std::time::Duration;
@@ -86,6 +86,7 @@ const TOY: Scenario = Scenario {
     purpose: Purpose::Proof,
     knobs: &[],
     faults: FaultKind::ALL,
+    points: &[Point { name: "early", about: "a timer ends early" }],
     marks: &[],
     time_limit: Duration::from_secs(300),
     body: |trial| Box::pin(toy(trial)),

@@ -21,7 +21,15 @@ struct ScenarioLine {
     purpose: String,
     knobs: Vec<String>,
     faults: Vec<&'static str>,
+    points: Vec<PointLine>,
     marks: Vec<&'static str>,
+}
+
+/// A point of a scenario's program.
+#[derive(Debug, Serialize)]
+struct PointLine {
+    point: &'static str,
+    about: &'static str,
 }
 
 pub(crate) fn list(scenarios: &[Scenario], json: bool) -> u8 {
@@ -35,6 +43,11 @@ pub(crate) fn list(scenarios: &[Scenario], json: bool) -> u8 {
             purpose: format!("{:?}", scenario.purpose).to_lowercase(),
             knobs: scenario.knobs.iter().map(knob).collect(),
             faults: scenario.faults.iter().map(|kind| kind.as_str()).collect(),
+            points: scenario
+                .points
+                .iter()
+                .map(|point| PointLine { point: point.name, about: point.about })
+                .collect(),
             marks: scenario.marks.iter().map(|mark| mark.name).collect(),
         };
         if json {
@@ -46,6 +59,7 @@ pub(crate) fn list(scenarios: &[Scenario], json: bool) -> u8 {
         if !line.faults.is_empty() {
             println!("{:<16}   faults {}", "", line.faults.join(" "));
         }
+        line.points.iter().for_each(|of| println!("{:<16}   point {}: {}", "", of.point, of.about));
         line.marks.iter().for_each(|mark| println!("{:<16}   mark: {mark}", ""));
     }
     exit::HELD

@@ -4,6 +4,7 @@ use super::clock::Clock;
 use super::disk::Disk;
 use super::names::Names;
 use super::nics::{Nics, Route};
+use super::points::Points;
 use super::ports::same_family;
 use super::process::{Process, Role};
 use super::processor::Slowness;
@@ -25,6 +26,7 @@ pub(crate) struct HostState {
     pub(crate) cpu: Slowness,
     pub(crate) nics: Nics,
     pub(crate) names: Names,
+    pub(crate) points: Points,
     pub(crate) clock: Clock,
     pub(crate) disk: Disk,
     pub(crate) udp: UdpSockets,
@@ -44,6 +46,7 @@ impl HostState {
             cpu: Slowness::default(),
             nics: Nics::default(),
             names: Names::default(),
+            points: Points::new(stream(seed, &format!("points/{name}"))),
             clock: Clock::new(),
             disk: Disk::new(
                 stream(seed, &format!("disk/{name}")),

@@ -10,6 +10,7 @@
 //! | `clock`, `disk`, `nics`, `ports` | the parts of a kernel |
 //! | `udp`, `tcp` | its sockets |
 //! | `names` | what goes wrong with names |
+//! | `points` | the points of its program that are on |
 //! | `timer`, `slab` | the queue of future events; tables with generational keys |
 
 pub mod clock;
@@ -17,6 +18,7 @@ pub(crate) mod disk;
 pub(crate) mod host;
 pub(crate) mod names;
 pub(crate) mod nics;
+pub(crate) mod points;
 mod ports;
 pub(crate) mod process;
 pub(crate) mod processor;

@@ -5,7 +5,7 @@
 //! | `run` | a run, its self-check, its end |
 //! | `plan` | fault plans as data: drawn or given |
 //! | `faults` | a plan in a world: its faults started, and healed |
-//! | `scenario` | scenarios, their trials and reports |
+//! | `scenario`, `points` | scenarios, their trials and reports; the points of a program |
 //! | `sweep`, `shrink` | many runs; a failure made small |
 //! | `explore` | runs that branch from runs that reached something new |
 //! | `stall` | runs watched from another thread: one that blocks is given up |
@@ -17,6 +17,7 @@ pub mod diff;
 pub mod explore;
 pub(crate) mod faults;
 pub mod plan;
+pub(crate) mod points;
 pub mod run;
 pub mod scenario;
 mod selection;

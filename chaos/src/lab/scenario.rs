@@ -7,6 +7,7 @@
 use crate::lab::faults::{Account, Injector, StartedPlan};
 use crate::lab::plan::draw::draw;
 use crate::lab::plan::{FaultKind, Plan, Targets};
+use crate::lab::points::Point;
 use crate::lab::run::{Failure, Run};
 use crate::world::World;
 use crate::world::host::Host;
@@ -105,6 +106,8 @@ pub struct Scenario {
     pub knobs: &'static [Knob],
     /// The kinds of fault that a seed may draw for it, if it [starts](Trial::start_faults) any.
     pub faults: &'static [FaultKind],
+    /// The points of its program that the fault `buggify` may turn on. In a long sweep each has to fire.
+    pub points: &'static [Point],
     /// The marks that a sweep over it must reach.
     pub marks: &'static [Mark],
     /// The virtual time after which a run has failed.
@@ -120,6 +123,7 @@ pub struct Trial {
     pub world: World,
     knobs: BTreeMap<&'static str, u64>,
     faults: &'static [FaultKind],
+    points: &'static [Point],
     /// The plan that the run was given.
     plan: Option<Plan>,
     injector: Injector,
@@ -144,7 +148,7 @@ impl Trial {
         let (plan, drawn) = match &self.plan {
             Some(plan) => (plan.clone(), None),
             None => {
-                let drawn = draw(self.world.seed(), self.faults, targets, span);
+                let drawn = draw(self.world.seed(), self.faults, self.points, targets, span);
                 (drawn.plan, Some(drawn.options))
             }
         };
@@ -250,6 +254,9 @@ impl Report {
     }
 }
 
+/// From this number of runs on, a point that never fired means that a sweep is vacuous. One of dozens is on in a run.
+const FIRES_WITHIN: u32 = 2_000;
+
 /// The default limit of a run's virtual time.
 const TIME_LIMIT: Duration = Duration::from_secs(600);
 
@@ -262,6 +269,7 @@ impl Scenario {
             purpose: Purpose::Proof,
             knobs: &[],
             faults: &[],
+            points: &[],
             marks: &[],
             time_limit: TIME_LIMIT,
             body,
@@ -302,11 +310,12 @@ impl Scenario {
             run = run.scheduler_seed(seed);
         }
         let knobs = self.knobs.iter().map(|knob| (knob.name, self.knob(knob, options))).collect();
-        let (body, faults, plan) = (self.body, self.faults, options.plan.clone());
+        let (body, faults, points, plan) = (self.body, self.faults, self.points, options.plan.clone());
         let account = Account::default();
         let own = account.clone();
         let outcome = run.run(move |world| {
-            let body = body(Trial { world, knobs, faults, plan, injector: Injector::new(world, own) });
+            let injector = Injector::new(world, points, own);
+            let body = body(Trial { world, knobs, faults, points, plan, injector });
             async move {
                 let verdict = body.await;
                 world.ended(&match &verdict {
@@ -337,6 +346,13 @@ impl Scenario {
             verdict,
         };
         (report, outcome.sight, unwritten)
+    }
+
+    /// Its marks, and those of its points, if a plan may turn them on.
+    pub fn all_marks(&self) -> impl Iterator<Item = Mark> {
+        let points = if self.faults.contains(&FaultKind::Buggify) { self.points } else { &[] };
+        let of_points = points.iter().map(|point| Mark::within(point.name, FIRES_WITHIN));
+        self.marks.iter().copied().chain(of_points)
     }
 
     /// The value of a knob in a run with these options.

@@ -287,6 +287,9 @@ fn weaker(fault: &Fault) -> Vec<Fault> {
                     HostFault::ClockStep { by_ms: by_ms / 2 }
                 }
                 HostFault::ClockDrift { ppm } if ppm.abs() > 1 => HostFault::ClockDrift { ppm: ppm / 2 },
+                HostFault::Buggify { point, percent } if *percent > 1 => {
+                    HostFault::Buggify { point: point.clone(), percent: percent / 2 }
+                }
                 HostFault::PowerLoss => HostFault::Crash,
                 HostFault::DnsSlow { add } if *add > Duration::from_millis(1) => {
                     HostFault::DnsSlow { add: Duration::from_millis((*add / 2).as_millis() as u64) }

@@ -9,6 +9,7 @@ pub mod disk;
 mod dns;
 mod label;
 pub mod net;
+mod points;
 pub mod task;
 mod tcp;
 pub mod time;
@@ -18,6 +19,7 @@ use crate::world::sim;
 pub use crate::world::property::{exposed, reached};
 pub use crate::world::rng::Rng;
 pub use label::{is_read, known_as, label, labelled, labelled_within};
+pub use points::buggify;
 
 /// The next random stream of this label for the calling host. It derives from the seed, the host, the label and the
 /// count of the host's requests for the label, restarts included, so that no two calls get the same bytes.

@@ -17,6 +17,8 @@ pub(crate) struct Hosts {
     pub(crate) places: BTreeMap<NodeId, Place>,
     /// Tasks spawned so far.
     pub(crate) spawns: u64,
+    /// Whether a point of a program has ever been turned on.
+    pub(crate) has_points: bool,
 }
 
 impl Hosts {

@@ -97,6 +97,7 @@ const PLANNED: Scenario = Scenario {
     purpose: Purpose::Proof,
     knobs: &[],
     faults: &[],
+    points: &[],
     marks: &[],
     time_limit: Duration::from_secs(300),
     body: |trial| Box::pin(planned(trial)),

@@ -11,6 +11,7 @@ const WAYS: Scenario = Scenario {
     purpose: Purpose::Proof,
     knobs: &[],
     faults: &[],
+    points: &[],
     marks: &[],
     time_limit: Duration::from_secs(60),
     body: |trial| Box::pin(ways(trial)),

@@ -85,6 +85,7 @@ pub(crate) const TOY: Scenario = Scenario {
         FaultKind::Crash,
         FaultKind::Pause,
     ],
+    points: &[],
     marks: &[Mark::within("a request is sent again", 20)],
     time_limit: Duration::from_secs(600),
     body: |trial| Box::pin(toy(trial)),

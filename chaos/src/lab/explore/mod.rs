@@ -169,10 +169,10 @@ impl Explorer {
         }
         result.interrupted = self.is_stopped() && number < self.runs;
         result.reached = corpus.into_reached();
-        let is_missing = |mark: &&crate::lab::scenario::Mark| {
+        let is_missing = |mark: &crate::lab::scenario::Mark| {
             result.runs >= u64::from(mark.within) && !result.reached.contains_key(&Novelty::Mark(mark.name))
         };
-        result.missing = self.scenario.marks.iter().filter(is_missing).map(|mark| mark.name).collect();
+        result.missing = self.scenario.all_marks().filter(is_missing).map(|mark| mark.name).collect();
         result.took = begun.elapsed();
         result
     }

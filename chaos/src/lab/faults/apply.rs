@@ -6,6 +6,7 @@ use crate::ids::{End, HostId};
 use crate::kernel::host::HostState;
 use crate::kernel::process::{Armed, ProcessEnd};
 use crate::lab::plan::{BoxFault, Fault, HostFault, LinkScope, Planned};
+use crate::lab::points::Point;
 use crate::wire::effect::Scope;
 use crate::wire::net::Owner;
 use crate::world::World;
@@ -27,7 +28,7 @@ impl Injector {
                 });
             }),
             Fault::Partition { left, right, one_way } => {
-                if let Some(missing) = unknown(world, &planned.fault) {
+                if let Some(missing) = unknown(world, self.points, &planned.fault) {
                     // The existing hosts are cut off nevertheless: a plan also fits a world with fewer hosts.
                     world.note(&missing);
                     self.with(|ledger| ledger.skipped.insert(number, missing));
@@ -142,6 +143,12 @@ impl Injector {
             }
             HostFault::DnsStale => {
                 self.trouble(number, (id, Hold::StaleName), fault, |host| host.names.age(number))
+            }
+            HostFault::Buggify { point, percent } => {
+                self.trouble(number, (id, Hold::Point), fault, |host| {
+                    host.points.turn_on(number, point, *percent)
+                });
+                sim::with(|sim| sim.hosts.has_points = true);
             }
             HostFault::Restart | HostFault::HubRestart => {
                 must_run()?;
@@ -307,6 +314,10 @@ impl Injector {
                 sim.fault(Some(id), "names as before");
                 sim.host_mut(id).names.end(number);
             }),
+            (Hold::Point(number, id), _) => sim::with(|sim| {
+                let account = sim.host_mut(id).points.turn_off(number);
+                sim.fault(Some(id), &account);
+            }),
             (Hold::Unset(_, id), Before::StepMs(by_ms)) => host(id).step_wall_clock_ms(-by_ms),
             (Hold::Paused(id), _) => host(id).resume(),
             (Hold::Suspended(id), _) => host(id).wake(),
@@ -339,14 +350,18 @@ fn no_box(name: &str) -> String {
 }
 
 /// The names in a fault that have no target; `None` if all have one.
-pub(super) fn unknown(world: World, fault: &Fault) -> Option<String> {
+pub(super) fn unknown(world: World, points: &[Point], fault: &Fault) -> Option<String> {
     let host = |name: &String| world.find(name).is_none().then(|| no_host(name));
+    let is_known = |name: &String| points.iter().any(|point| point.name == name);
     let net = |name: &String| match world.find_net(name).and_then(|net| net.outside()) {
         Some(_) => None,
         None => Some(no_box(name)),
     };
     match fault {
         Fault::Link { on: LinkScope::Everywhere, .. } => None,
+        Fault::Host { fault: HostFault::Buggify { point, .. }, .. } if !is_known(point) => {
+            Some(format!("the program has no point {point}"))
+        }
         Fault::Link { on: LinkScope::Host(name), .. } | Fault::Host { host: name, .. } => host(name),
         Fault::Link { on: LinkScope::Box(name), .. } | Fault::Box { net: name, .. } => net(name),
         Fault::Partition { left, right, .. } => {

@@ -27,6 +27,8 @@ pub(super) enum Hold {
     Lookups(usize, HostId),
     /// A host's name is stale by the fault of this number.
     StaleName(usize, HostId),
+    /// A point of a host's program that the fault of this number turned on.
+    Point(usize, HostId),
     Paused(HostId),
     Suspended(HostId),
     Pinned(HostId),

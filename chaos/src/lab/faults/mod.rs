@@ -8,6 +8,7 @@ mod ledger;
 
 use crate::ids::{End, HostId};
 use crate::lab::plan::Plan;
+use crate::lab::points::Point;
 use crate::world::World;
 use crate::world::host::Host;
 use crate::world::sim;
@@ -52,12 +53,14 @@ impl Account {
 #[derive(Debug, Clone)]
 pub(crate) struct Injector {
     world: World,
+    points: &'static [Point],
     account: Account,
 }
 
 impl Injector {
-    pub(crate) fn new(world: World, account: Account) -> Injector {
-        Injector { world, account }
+    /// `points` are those of the program.
+    pub(crate) fn new(world: World, points: &'static [Point], account: Account) -> Injector {
+        Injector { world, points, account }
     }
 
     /// Calls `f` with the account as it is now. The world must not be borrowed.
@@ -114,8 +117,9 @@ impl Injector {
         let steps = steps(&plan);
         let begun = world.elapsed();
         let numbered = plan.faults().iter().enumerate();
-        let unknown =
-            numbered.filter_map(|(number, planned)| Some((number, apply::unknown(world, &planned.fault)?)));
+        let unknown = numbered.filter_map(|(number, planned)| {
+            Some((number, apply::unknown(world, self.points, &planned.fault)?))
+        });
         let unknown: BTreeMap<usize, String> = unknown.collect();
         sim::with(|sim| sim.keep_map());
         self.with(|ledger| {
@@ -175,6 +179,7 @@ impl Injector {
             | Hold::Unset(_, id)
             | Hold::Disk(_, id)
             | Hold::Lookups(_, id)
+            | Hold::Point(_, id)
             | Hold::Drift(id)
             | Hold::Nic(id, _)
             | Hold::Armed(_, id)

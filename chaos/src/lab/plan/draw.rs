@@ -9,6 +9,7 @@ use super::{
     BoxFault, Direction, DiskCall, DiskPace, DnsFailure, Effect, Fault, FaultKind, HostFault, LinkScope,
     Plan, Planned,
 };
+use crate::lab::points::Point;
 use crate::seed::{Rng, below, stream};
 use crate::world::host::Host;
 use crate::world::net::Net;
@@ -47,8 +48,14 @@ pub(crate) struct Drawn {
     pub(crate) options: String,
 }
 
-/// Draws a plan of these kinds over `span`.
-pub(crate) fn draw(seed: u64, kinds: &[FaultKind], targets: &Targets, span: Duration) -> Drawn {
+/// Draws a plan of these kinds over `span`; `points` are those of the program.
+pub(crate) fn draw(
+    seed: u64,
+    kinds: &[FaultKind],
+    points: &[Point],
+    targets: &Targets,
+    span: Duration,
+) -> Drawn {
     let mut kinds = kinds.to_vec();
     kinds.sort_unstable();
     kinds.dedup();
@@ -56,7 +63,7 @@ pub(crate) fn draw(seed: u64, kinds: &[FaultKind], targets: &Targets, span: Dura
     let on_of_four = if kinds.len() < 4 { 3 } else { 2 };
     let (mut faults, mut on, mut off) = (Vec::new(), String::new(), String::new());
     for kind in kinds {
-        let mut hand = Hand { rng: stream(seed, &format!("plan/{kind}")), targets, span };
+        let mut hand = Hand { rng: stream(seed, &format!("plan/{kind}")), targets, points, span };
         if hand.below(4) >= on_of_four {
             let _ = write!(off, " {kind}");
             continue;
@@ -77,6 +84,7 @@ pub(crate) fn draw(seed: u64, kinds: &[FaultKind], targets: &Targets, span: Dura
 struct Hand<'a> {
     rng: Rng,
     targets: &'a Targets,
+    points: &'a [Point],
     span: Duration,
 }
 
@@ -117,6 +125,7 @@ impl Hand<'_> {
             FaultKind::Partition | FaultKind::PartitionOneWay => self.partition(kind),
             FaultKind::BoxReboot | FaultKind::BoxOff | FaultKind::BoxRenumber => self.on_box(kind),
             FaultKind::DnsSlow | FaultKind::DnsFail | FaultKind::DnsStale => self.on_names(kind, tenths),
+            FaultKind::Buggify => self.on_point(tenths),
             _ => match self.effect(kind, tenths) {
                 Some(effect) => {
                     let (on, way) = self.spot();
@@ -217,6 +226,16 @@ impl Hand<'_> {
             FaultKind::DnsFail => HostFault::DnsFail { how: self.one(DnsFailure::ALL)? },
             _ => HostFault::DnsStale,
         };
+        Some(Fault::Host { host: host.name(), fault })
+    }
+
+    /// Hubs are programs, too.
+    fn on_point(&mut self, tenths: u64) -> Option<Fault> {
+        let targets = self.targets;
+        let hosts: Vec<Host> = targets.hosts.iter().chain(&targets.hubs).copied().collect();
+        let host = self.one(&hosts)?;
+        let point = self.one(self.points)?.name.to_owned();
+        let fault = HostFault::Buggify { point, percent: self.percent(tenths, 50) };
         Some(Fault::Host { host: host.name(), fault })
     }
 

@@ -96,6 +96,8 @@ kinds! {
     DnsFail = "dns-fail",
     /// A host's name stands for the addresses that the host had before it moved, for everyone who asks.
     DnsStale = "dns-stale",
+    /// A host's program takes a rare way that is allowed, at one of its points.
+    Buggify = "buggify",
     /// A box reboots and loses its tables.
     BoxReboot = "box-reboot",
     /// A box has no power.
@@ -219,6 +221,13 @@ pub enum HostFault {
     },
     /// See [`FaultKind::DnsStale`]. The name of a host that has never moved has no address.
     DnsStale,
+    /// See [`FaultKind::Buggify`] and [`rt::buggify`](crate::rt::buggify).
+    Buggify {
+        /// The point's name.
+        point: String,
+        /// How many times of a hundred.
+        percent: u32,
+    },
     /// See [`FaultKind::HubKill`].
     HubKill,
     /// See [`FaultKind::HubRestart`].
@@ -307,6 +316,7 @@ impl Fault {
                 HostFault::DnsSlow { .. } => FaultKind::DnsSlow,
                 HostFault::DnsFail { .. } => FaultKind::DnsFail,
                 HostFault::DnsStale => FaultKind::DnsStale,
+                HostFault::Buggify { .. } => FaultKind::Buggify,
                 HostFault::HubKill => FaultKind::HubKill,
                 HostFault::HubRestart => FaultKind::HubRestart,
                 HostFault::HubStall => FaultKind::HubStall,

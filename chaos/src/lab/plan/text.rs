@@ -41,6 +41,7 @@
 //! | `dns-slow` | host | `add`: by how much longer its lookups of names take, a duration |
 //! | `dns-fail` | host | `how`: its lookups fail by `timeout`, after 10 s, or by `nxdomain` |
 //! | `dns-stale` | host | its name stands for its addresses before its last move, or for none |
+//! | `buggify` | host | `point`: one of its program's points; `percent`: how often the rare way is taken there |
 //! | `hub-kill`, `hub-stall` | host | |
 //! | `hub-restart` | host | at once, no `for` |
 //! | `box-off` | network | |
@@ -170,6 +171,9 @@ fn fault(kind: FaultKind, line: &mut Line) -> Result<Fault, Wrong> {
         FaultKind::DnsSlow => host(line, |line| Ok(HostFault::DnsSlow { add: line.duration("add")? })),
         FaultKind::DnsFail => host(line, |line| Ok(HostFault::DnsFail { how: line.dns_failure()? })),
         FaultKind::DnsStale => host(line, |_| Ok(HostFault::DnsStale)),
+        FaultKind::Buggify => host(line, |line| {
+            Ok(HostFault::Buggify { point: line.value("point")?, percent: line.percent("percent")? })
+        }),
         FaultKind::HubKill => host(line, |_| Ok(HostFault::HubKill)),
         FaultKind::HubRestart => host(line, |_| Ok(HostFault::HubRestart)),
         FaultKind::HubStall => host(line, |_| Ok(HostFault::HubStall)),

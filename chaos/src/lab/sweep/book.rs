@@ -34,7 +34,7 @@ struct Finding {
 impl<'a> Book<'a> {
     pub(super) fn new(sweep: &'a Sweep, scenarios: &'a [Scenario]) -> Book<'a> {
         let tally = |scenario: &Scenario| {
-            let marks = scenario.marks.iter().map(|mark| (mark.name.to_owned(), 0)).collect();
+            let marks = scenario.all_marks().map(|mark| (mark.name.to_owned(), 0)).collect();
             (scenario.name, ScenarioCounts { marks, ..ScenarioCounts::default() })
         };
         Book {
@@ -127,7 +127,7 @@ impl<'a> Book<'a> {
         let (mut missing, mut unsure) = (Vec::new(), Vec::new());
         for scenario in self.scenarios {
             let Some(tally) = self.tallies.get(scenario.name) else { continue };
-            for mark in scenario.marks.iter().filter(|mark| tally.marks.get(mark.name) == Some(&0)) {
+            for mark in scenario.all_marks().filter(|mark| tally.marks.get(mark.name) == Some(&0)) {
                 let enough = tally.runs >= u64::from(mark.within);
                 let list = if enough { &mut missing } else { &mut unsure };
                 list.push((scenario.name, mark.name, tally.runs));

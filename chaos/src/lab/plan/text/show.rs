@@ -107,6 +107,9 @@ impl fmt::Display for Fault {
                     HostFault::Roam { to, ip } => write!(f, " to={} ip={ip}", Name(to)),
                     HostFault::DnsSlow { add } => write!(f, " add={}", show(*add)),
                     HostFault::DnsFail { how } => write!(f, " how={}", how.as_str()),
+                    HostFault::Buggify { point, percent } => {
+                        write!(f, " point={} percent={percent}", Name(point))
+                    }
                     _ => Ok(()),
                 }
             }
