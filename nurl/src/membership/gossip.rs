@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use super::table::MAX_MEMBERS;
 use crate::key::PublicKey;
+use crate::rt::{Point, buggify};
 
 /// The most queued facts: one for each member and one about this node. More aren't possible, since each subject has
 /// one slot.
@@ -102,6 +103,8 @@ impl GossipQueue {
     /// Picks the facts that fit into `room` bytes, except those about `without` (they are in the message already),
     /// and counts them as sent. A fact that was sent `limit` times is removed.
     pub fn pick(&mut self, room: usize, limit: u32, without: &[PublicKey]) -> PickedGossip {
+        let room = if buggify(Point::GossipNothing) { 0 } else { room };
+        let most = if buggify(Point::GossipOne) { 1 } else { usize::MAX };
         let (mut left, mut misses, mut chosen) = (room, 0, Vec::new());
         for (place, (topic, bytes)) in &self.waiting {
             if matches!(topic, GossipTopic::Member(key) if without.contains(key)) {
@@ -116,6 +119,9 @@ impl GossipQueue {
             }
             left -= bytes.len();
             chosen.push(*place);
+            if chosen.len() >= most {
+                break;
+            }
         }
         let mut picked = PickedGossip::default();
         for place in chosen {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::message::TableChunk;
 use super::per_second::PerSecond;
 use crate::key::PublicKey;
+use crate::rt::{Point, buggify};
 
 /// The most chunks of a table: all [`MAX_MEMBERS`](super::table::MAX_MEMBERS) with the largest metadata and passes and
 /// four accusers each take about 230.
@@ -48,7 +49,7 @@ impl PushPull {
     pub fn start(&mut self, now: Instant, timeout: Duration, id: u64, peer: PublicKey) -> bool {
         let overdue = |pending: &PendingExchange| pending.got.is_empty() && pending.begun + ASK_AGAIN <= now;
         let busy = self.pending.values().any(|pending| pending.peer == peer && !overdue(pending));
-        if busy || self.pending.len() >= MAX_PENDING {
+        if busy || self.pending.len() >= MAX_PENDING || buggify(Point::ExchangeBusy) {
             return false;
         }
         let pending = PendingExchange { peer, begun: now, until: now + timeout, got: BTreeSet::new() };
@@ -76,7 +77,7 @@ impl PushPull {
 
     /// Whether a request may be answered now with a table of `facts` facts.
     pub fn may_answer(&mut self, now: Instant, facts: usize) -> bool {
-        self.answered.add(now, facts) <= MAX_FACTS_PER_SECOND
+        self.answered.add(now, facts) <= MAX_FACTS_PER_SECOND && !buggify(Point::TableRefused)
     }
 
     /// Ends the exchanges that took too long and returns their peers.
@@ -93,6 +94,7 @@ impl PushPull {
 
 /// Packs encoded facts into chunks of at most `room` bytes each; at least one chunk, even without facts.
 pub(crate) fn pack(facts: impl Iterator<Item = Vec<u8>>, room: usize, most: usize) -> Vec<Vec<Vec<u8>>> {
+    let most = if buggify(Point::TableInCrumbs) { 1 } else { most };
     let (mut chunks, mut chunk, mut used) = (Vec::new(), Vec::new(), 0);
     for fact in facts {
         if !chunk.is_empty() && (used + fact.len() > room || chunk.len() >= most) {

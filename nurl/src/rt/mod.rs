@@ -12,6 +12,7 @@
 //! | [`disk`] | synchronous files with explicit syncs, atomic replacement, private modes |
 //! | [`sync`] | channels and locks whose wake order doesn't depend on ambient entropy |
 //! | [`rng`] | a labelled ChaCha20 stream |
+//! | [`buggify`] | rare ways that are allowed, taken on purpose in the simulated world only |
 //! | [`cost`] | what computation costs: time in the simulated world only |
 //! | [`exposed`], [`reached`] | bytes that a hub reads, rare paths taken: reported to the simulated world only |
 //! | [`label`], [`known_as`] | what is in sealed bytes, whose key is whose: reported to the simulated world's reader only |
@@ -31,9 +32,13 @@ pub use chaos::rt::{Rng, disk, exposed, net, reached, rng, task, time};
 #[cfg(feature = "sim")]
 pub use chaos::rt::{is_read, known_as, label, labelled, labelled_within};
 
+mod buggify;
 mod cost;
 pub mod sync;
 
+#[cfg(feature = "sim")]
+pub use buggify::POINTS;
+pub use buggify::{Point, buggify};
 pub use cost::{Cost, cost};
 
 /// The generator behind every random draw: ChaCha20, 20 rounds, `rand_core` 0.10 traits.

@@ -21,7 +21,7 @@ use crate::rt::net::{
     Interface, InterfaceWatch, RecvMeta, Transmit, UdpSocket, interfaces, lookup_host, source_towards,
 };
 use crate::rt::sync::mpsc;
-use crate::rt::{self, Cost, time};
+use crate::rt::{self, Cost, Point, buggify, time};
 
 /// Bytes of one receive buffer: a whole GRO batch.
 const BUFFER_BYTES: usize = 65_536;
@@ -232,6 +232,9 @@ impl Driver {
 
     /// Receives until the socket is empty or the turn's share is used up. Returns whether the share was used up.
     fn receive_from(&mut self, core: &mut Transport, now: Instant, at: usize) -> bool {
+        if buggify(Point::ReceiveLater) {
+            return true;
+        }
         for _ in 0..RECEIVES_PER_TURN {
             let filled = receive(&self.sockets[at], &mut self.buffer, &mut self.metas);
             self.take_datagrams(core, now, at, &filled);
@@ -284,7 +287,9 @@ impl Driver {
                 rt::task::spawn(async move {
                     let found = lookup_host(&name).await.unwrap_or_default();
                     // If the channel is full or closed, the next registration resolves again.
-                    let _ = resolved.try_send((hub, found));
+                    if !buggify(Point::ResolvedInVain) {
+                        let _ = resolved.try_send((hub, found));
+                    }
                 });
             }
             // What has arrived counts before what is due.
@@ -300,7 +305,8 @@ impl Driver {
                 continue;
             };
             let socket = &self.sockets[at];
-            let most = batch.segment * socket.max_gso_segments().max(1);
+            let segments = if buggify(Point::SendOne) { 1 } else { socket.max_gso_segments().max(1) };
+            let most = batch.segment * segments;
             let contents = &batch.bytes[..batch.bytes.len().min(most)];
             let transmit = Transmit {
                 destination: batch.destination,
@@ -308,6 +314,10 @@ impl Driver {
                 segment_size: (contents.len() > batch.segment).then_some(batch.segment),
                 src_ip: None,
             };
+            if buggify(Point::SendBlocked) {
+                self.blocked = Some(at);
+                return;
+            }
             let sent = contents.len();
             rt::cost(Cost::Datagram, sent.div_ceil(batch.segment));
             match socket.try_send(&transmit) {
@@ -371,5 +381,6 @@ fn receive(socket: &UdpSocket, buffer: &mut [u8], metas: &mut [RecvMeta; BUFFERS
     let mut chunks = buffer.chunks_exact_mut(BUFFER_BYTES);
     let mut slices: [IoSliceMut<'_>; BUFFERS] =
         std::array::from_fn(|_| IoSliceMut::new(chunks.next().expect("the buffer has BUFFERS chunks")));
-    socket.try_recv(&mut slices, metas)
+    let most = if buggify(Point::ReceiveOne) { 1 } else { BUFFERS };
+    socket.try_recv(&mut slices[..most], &mut metas[..most])
 }

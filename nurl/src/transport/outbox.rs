@@ -6,6 +6,8 @@
 //! reaches the application.
 
 use std::collections::VecDeque;
+
+use crate::rt::{Point, buggify};
 use std::net::SocketAddr;
 
 /// At this size the outbox accepts nothing more from applications. It is the amount that one turn of the
@@ -55,7 +57,7 @@ pub(crate) struct Outbox {
 impl Outbox {
     /// Whether producers must wait.
     pub(crate) fn is_full(&self) -> bool {
-        self.bytes >= CAPACITY_BYTES
+        self.bytes >= CAPACITY_BYTES || (self.bytes > 0 && buggify(Point::OutboxFull))
     }
 
     /// Queues a copy of `datagram`.

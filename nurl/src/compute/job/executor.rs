@@ -30,6 +30,7 @@ use crate::authority::account::Account;
 use crate::key::PublicKey;
 use crate::kit::draw;
 use crate::ring::Epoch;
+use crate::rt::{Point, buggify};
 
 /// The pause before a fenced attempt starts again, plus a random time of up to the same length: time for the
 /// push-pull.
@@ -237,13 +238,14 @@ impl Executor {
             return;
         }
         let retry_after = kind.retry_after();
-        if !self.make_room(shared, &submitter.account(), &submit) {
+        if buggify(Point::Busy) || !self.make_room(shared, &submitter.account(), &submit) {
             shared.stats.busy += 1;
             refuse(shared, submit.task, waiter, Reason::Busy { retry_after });
             return;
         }
         // A counter that isn't durable yet will be in a moment; there are fewer executions than tenures.
-        let Ok(token) = shared.tenures.begin(&submit.key) else {
+        let begun = (!buggify(Point::NoTenure)).then(|| shared.tenures.begin(&submit.key));
+        let Some(Ok(token)) = begun else {
             shared.stats.busy += 1;
             refuse(shared, submit.task, waiter, Reason::Busy { retry_after: MIN_RETRY_AFTER });
             return;

@@ -13,7 +13,7 @@ use super::task::TaskId;
 use crate::key::PublicKey;
 use crate::kit::timers::Timers;
 use crate::ring::{Epoch, TenureBook};
-use crate::rt::Rng;
+use crate::rt::{Point, Rng, buggify};
 
 /// How long a former owner of a key may still tell outcomes: it passes them on within seconds of a change.
 const TELLS_FOR: Duration = Duration::from_secs(600);
@@ -114,6 +114,10 @@ impl SharedContext {
 
     pub(super) fn send(&mut self, to: PublicKey, message: Message) {
         let other = (to != self.local).then_some(to);
+        if other.is_some() && buggify(Point::JobMessageLost) {
+            self.stats.outbox_dropped += 1;
+            return;
+        }
         self.stats.outbox_dropped += u64::from(!self.queues.send(other, message));
     }
 

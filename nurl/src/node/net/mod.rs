@@ -54,7 +54,7 @@ use crate::error::Error;
 use crate::membership::{Detector, MembershipEvent};
 use crate::mesh::Hub;
 use crate::rt::sync::mpsc;
-use crate::rt::{self, time};
+use crate::rt::{self, Point, buggify, time};
 use crate::transport::Transport;
 use crate::transport::driver::{Driver, Until};
 
@@ -164,6 +164,7 @@ impl NetPlane {
             // QUIC's pacer releases one burst at a time; at a high rate the next one is due as soon as this one is
             // sent, long before a timer could fire.
             more |= self.driver.has_sent() && deadline.is_some_and(|at| at <= time::now());
+            more |= buggify(Point::NetWakesEarly);
             let until = match deadline {
                 _ if more => Until::Now,
                 Some(deadline) => Until::Deadline(deadline),
@@ -218,6 +219,9 @@ impl NetPlane {
         }
         for _ in 0..COMMANDS_PER_TURN {
             if self.transport.is_full() {
+                return Taken::Some;
+            }
+            if buggify(Point::OneCommand) {
                 return Taken::Some;
             }
             match self.commands.try_recv() {

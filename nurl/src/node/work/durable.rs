@@ -21,6 +21,7 @@ use crate::replication::identity::ReplicaId;
 use crate::replication::replicator::Replicator;
 use crate::replication::store::StateRecords;
 use crate::rt::time;
+use crate::rt::{Point, buggify};
 use crate::store::{Store, StoreError};
 
 /// The node's identity and counters, as an earlier process left them.
@@ -134,6 +135,9 @@ impl Durable {
         while let Some(counter) = jobs.poll_persist() {
             if let Some(store) = &self.store {
                 JobRecords(store).set_epoch_counter(counter)?;
+                if buggify(Point::EpochsTwice) {
+                    JobRecords(store).set_epoch_counter(counter)?;
+                }
             }
             jobs.on_persisted(counter);
         }
@@ -156,7 +160,10 @@ impl Durable {
                 (key, record)
             });
             let records: Vec<_> = records.collect();
-            StateRecords(store).put_state(replicator.clock_high_water(), &records)?;
+            let most = if buggify(Point::StoreByOne) { 1 } else { records.len().max(1) };
+            for records in records.chunks(most) {
+                StateRecords(store).put_state(replicator.clock_high_water(), records)?;
+            }
         }
         Ok(())
     }

@@ -34,7 +34,7 @@ use crate::error::Error;
 use crate::replication::crdt::Value;
 use crate::replication::replicator::Replicator;
 use crate::rt::sync::mpsc;
-use crate::rt::{self, Cost, task, time};
+use crate::rt::{self, Cost, Point, buggify, task, time};
 use crate::transport::{Priority, kind};
 
 pub(super) use self::parts::WorkParts;
@@ -96,6 +96,9 @@ impl WorkPlane {
 
     fn poll_timeout(&self) -> Option<Instant> {
         let due = [self.jobs.poll_timeout(), self.replicator.poll_timeout(), self.leaving.deadline()];
+        if buggify(Point::WorkWakesEarly) {
+            return Some(time::now());
+        }
         due.into_iter().flatten().min()
     }
 
@@ -108,6 +111,9 @@ impl WorkPlane {
             Wake::Input(input) => {
                 self.on_input(now, input);
                 for _ in 1..INPUTS_PER_TURN {
+                    if buggify(Point::OneInput) {
+                        break;
+                    }
                     let Some(input) = self.inlets.waiting_input() else { break };
                     self.on_input(now, input);
                 }

@@ -9,6 +9,7 @@ use super::own::{Own, Sums};
 use super::shared::Shared;
 use crate::key::PublicKey;
 use crate::replication::crdt::Digest;
+use crate::rt::{Point, buggify};
 
 /// The pause before a copy is offered again to the owners that didn't acknowledge it. It doubles up to [`PAUSE_MAX`],
 /// so a hand-off to an absent owner continues at a low rate. A change of the view, perhaps with an owner that is
@@ -120,8 +121,9 @@ impl HandOffs {
 
     /// Continues the hand-offs that are due, as far as the repair budget allows.
     pub(super) fn resume(&mut self, sh: &mut Shared, copies: &mut Copies, sums: &mut Sums, now: Instant) {
+        let most = if buggify(Point::HandOffOne) { 1 } else { MAX_PER_TICK };
         let due = self.0.iter().filter(|(_, hand_off)| hand_off.next <= now);
-        let due: Vec<Vec<u8>> = due.map(|(key, _)| key.clone()).take(MAX_PER_TICK).collect();
+        let due: Vec<Vec<u8>> = due.map(|(key, _)| key.clone()).take(most).collect();
         for key in due {
             if !sh.may_repair() {
                 return;

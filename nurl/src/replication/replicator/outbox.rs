@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use super::config::{MAX_OUTBOX, MAX_OUTBOX_BYTES};
 use super::message::MAX_MESSAGE_BYTES;
 use crate::key::PublicKey;
+use crate::rt::{Point, buggify};
 
 /// A bounded queue of encoded messages.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ impl Outbox {
     /// Queues a message, if there is room.
     pub(super) fn push(&mut self, to: PublicKey, bytes: Vec<u8>) -> bool {
         let full = self.queue.len() >= MAX_OUTBOX || self.bytes + bytes.len() > MAX_OUTBOX_BYTES;
-        if full || bytes.len() > MAX_MESSAGE_BYTES {
+        if full || bytes.len() > MAX_MESSAGE_BYTES || buggify(Point::StateOutboxFull) {
             return false;
         }
         self.bytes += bytes.len();
@@ -45,7 +46,7 @@ impl Outbox {
 
     /// Whether nothing is left of the budget.
     pub(super) fn is_spent(&self) -> bool {
-        self.budget <= 0
+        self.budget <= 0 || buggify(Point::RepairSpent)
     }
 
     /// Charges repair traffic to the budget.

@@ -13,6 +13,7 @@ use super::shared::Shared;
 use crate::key::PublicKey;
 use crate::kit::draw;
 use crate::replication::crdt::{DIGEST_LEN, Digest};
+use crate::rt::{Point, buggify};
 
 /// Keys in one summary: a difference costs at most this many digests, at 16 bytes plus the key each.
 const MAX_RANGE_KEYS: usize = 512;
@@ -62,7 +63,8 @@ impl Summaries {
         due.sort_unstable();
         for (_, peer) in due.into_iter().take(MAX_SYNCS_PER_TICK) {
             let after = self.0.get(&peer).and_then(|cursor| cursor.after.clone());
-            let (shared, upto) = shared_keys(sh, copies, &peer, after.as_deref(), None, MAX_RANGE_KEYS);
+            let most = if buggify(Point::SummaryOfOne) { 1 } else { MAX_RANGE_KEYS };
+            let (shared, upto) = shared_keys(sh, copies, &peer, after.as_deref(), None, most);
             let hash = hash_of(&shared);
             let range = Range { after: after.map(ByteVec::from), upto: upto.clone().map(ByteVec::from) };
             // The ranges of one round follow each other, one each tick; `sync_period` is the pause between rounds.
@@ -107,7 +109,7 @@ pub(super) fn on_summary(sh: &mut Shared, copies: &mut Copies, from: PublicKey, 
     let mut end = cut;
     for (key, digest) in shared {
         bytes += key.len() + DIGEST_LEN;
-        if bytes > MAX_LIST_BYTES {
+        if bytes > MAX_LIST_BYTES || (!items.is_empty() && buggify(Point::DigestsCut)) {
             end = items.last().map(|item: &Item| item.key.to_vec());
             break;
         }
@@ -147,7 +149,11 @@ pub(super) fn on_digests(
             Some(_) => push.push(item.key.to_vec()),
             None => {}
         }
-        if pull.len() < MAX_PULL_KEYS && sh.is_owner(&item.key) && sh.owns(&from, &item.key) {
+        if pull.len() < MAX_PULL_KEYS
+            && (pull.is_empty() || !buggify(Point::PullOne))
+            && sh.is_owner(&item.key)
+            && sh.owns(&from, &item.key)
+        {
             pull.push(item.key.clone());
         }
     }
@@ -182,7 +188,7 @@ fn push_states(sh: &mut Shared, copies: &Copies, to: PublicKey, keys: Vec<Vec<u8
             break;
         }
         sh.stats.states_sent += 1;
-        if bytes > 0 && bytes + size > MAX_LIST_BYTES {
+        if bytes > 0 && (bytes + size > MAX_LIST_BYTES || buggify(Point::StatesApart)) {
             let full = std::mem::take(&mut items);
             sh.send(to, &Message::States { items: full });
             bytes = 0;

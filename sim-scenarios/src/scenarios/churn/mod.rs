@@ -74,7 +74,9 @@ pub const SCENARIO: Scenario = Scenario {
         FaultKind::PinCpu,
         FaultKind::SlowCpu,
         FaultKind::HubKill,
+        FaultKind::Buggify,
     ],
+    points: nurl::rt::POINTS,
     marks: &[
         Mark::new("a write was cut off"),
         Mark::new("replicas differed when all was healed"),

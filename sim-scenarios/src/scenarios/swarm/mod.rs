@@ -48,6 +48,7 @@ pub const SCENARIO: Scenario = Scenario {
         },
     ],
     faults: FaultKind::ALL,
+    points: nurl::rt::POINTS,
     marks: &[
         Mark::new("a handle died with its process"),
         Mark::new("a message's end was never heard"),

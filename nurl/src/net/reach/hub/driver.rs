@@ -27,7 +27,7 @@ use crate::net::secure::securedgram::Origin;
 use crate::net::secure::securedgram::budget::{AnswerRates, Answers};
 use crate::rt::net::{OwnedReadHalf, RecvMeta, TcpListener, TcpStream, Transmit, UdpSocket};
 use crate::rt::sync::{Notify, watch};
-use crate::rt::{self, Rng, task, time};
+use crate::rt::{self, Point, Rng, buggify, task, time};
 use crate::store::StoreError;
 
 /// With port 0 the system chooses a TCP port whose number may be taken in UDP. So many ports are tried.
@@ -527,6 +527,7 @@ async fn serve_connection(
             }
             continue;
         }
+        let most = if buggify(Point::HubReadsByte) { 1 } else { buffer.len() };
         rt::select! {
             _ = stopped.changed() => return,
             // Before the stream, because a stream that is always readable must not hide an eviction or a timeout.
@@ -543,7 +544,7 @@ async fn serve_connection(
                     read_first = true;
                 }
             },
-            read = reader.read(&mut buffer) => {
+            read = reader.read(&mut buffer[..most]) => {
                 if !handle_read(&mut served, read, silent, &mut buffer, &mut plaintext) {
                     return;
                 }

@@ -14,7 +14,7 @@ use super::core::HubClient;
 use super::dial::dial;
 use super::way::Way;
 use crate::rt::net::{Interface, OwnedReadHalf, OwnedWriteHalf, TcpStream, source_towards};
-use crate::rt::{self, time};
+use crate::rt::{self, Point, buggify, time};
 
 /// How long the last write before the close may take.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -166,7 +166,8 @@ impl Stream {
     /// Fills the buffer, unless the client hasn't seen its content yet.
     fn fill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.read.is_none() {
-            let mut buffer = ReadBuf::new(&mut self.buffer);
+            let most = if buggify(Point::ReadByte) { 1 } else { self.buffer.len() };
+            let mut buffer = ReadBuf::new(&mut self.buffer[..most]);
             self.read = match Pin::new(&mut self.reader).poll_read(cx, &mut buffer) {
                 Poll::Ready(read) => Some(read.map(|()| buffer.filled().len())),
                 Poll::Pending if self.broken => Some(Ok(0)),
@@ -182,7 +183,7 @@ impl Stream {
             return false;
         }
         match self.read.take() {
-            Some(Ok(n)) if n > 0 => {
+            Some(Ok(n)) if n > 0 && !buggify(Point::HubEnds) => {
                 client.handle_bytes(now, &self.buffer[..n]);
                 let full = n == self.buffer.len();
                 if full && n < READ_MAX_BYTES {
@@ -202,7 +203,8 @@ impl Stream {
         if self.written == self.out.len() || self.broken {
             return Poll::Pending;
         }
-        match ready!(Pin::new(&mut self.writer).poll_write(cx, &self.out[self.written..])) {
+        let most = if buggify(Point::WriteByte) { self.written + 1 } else { self.out.len() };
+        match ready!(Pin::new(&mut self.writer).poll_write(cx, &self.out[self.written..most])) {
             Ok(n) if n > 0 => self.written += n,
             _ => self.broken = true,
         }

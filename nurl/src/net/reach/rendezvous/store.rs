@@ -15,7 +15,7 @@ use crate::kit::shares::Shares;
 use crate::kit::timers::Timers;
 use crate::mesh::Namespace;
 use crate::net::reach::relay::ClientId;
-use crate::rt::Rng;
+use crate::rt::{Point, Rng, buggify};
 
 /// Counters of events and refusals at rendezvous.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -272,7 +272,7 @@ impl Records {
     fn list(&mut self, now: Instant, namespace: Namespace, asker: PublicKey, max: u16) -> Vec<SealedRecord> {
         self.counters.lists += 1;
         let Some(space) = self.spaces.get(&namespace) else { return Vec::new() };
-        let max = usize::from(max).min(MAX_LIST);
+        let max = if buggify(Point::ListOne) { 1 } else { usize::from(max).min(MAX_LIST) };
         // One more than requested, in case the asker is in the sample.
         let chosen = space.sample(&mut self.rng, max + 1);
         chosen

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::authority::account::Account;
 use crate::key::PublicKey;
 use crate::kit::shares::Shares;
+use crate::rt::{Point, buggify};
 use crate::transport::Gauge;
 use crate::transport::reliable::{Priority, ReliableConfig};
 
@@ -58,8 +59,9 @@ impl Sending {
     pub(super) fn fits(&self, peer: &PublicKey, bytes: usize) -> bool {
         let all = self.bytes.total() as usize;
         let divided = (self.budget - self.budget / 8) as u64;
+        let is_spent = buggify(Point::SendBudgetSpent);
         all == 0
-            || all.saturating_add(bytes) as u64 <= divided
+            || (!is_spent && all.saturating_add(bytes) as u64 <= divided)
             || (all.saturating_add(bytes) <= self.budget
                 && self.bytes.outermost_room(&self.account(peer), divided) >= bytes as u64)
     }

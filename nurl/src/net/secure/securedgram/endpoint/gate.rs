@@ -18,7 +18,7 @@ use crate::key::PublicKey;
 use crate::net::secure::noise::{NoiseError, Responder};
 use crate::net::secure::route::Route;
 use crate::net::secure::version::Versions;
-use crate::rt::Rng;
+use crate::rt::{Point, Rng, buggify};
 
 /// Offsets of an init's parts.
 const MAC1_AT: usize = INIT_LEN - 2 * MAC_LEN;
@@ -114,7 +114,8 @@ impl Gate {
         rng: &mut Rng,
         stats: &mut EndpointStats,
     ) -> Admission {
-        if self.is_within_budget(now, init) {
+        let is_under_load = !init.has_cookie && buggify(Point::CookieDemanded);
+        if !is_under_load && self.is_within_budget(now, init) {
             return Admission::Admitted;
         }
         if init.has_cookie {

@@ -15,6 +15,7 @@ use super::super::status::{PathEventKind, PathReason};
 use super::RouteSelection;
 use crate::net::secure::route::Route;
 use crate::rt;
+use crate::rt::{Point, buggify};
 
 impl RouteSelection {
     /// The peer was heard from an address that isn't in use: challenges it and the one in use.
@@ -102,6 +103,7 @@ impl RouteSelection {
         let echo = doubt.is_some_and(|doubt| check.proven_since(doubt));
         let patience = patience(&check.rtt, cx.config.answer_delay);
         match self.evidence.verdict(cx.now, echo, patience, cx.config.demote_after) {
+            PathVerdict::Trust if buggify(Point::PathDoubted) => self.begin_doubt(cx.now),
             PathVerdict::Trust => {}
             PathVerdict::Doubt => self.begin_doubt(cx.now),
             PathVerdict::Clear => self.evidence.clear(),
