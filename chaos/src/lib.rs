@@ -54,8 +54,8 @@
 //! | --- | --- |
 //! | `cli` | the command that runs scenarios (feature `cli`) |
 //! | [`rt`] | the runtime that code on a host calls |
-//! | `lab`: [`run`](mod@run), [`scenario`], [`plan`], [`sweep`], [`explore`], [`shrink`], [`story`], [`bundle`], [`diff`] | runs, scenarios, faults; many runs, blind or guided; a failure shrunk, explained, saved, compared |
-//! | [`world`], [`net`], [`property`], [`sighting`], [`stats`] | the running world: kernels and wire joined, the scenario's handles, the digest, what must hold, what a reader sees |
+//! | `lab`: [`run`](mod@run), [`scenario`], [`plan`], [`sweep`], [`explore`], [`shrink`], [`story`], [`bundle`], [`diff`], [`picture`] | runs, scenarios, faults; many runs, blind or guided; a failure shrunk, explained, saved, compared, drawn |
+//! | [`world`], [`net`], [`property`], [`sighting`], [`history`], [`stats`] | the running world: kernels and wire joined, the scenario's handles, the digest, what must hold, what a reader sees |
 //! | `kernel`: [`clock`] | a host: process, clocks, disk, interfaces, sockets |
 //! | `wire`: [`link`], [`middlebox`] | between hosts: packets, links, boxes, networks |
 //! | `ids`, [`seed`] | the names of hosts, networks and ends; random streams |
@@ -84,7 +84,7 @@ pub use lab::plan::{FaultKind, Plan, Targets};
 pub use lab::points::Point;
 pub use lab::run::{Failure, Run, RunOutcome, run};
 pub use lab::scenario::{Passed, RunResult, Scenario, Trial};
-pub use lab::{bundle, diff, explore, plan, run, scenario, shrink, story, sweep};
+pub use lab::{bundle, diff, explore, picture, plan, run, scenario, shrink, story, sweep};
 pub use net::Net;
 pub use wire::link::{DropCause, LinkConfig, Rate};
 pub use wire::middlebox::Middlebox;
@@ -95,4 +95,4 @@ pub use world::property::{PropertyKind, Violation};
 pub use world::recipe::{Branch, Recipe, RecipeError};
 pub use world::stats::WorldStats;
 pub use world::watch::{Decoder, RecordingOptions, Recordings};
-pub use world::{Host, World, property, sighting, stats};
+pub use world::{Host, World, history, property, sighting, stats};

@@ -14,6 +14,7 @@ fn examples(program: &Program<'_>) -> Vec<String> {
     };
     let name = first.name;
     let mut all = vec!["list".to_owned(), format!("run {name} --seed 7 --trace a.trace --pcap a.pcapng")];
+    all.push(format!("run {name} --seed 7 --html a.html"));
     if let Some(knob) = first.knobs.first() {
         all.push(format!("run {name} --seed 7 --set {}={}", knob.name, knob.least));
     }
@@ -58,7 +59,7 @@ mod tests {
         let scenarios = [faulty, Scenario { knobs: &[KNOB], ..toy() }];
         let program = Program { invocation: "cargo chaos", scenarios: &scenarios, decoder: None, logs: &[] };
         let examples = examples(&program);
-        assert!(examples.len() >= 13, "{examples:?}");
+        assert!(examples.len() >= 14, "{examples:?}");
         for example in examples {
             let words = std::iter::once("chaos").chain(example.split(' '));
             let which =

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::lab::diff as traces;
+use crate::lab::picture::Picture;
 use crate::lab::scenario::{Knob, Report, Scenario};
 use crate::lab::story::{Story, Teller, explain, not_reproducible};
 use crate::world::watch::RecordingOptions;
@@ -110,9 +111,23 @@ pub(crate) fn replay(program: &Program<'_>, args: &Run) -> Result<u8, Usage> {
 /// Makes the run and writes the outputs that the command line asks for; also returns the map.
 fn watched(program: &Program<'_>, args: &Run, subject: &Subject) -> Result<(Report, Option<String>), Usage> {
     let (trace, capture, decoder) = (args.trace.clone(), args.pcap.clone(), program.decoder);
-    let watching = RecordingOptions { trace, capture, decoder, map: args.map, ..RecordingOptions::default() };
+    let history = args.html.is_some();
+    let logs = if history { program.logs } else { &[] };
+    let watching = RecordingOptions {
+        trace,
+        capture,
+        decoder,
+        history,
+        logs,
+        map: args.map,
+        ..RecordingOptions::default()
+    };
     let made = subject.scenario.run_watched(&subject.options, &watching);
-    made.map(|(report, seen)| (report, seen.map)).map_err(|error| error.to_string())
+    let (report, seen) = made.map_err(|error| error.to_string())?;
+    if let (Some(path), Some(picture)) = (&args.html, Picture::of(&report, &seen)) {
+        picture.write(path).map_err(|error| error.to_string())?;
+    }
+    Ok((report, seen.map))
 }
 
 fn tell_held(args: &Run, report: &Report, map: Option<&str>) {

@@ -10,12 +10,14 @@
 //! | `explore` | runs that branch from runs that reached something new |
 //! | `stall` | runs watched from another thread: one that blocks is given up |
 //! | `story`, `bundle`, `diff` | a failure explained, saved, compared |
+//! | `picture` | a run as a page of HTML |
 //! | `selection` | which events a story tells |
 
 pub mod bundle;
 pub mod diff;
 pub mod explore;
 pub(crate) mod faults;
+pub mod picture;
 pub mod plan;
 pub(crate) mod points;
 pub mod run;

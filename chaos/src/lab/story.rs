@@ -7,6 +7,7 @@
 
 use crate::lab::bundle::Bundle;
 use crate::lab::diff::diff;
+use crate::lab::picture::Picture;
 use crate::lab::plan::Plan;
 use crate::lab::plan::text::show;
 use crate::lab::scenario::{Options, Report, Scenario};
@@ -58,8 +59,9 @@ impl Teller {
             return Err(io::Error::other(format!("{} holds the plan that was given", folder.display())));
         }
         std::fs::create_dir_all(&folder)?;
-        for file in crate::lab::bundle::FILES {
-            match std::fs::remove_file(folder.join(file)) {
+        let files = crate::lab::bundle::FILES.map(|file| folder.join(file));
+        for file in files.iter().chain([&picture_of(&folder)]) {
+            match std::fs::remove_file(file) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
@@ -79,6 +81,13 @@ pub fn save(teller: &Teller, failing: &Report) -> io::Result<Option<PathBuf>> {
     bundle.save(&folder)?;
     save_plan(failing, &folder)?;
     Ok(Some(folder))
+}
+
+/// The picture of a bundle's run, which is beside the bundle's folder.
+fn picture_of(folder: &Path) -> PathBuf {
+    let mut name = folder.as_os_str().to_owned();
+    name.push(".html");
+    name.into()
 }
 
 /// The command that makes nurl's own runs.
@@ -141,6 +150,7 @@ pub fn explain(
         last: EVENTS_KEPT,
         decoder: teller.decoder,
         logs: teller.logs,
+        history: true,
         ..RecordingOptions::default()
     };
     let (again, seen) = scenario.run_watched(&options, &watching)?;
@@ -163,6 +173,11 @@ pub fn explain(
         std::fs::write(folder.join("plan.drawn.txt"), unleashed.plan.to_string())?;
     }
     std::fs::write(folder.join("events.txt"), seen.last.join("\n") + "\n")?;
+    let picture = picture_of(&folder);
+    let pictured = Report { verdict: Err(broken.clone()), ..again };
+    if let Some(drawn) = Picture::of(&pictured, &seen) {
+        drawn.write(&picture)?;
+    }
     let mut text = head(subject, &broken);
     if !reproducible && let Err(seen) = &subject.verdict {
         let _ = writeln!(text, "  in one run  {seen}");
@@ -176,6 +191,7 @@ pub fn explain(
     let same = if reproducible { "yes" } else { "no" };
     let _ = writeln!(text, "  digest      {} over {} events", subject.digest, subject.events);
     let _ = writeln!(text, "  same on rerun: {same}");
+    let _ = writeln!(text, "  picture     {}", picture.display());
     let bundle = shell_word(&folder.display().to_string());
     let _ = writeln!(text, "replay: {} replay {bundle}", teller.invocation);
     std::fs::write(folder.join("story.txt"), &text)?;

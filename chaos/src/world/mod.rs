@@ -8,6 +8,7 @@
 //! | `traffic` | packets between kernels and wire |
 //! | `hosts`, `agenda`, `clock` | parts of the world: its hosts, its future events, its time |
 //! | `record`, `trace`, `watch`, `stats`, `logs` | what is recorded: the digest, events as text, counters, log lines |
+//! | `history` | all that a watched run showed, for its picture |
 //! | `findings`, `property` | what a run looks for and has found; the calls that report it |
 //! | `rng` | the random streams that programs hold, and their positions |
 //! | `process`, `task`, `sleep`, `panics` | processes, their tasks and waits, and their panics |
@@ -22,6 +23,7 @@ pub(crate) mod cpu;
 pub(crate) mod dns;
 mod findings;
 pub(crate) mod handle;
+pub mod history;
 pub(crate) mod host;
 mod hosts;
 pub(crate) mod labels;

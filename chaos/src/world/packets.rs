@@ -22,7 +22,9 @@ pub(crate) struct PacketText {
     /// The addresses that it has now.
     pub(crate) src: Option<SocketAddr>,
     pub(crate) dst: Option<SocketAddr>,
-    size: String,
+    /// UDP, or TCP with the letters of its flags.
+    pub(crate) protocol: String,
+    pub(crate) payload_bytes: usize,
     /// The addressee when the packet was sent, and the address.
     to: String,
     sent_ns: u64,
@@ -68,7 +70,9 @@ impl Packets {
 
     /// The packet for a story, with the time at which it was sent.
     pub(crate) fn take(&mut self, number: u64) -> Option<(u64, PacketSeen)> {
-        let PacketText { carries, size, to, sent_ns, fate, .. } = self.0.remove(&number)?;
+        let PacketText { carries, protocol, payload_bytes, to, sent_ns, fate, .. } =
+            self.0.remove(&number)?;
+        let size = format!("{protocol} {payload_bytes} B");
         Some((sent_ns, PacketSeen { to, size, fate, carries }))
     }
 }
@@ -105,11 +109,12 @@ pub(crate) fn describe(bytes: &[u8], names: &Names, decoder: Option<Decoder>, la
             payload.len()
         ),
         carries: names.shown(&carries),
-        size: format!("{name} {} B", payload.len()),
+        payload_bytes: payload.len(),
         src: Some(headers.src),
         dst: Some(headers.dst),
         to: to.unwrap_or_else(|| headers.dst.to_string()),
         is_empty: payload.is_empty() && name == "TCP A",
+        protocol: name,
         ..PacketText::default()
     }
 }

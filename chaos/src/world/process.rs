@@ -5,6 +5,7 @@
 //! futures.
 
 use super::cpu::on_processor;
+use super::history::HostPhase;
 use super::panics::{CatchPanic, unheard};
 use super::sim;
 use crate::ids::HostId;
@@ -64,6 +65,7 @@ pub(crate) fn end_node(handle: &Handle, node: NodeId) {
 pub(crate) fn begin(host: HostId) {
     let place = sim::with(|sim| Place { host, boot: sim.host(host).process.boot });
     new_node(&Handle::current(), place, "main", Role::Net);
+    show_phase(host);
     run_main(host);
 }
 
@@ -117,10 +119,29 @@ pub(crate) fn end(host: HostId, how: ProcessEnd) {
         process.pinned = false;
         std::mem::take(&mut process.nodes)
     });
+    show_phase(host);
     let handle = Handle::current();
     for (node, _) in nodes {
         end_node(&handle, node.id());
     }
+}
+
+/// Shows the phase of a host to a reader who watches.
+fn show_phase(host: HostId) {
+    sim::with(|sim| {
+        if sim.record.trace.is_watched() {
+            let (now_ns, state) = (sim.now_ns(), sim.host(host));
+            let phase = match &state.process {
+                _ if !state.powered => HostPhase::PowerOff,
+                process if !process.alive => HostPhase::Down,
+                _ if state.suspended => HostPhase::Suspended,
+                process if process.paused => HostPhase::Paused,
+                process if process.pinned => HostPhase::Pinned,
+                _ => HostPhase::Running,
+            };
+            sim.record.trace.phase(now_ns, host, phase);
+        }
+    });
 }
 
 fn exit(host: HostId, boot: u32) {
@@ -137,6 +158,7 @@ pub(crate) fn apply_stops(host: HostId) {
         let state = sim.host(host);
         state.process.nodes.iter().map(|(node, role)| (node.clone(), state.stands_still(*role))).collect()
     });
+    show_phase(host);
     let handle = Handle::current();
     for (node, still) in nodes {
         if still {

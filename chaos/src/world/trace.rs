@@ -5,8 +5,9 @@
 //! its `Sent` record; later records refer to it by its number, and repeat the bytes only if they have changed on the
 //! way. The last records are what no event shows: how far each random stream was drawn from, and the scheduler's next draw.
 
+use super::history::{HostPhase, Shown};
 use super::sighting::ProtocolEvent;
-use super::watch::{CLOSED, ENDED, Recordings, SCHEDULER, Watch, hash};
+use super::watch::{CLOSED, ENDED, FAULT, MARK, NOTE, Recordings, SCHEDULER, Watch, hash};
 use crate::ids::{End, HostId};
 use crate::wire::link::DropCause;
 use crate::wire::pcap::Pcap;
@@ -44,13 +45,13 @@ impl RecordKind {
             RecordKind::Dropped => "dropped",
             RecordKind::DiskWrite => "disk",
             RecordKind::DiskSync => "sync",
-            RecordKind::Fault => "fault",
+            RecordKind::Fault => FAULT,
             RecordKind::Stream => "stream",
             RecordKind::StreamEnd => CLOSED,
-            RecordKind::Note => "note",
+            RecordKind::Note => NOTE,
             RecordKind::Setup => "setup",
             RecordKind::Rewritten => "rewritten",
-            RecordKind::Mark => "mark",
+            RecordKind::Mark => MARK,
             RecordKind::DiskCrash => "survived",
             RecordKind::Scheduler => SCHEDULER,
             RecordKind::Ended => ENDED,
@@ -86,6 +87,13 @@ fn name_of(watch: &Watch, end: End) -> String {
     match end {
         End::Host(host) => watch.names().host(host.0).to_owned(),
         End::Box(net) => watch.names().box_of(net.0),
+    }
+}
+
+fn host_of(end: End) -> Option<u32> {
+    match end {
+        End::Host(host) => Some(host.0),
+        End::Box(_) => None,
     }
 }
 
@@ -193,6 +201,27 @@ impl Trace {
         }
     }
 
+    /// A fault of the plan begins, as the note says that was recorded last.
+    pub(crate) fn fault_begins(&mut self, number: usize) {
+        if let Some(history) = self.watch.as_mut().and_then(Watch::history_mut) {
+            history.last_note_begins(number);
+        }
+    }
+
+    /// A fault of the plan is over; no record.
+    pub(crate) fn fault_ends(&mut self, now_ns: u64, number: usize) {
+        if let Some(history) = self.watch.as_mut().and_then(Watch::history_mut) {
+            history.push(now_ns, None, Shown::FaultEnds(number));
+        }
+    }
+
+    /// The phase of a host, which may have changed; no record.
+    pub(crate) fn phase(&mut self, now_ns: u64, host: HostId, phase: HostPhase) {
+        if let Some(history) = self.watch.as_mut().and_then(Watch::history_mut) {
+            history.phase(now_ns, host.0, phase);
+        }
+    }
+
     /// Registers the name of the next host, in the order of creation.
     pub(crate) fn host_named(&mut self, name: &str) {
         if let Some(watch) = &mut self.watch {
@@ -280,8 +309,7 @@ impl Trace {
         if let Some(watch) = &mut self.watch {
             let place = name_of(watch, at);
             let damaged = (!changed.is_empty()).then(|| hash(changed));
-            let host = if let End::Host(host) = at { Some(host.0) } else { None };
-            watch.arrived(now_ns, (host, &place), number, damaged.as_deref());
+            watch.arrived(now_ns, (host_of(at), &place), number, damaged.as_deref());
         }
     }
 
@@ -290,7 +318,7 @@ impl Trace {
         self.packet((now_ns, RecordKind::Dropped), (number_of(at), nic, why as u8), number, &[]);
         if let Some(watch) = &mut self.watch {
             let place = name_of(watch, at);
-            watch.dropped(now_ns, &place, number, &format!("{why:?}"));
+            watch.dropped(now_ns, (host_of(at), &place), number, why);
         }
     }
 

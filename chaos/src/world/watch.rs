@@ -12,11 +12,13 @@
 //!     12.345678901 sent      a              #17     10.0.0.1:4000         > 10.0.0.2:4000         UDP       120 B  data 7 to index 0badcafe
 //! ```
 
+use super::history::{Fate, HISTORY_KEPT, History, HistoryRecorder, Shown};
 use super::labels::Labels;
 use super::names::Names;
 use super::novelty::Novelties;
 use super::packets::{PacketText, Packets, describe};
 use super::sighting::{ProtocolEvent, Ring, Rings, Seen, Sighting};
+use crate::wire::link::DropCause;
 use crate::wire::middlebox::Protocol;
 use crate::wire::pcap::create;
 use std::collections::{BTreeMap, VecDeque};
@@ -41,6 +43,11 @@ pub(crate) const ENDED: &str = "ended";
 /// The event of a draw, which is no record of the digest.
 pub(crate) const DRAWN: &str = "drawn";
 
+/// The event of a fault or of a change that the scenario makes, of a line of the scenario, and of a mark.
+pub(crate) const FAULT: &str = "fault";
+pub(crate) const NOTE: &str = "note";
+pub(crate) const MARK: &str = "mark";
+
 /// Records that only the digest needs: among the last events they would be useless to a reader.
 const CLOSING: [&str; 3] = [CLOSED, SCHEDULER, ENDED];
 
@@ -55,6 +62,8 @@ pub struct RecordingOptions {
     pub trace: Option<PathBuf>,
     /// Where to write a `.pcapng`.
     pub capture: Option<PathBuf>,
+    /// All that the run shows, for a [picture](crate::picture).
+    pub history: bool,
     /// The [map](crate::World::map) of the world.
     pub map: bool,
     /// Log lines of these targets (beginnings of them, such as a crate's name): among the last events, and as sightings.
@@ -72,6 +81,8 @@ pub struct Recordings {
     pub sightings: Vec<Sighting>,
     /// The hosts, in the order in which they were made.
     pub hosts: Vec<String>,
+    /// All that the run showed, if it was requested.
+    pub history: Option<History>,
     /// Words by which programs mention hosts, such as keys, with the hosts' names.
     pub aliases: BTreeMap<String, String>,
     /// The map of the world when faults were started, or at the end if none were.
@@ -94,6 +105,7 @@ pub(crate) struct Watch {
     labels: Labels,
     packets: Packets,
     sightings: Rings<Kept>,
+    history: Option<HistoryRecorder>,
     keep: usize,
     last: VecDeque<String>,
     decoder: Option<Decoder>,
@@ -123,7 +135,8 @@ fn head(now_ns: u64, what: &str, place: &str) -> String {
 impl Watch {
     /// A watch for the requested recordings, if it is needed for any.
     pub(crate) fn begin(wanted: &RecordingOptions) -> io::Result<Option<Watch>> {
-        if wanted.last == 0 && wanted.trace.is_none() && wanted.capture.is_none() {
+        let has_reader = wanted.last > 0 || wanted.capture.is_some() || wanted.history;
+        if !has_reader && wanted.trace.is_none() {
             return Ok(None);
         }
         Ok(Some(Watch {
@@ -131,9 +144,10 @@ impl Watch {
             labels: Labels::default(),
             packets: Packets::default(),
             sightings: Rings::new(),
+            history: wanted.history.then(|| HistoryRecorder::new(HISTORY_KEPT)),
             keep: wanted.last,
             last: VecDeque::new(),
-            decoder: wanted.decoder.filter(|_| wanted.last > 0 || wanted.capture.is_some()),
+            decoder: wanted.decoder.filter(|_| has_reader),
             out: wanted.trace.as_deref().map(create).transpose()?.map(BufWriter::new),
             drawn: None,
             failed: None,
@@ -160,8 +174,10 @@ impl Watch {
             Some(names.sighting(Duration::from_nanos(at_ns), host, what))
         });
         let sightings = sightings.collect();
-        let (hosts, aliases) = (self.names.hosts().to_vec(), self.names.aliases());
-        Ok(Recordings { last: self.last.into(), sightings, hosts, aliases, ..Recordings::default() })
+        let history =
+            self.history.map(|history| history.end(|addr| names.at(addr), |text| names.shown(text)));
+        let (hosts, aliases) = (names.hosts().to_vec(), names.aliases());
+        Ok(Recordings { last: self.last.into(), sightings, history, hosts, aliases, ..Recordings::default() })
     }
 
     pub(crate) fn names(&self) -> &Names {
@@ -183,6 +199,11 @@ impl Watch {
 
     pub(crate) fn labels_mut(&mut self) -> &mut Labels {
         &mut self.labels
+    }
+
+    /// The recorder of all that the run shows, if a reader asks for it.
+    pub(crate) fn history_mut(&mut self) -> Option<&mut HistoryRecorder> {
+        self.history.as_mut()
     }
 
     fn keep(&mut self, host: Option<u32>, ring: Ring, kept: Kept) {
@@ -252,6 +273,12 @@ impl Watch {
         if sender.is_some() && !seen.is_empty {
             self.keep(sender, Ring::Packets, Kept::Packet(number));
         }
+        if let Some(history) = &mut self.history {
+            match sender {
+                Some(host) => history.sent(now_ns, host, number, &seen),
+                None => history.rewritten(place, number, &seen),
+            }
+        }
         let full = format!("#{number:<6} {} {}", seen.way, hash(bytes));
         let short = format!("#{number:<6} {}  {}", seen.way, seen.carries);
         self.line(now_ns, what, place, &full, Some(short.trim_end()));
@@ -275,12 +302,26 @@ impl Watch {
         let more = damaged.map_or_else(String::new, |hash| format!("damaged {hash}"));
         self.fate(now_ns, "delivered", place, number, &more);
         self.packets.end(now_ns, number, Some(place), how);
+        if let Some(history) = &mut self.history {
+            let fate = if damaged.is_some() { Fate::ArrivedDamaged } else { Fate::Arrived };
+            history.ended(now_ns, (host, place), number, fate);
+        }
     }
 
     /// Records that an earlier packet was dropped on its way to `place`.
-    pub(crate) fn dropped(&mut self, now_ns: u64, place: &str, number: u64, why: &str) {
-        self.fate(now_ns, "dropped", place, number, why);
+    pub(crate) fn dropped(
+        &mut self,
+        now_ns: u64,
+        (host, place): (Option<u32>, &str),
+        number: u64,
+        cause: DropCause,
+    ) {
+        let why = format!("{cause:?}");
+        self.fate(now_ns, "dropped", place, number, &why);
         self.packets.end(now_ns, number, None, &format!("dropped before {place} ({why})"));
+        if let Some(history) = &mut self.history {
+            history.ended(now_ns, (host, place), number, Fate::Dropped(cause));
+        }
     }
 
     fn fate(&mut self, now_ns: u64, what: &str, place: &str, number: u64, more: &str) {
@@ -296,6 +337,9 @@ impl Watch {
 
     /// A program's event. It isn't a part of the trace, so it isn't written there.
     pub(crate) fn event(&mut self, now_ns: u64, host: Option<u32>, event: ProtocolEvent) {
+        if let Some(history) = &mut self.history {
+            history.push(now_ns, host, Shown::Event(event.clone()));
+        }
         if self.keep == 0 {
             return;
         }
@@ -316,12 +360,28 @@ impl Watch {
         host: Option<u32>,
         text: &str,
     ) {
+        if let Some(history) = &mut self.history
+            && let Some(shown) = shown(kind, text)
+        {
+            history.push(now_ns, host, shown);
+        }
         let place = host.map_or("-", |number| self.names.host(number)).to_owned();
         self.line(now_ns, kind, &place, text, None);
         if is_told {
             let text = text.to_owned();
             self.keep(host, Ring::Events, Kept::Other(now_ns, Seen::Note { kind, text }));
         }
+    }
+}
+
+/// The entry of a history for a record of the trace; `None` if it is of no interest there.
+fn shown(kind: &str, text: &str) -> Option<Shown> {
+    let text = || text.to_owned();
+    match kind {
+        FAULT => Some(Shown::Fault(text())),
+        NOTE => Some(Shown::Note(text())),
+        MARK => Some(Shown::Mark(text())),
+        _ => None,
     }
 }
 

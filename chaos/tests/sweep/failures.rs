@@ -16,6 +16,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -54,6 +55,12 @@ fn a_planted_bug_is_found_made_small_and_replayed_from_its_bundle() {
     for part in expected {
         assert!(story.text.contains(part), "{part} is missing in\n{}", story.text);
     }
+    let picture = PathBuf::from(format!("{}.html", story.bundle.display()));
+    let page = std::fs::read_to_string(&picture).unwrap();
+    assert!(
+        page.contains("was counted 2 times") && page.contains("\"client 0\""),
+        "a picture is beside the bundle"
+    );
     // What the programs log comes first, if it is asked for, and changes nothing.
     let logs: [(&'static [&'static str], _); 2] = [(&["sweep"], true), (&["sweeper"], false)];
     for (logs, told) in logs {

@@ -19,6 +19,7 @@ impl Injector {
     pub(super) fn begin(&self, number: usize, planned: &Planned) {
         let world = self.world;
         world.note(&format!("fault {}: {}", number + 1, planned));
+        sim::with(|sim| sim.record.trace.fault_begins(number));
         let begun = match &planned.fault {
             Fault::Link { on, way, effect } => spot(world, on).map(|end| {
                 sim::with(|sim| sim.fault(None, &format!("{on:?} {way:?} {effect:?}")));
@@ -49,6 +50,10 @@ impl Injector {
                 ledger.begun.insert(number);
             }),
             Err(why) => self.skip(number, planned, why),
+        }
+        // A fault that holds nothing, such as a restart, is over.
+        if self.with(|ledger| !ledger.active.contains_key(&number)) {
+            sim::with(|sim| sim.record.trace.fault_ends(sim.now_ns(), number));
         }
     }
 
@@ -272,13 +277,17 @@ impl Injector {
     pub(super) fn end(&self, number: usize, healing: bool, what: impl Fn(&Hold) -> bool) {
         let Some(active) = self.with(|ledger| ledger.active.remove(&number)) else { return };
         let (ending, staying): (Vec<_>, Vec<_>) = active.into_iter().partition(|hold| what(hold));
-        if !staying.is_empty() {
+        let is_over = staying.is_empty();
+        if !is_over {
             self.with(|ledger| ledger.active.insert(number, staying));
         }
         if ending.is_empty() {
             return;
         }
         self.world.note(&format!("fault {} ends", number + 1));
+        if is_over {
+            sim::with(|sim| sim.record.trace.fault_ends(sim.now_ns(), number));
+        }
         for hold in ending {
             let Some(before) = self.release(&hold) else { continue };
             self.undo(hold, before, healing);
