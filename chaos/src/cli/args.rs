@@ -92,7 +92,8 @@ pub(crate) struct Run {
     /// Write every packet into a pcapng file, with its sender and its decoded content as a comment, for Wireshark
     #[arg(long, value_name = "FILE")]
     pub(crate) pcap: Option<PathBuf>,
-    /// Write a picture of the run, one page for a browser: lanes of hosts, arrows of messages, faults, events
+    /// Write a picture of the run as one page for a browser: lanes of hosts, messages with their fates, faults, events.
+    /// The story of a failure has one beside its bundle anyway
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
     /// Print the map: the networks and hosts that a plan may name, as they are when faults are let loose

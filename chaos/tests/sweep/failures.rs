@@ -160,6 +160,7 @@ fn a_watched_run_is_the_run_that_nobody_watches() {
         decoder: None,
         trace: Some(folder.path().join("deep/in/a.trace")),
         capture: Some(folder.path().join("deep/in/a.pcap")),
+        history: true,
         map: true,
         logs: &["sweep"],
         novelties: true,
@@ -247,10 +248,15 @@ fn a_small_bundle_is_written_without_another_run() {
     assert_eq!(bundle.trace.as_ref().unwrap().reproducible, None);
     let plan: Plan = std::fs::read_to_string(small.join("plan.txt")).unwrap().parse().unwrap();
     assert_eq!(bundle.options().unwrap().plan, Some(plan));
-    assert!(!small.join("story.txt").exists());
+    let picture = PathBuf::from(format!("{}.html", small.display()));
+    assert!(!small.join("story.txt").exists() && !picture.exists());
     // The story takes its place.
     let story = explain(&teller, &TOY, &failing, None).unwrap();
     assert_eq!(story.bundle, small);
     assert_eq!(Bundle::load(&small).unwrap().trace.unwrap().reproducible, Some(true));
+    assert!(picture.exists());
+    // A later failure of this seed has another picture, or none.
+    save(&teller, &failing).unwrap();
+    assert!(!picture.exists());
     assert_eq!(save(&teller, &SOUND.run(&Options::seed(1))).unwrap(), None);
 }

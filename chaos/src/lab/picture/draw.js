@@ -1,7 +1,7 @@
 // Draws what is in view. Time goes downwards, as in a sequence diagram: names of hosts then stand side by side above their
 // lanes, and texts of messages lie along their arrows, so both can be read without turning the head.
 
-const HEAD_PX = 34, AXIS_PX = 96, SCENARIO_PX = 200, LEAST_LANE_PX = 64;
+const HEAD_PX = 34, AXIS_PX = 96, LEAST_LANE_PX = 64;
 // Above so many entries in view, arrows have no texts and those on the same pixels are drawn once.
 const MANY = 3000;
 // Texts are drawn for so many at most.
@@ -30,10 +30,11 @@ const yOf = (position) => HEAD_PX + (position - view.top) / view.perPx;
 const positionAt = (y) => view.top + (y - HEAD_PX) * view.perPx;
 
 // The horizontal place of each lane; hidden ones have none.
-let laneX = [], lanePx = 0;
+let laneX = [], lanePx = 0, scenarioPx = 0;
 function placeLanes() {
   const hosts = LANES.length - 1 - [...filter.lanes].filter((lane) => lane !== SCENARIO).length;
-  const first = AXIS_PX + (filter.lanes.has(SCENARIO) ? 0 : SCENARIO_PX);
+  scenarioPx = Math.min(300, Math.max(180, view.width * 0.24));
+  const first = AXIS_PX + (filter.lanes.has(SCENARIO) ? 0 : scenarioPx);
   lanePx = Math.max(LEAST_LANE_PX, (view.width - first - 10) / Math.max(hosts, 1));
   const widest = Math.max(0, first + hosts * lanePx - view.width + 10);
   view.left = Math.min(Math.max(view.left, 0), widest);
@@ -190,7 +191,7 @@ function drawFew(entries) {
     if (model.lane[i] === SCENARIO && model.kind[i] === FAULT) continue;
     const text = TEXTS[model.text[i]].split("\n", 1)[0];
     const color = colors[DOTS[model.kind[i]].color], px = pen.measureText(text).width;
-    if (model.lane[i] === SCENARIO) put(text, textsX(), y + 4, color, SCENARIO_PX - 16 - (textsX() - x));
+    if (model.lane[i] === SCENARIO) put(text, textsX(), y + 4, color, scenarioPx - 16 - (textsX() - x));
     // It may reach over a neighbour's lane; at the right edge it is to the left of its dot.
     else if (x + 8 + px < view.width || px > lanePx * 1.8) put(text, x + 8, y + 4, color, Math.min(lanePx * 1.8, view.width - x - 10));
     else put(text, x - 8 - px, y + 4, color, px + 1);
@@ -312,7 +313,7 @@ function drawFaultBars() {
     if (to < HEAD_PX || from > view.height) return;
     const text = fault.text.replace(/^fault (\d+): \S+ /, "$1: ");
     for (let y = Math.max(from, HEAD_PX) + 11; y < Math.min(to + 16, view.height); y += 14) {
-      if (put(text, x, y, colors["--fault"], SCENARIO_PX - (x - laneX[SCENARIO]) - 8)) break;
+      if (put(text, x, y, colors["--fault"], scenarioPx - (x - laneX[SCENARIO]) - 8)) break;
     }
   });
 }
@@ -360,7 +361,7 @@ function drawHead() {
   laneX.forEach((x, lane) => {
     if (x === null) return;
     const name = lane === SCENARIO ? "faults, notes, marks" : LANES[lane];
-    const fits = fitted(name, lane === SCENARIO ? SCENARIO_PX - 10 : lanePx - 8);
+    const fits = fitted(name, lane === SCENARIO ? scenarioPx - 10 : lanePx - 8);
     pen.fillText(fits, lane === SCENARIO ? x - 4 : x - pen.measureText(fits).width / 2, 22);
   });
   pen.fillStyle = colors["--back"]; pen.fillRect(0, 0, AXIS_PX - 8, HEAD_PX - 1);

@@ -13,8 +13,6 @@
 
 mod columns;
 mod page;
-#[cfg(test)]
-mod tests;
 
 use crate::lab::plan::{Fault, LinkScope};
 use crate::lab::scenario::Report;
