@@ -53,6 +53,8 @@
 //! | floor | concept |
 //! | --- | --- |
 //! | `cli` | the command that runs scenarios (feature `cli`) |
+//! | [`tokio`](mod@tokio) | tokio's names for programs that know nothing of this crate |
+//! | [`testing`] | scenarios as ordinary tests: [`test`](macro@test) |
 //! | [`rt`] | the runtime that code on a host calls |
 //! | `lab`: [`run`](mod@run), [`scenario`], [`plan`], [`sweep`], [`explore`], [`shrink`], [`story`], [`bundle`], [`diff`], [`picture`] | runs, scenarios, faults; many runs, blind or guided; a failure shrunk, explained, saved, compared, drawn |
 //! | [`world`], [`net`], [`property`], [`sighting`], [`history`], [`stats`] | the running world: kernels and wire joined, the scenario's handles, the digest, what must hold, what a reader sees |
@@ -69,6 +71,8 @@ mod kernel;
 mod lab;
 pub mod rt;
 pub mod seed;
+pub mod testing;
+pub mod tokio;
 mod wire;
 pub mod world;
 
@@ -78,6 +82,84 @@ pub mod net {
     pub use crate::world::net::Net;
 }
 
+/// Makes an ordinary `#[test]` of an `async fn` that runs in simulated worlds, one world for each seed.
+///
+/// ```no_run
+/// use chaos::{Trial, World};
+///
+/// /// The world is empty at first: the test makes its hosts.
+/// #[chaos::test(seeds = 20)]
+/// async fn a_host_has_an_address(world: World) {
+///     let server = world.host("server").addr("10.0.0.1");
+///     assert_eq!(server.ip().to_string(), "10.0.0.1");
+/// }
+///
+/// /// A plain test runs on the only host of a world, as on a machine without a network.
+/// #[chaos::test]
+/// async fn an_hour_is_over_at_once() {
+///     chaos::rt::time::sleep(std::time::Duration::from_secs(3600)).await;
+/// }
+///
+/// /// A trial is a world with faults, which each seed draws from these kinds.
+/// #[chaos::test(seeds = 100, start = 1000, time_limit = "20min", faults = [Crash, Loss])]
+/// async fn it_survives(trial: Trial) -> Result<(), String> {
+///     let server = trial.world.host("server").addr("10.0.0.1");
+///     let targets = chaos::Targets { hosts: vec![server], ..chaos::Targets::default() };
+///     trial.start_faults(&targets, std::time::Duration::from_secs(30));
+///     trial.heal().await;
+///     Ok(())
+/// }
+/// ```
+///
+/// | option | meaning | default |
+/// | --- | --- | --- |
+/// | `seeds = 20` | how many seeds are run | 20 |
+/// | `start = 1` | the first seed | 1 |
+/// | `time_limit = "10min"` | virtual time after which a run has failed: `"500ms"`, `"90s"`, `"10min"`, `"2h"`, or a number of seconds | ten minutes |
+/// | `faults = [Crash, Loss]` | [kinds of fault](FaultKind) that each seed draws from, once the test calls [`Trial::start_faults`] | none |
+/// | `logs = ["mine"]` | targets of [`tracing`] lines that a failure's story tells, or their beginnings | the package's, and the test's crate's |
+///
+/// The function takes nothing, a [`World`] or a [`Trial`]. It returns nothing, or a `Result<(), E>` where `E` has `Debug`;
+/// a [`Violation`] says more than other errors: which property, on which host. Other attributes, such as `#[ignore]` and
+/// `#[should_panic]`, stay.
+///
+/// The first seed that fails ends the test. The test panics with the failure's [story], which ends with the line
+/// that replays it:
+///
+/// ```text
+/// replay: CHAOS_SEED=7 cargo test register::a_write_is_kept -- --exact
+/// ```
+///
+/// | variable | meaning |
+/// | --- | --- |
+/// | `CHAOS_SEED=7` | runs this seed alone, and also writes its whole trace and its packets (`packets.pcapng`) |
+/// | `CHAOS_SEEDS=500` | runs another number of seeds |
+///
+/// The first seed is run twice: if the second run isn't the same, the test fails and says what differed.
+///
+/// What isn't `async`, or takes other arguments, doesn't compile:
+///
+/// ```compile_fail
+/// #[chaos::test]
+/// fn not_async(world: chaos::World) {}
+/// ```
+///
+/// ```compile_fail
+/// #[chaos::test]
+/// async fn two_worlds(one: chaos::World, two: chaos::World) {}
+/// ```
+///
+/// ```compile_fail
+/// #[chaos::test(sedes = 20)]
+/// async fn an_unknown_option(world: chaos::World) {}
+/// ```
+///
+/// ```compile_fail
+/// #[chaos::test(faults = [Crash])]
+/// async fn faults_without_a_trial() {}
+/// ```
+#[doc(inline)]
+pub use chaos_macros::test;
 pub use ids::HostId;
 pub use kernel::clock;
 pub use lab::plan::{FaultKind, Plan, Targets};

@@ -32,6 +32,8 @@ pub struct Teller {
     pub folder: PathBuf,
     /// The command of the program that makes the runs, as a person would type it.
     pub invocation: String,
+    /// The line that replays the run, if it isn't `INVOCATION replay BUNDLE`.
+    pub replay: Option<String>,
     /// A file that no bundle may overwrite: the plan that the run was given.
     pub keep: Option<PathBuf>,
     /// Targets of log lines that are told, or beginnings of them; see [`RecordingOptions::logs`].
@@ -42,7 +44,7 @@ impl Teller {
     /// Settings for bundles in `folder`, for runs of `cargo chaos`.
     pub fn new(folder: impl Into<PathBuf>) -> Teller {
         let invocation = INVOCATION.to_owned();
-        Teller { decoder: None, folder: folder.into(), invocation, keep: None, logs: &[] }
+        Teller { decoder: None, folder: folder.into(), invocation, replay: None, keep: None, logs: &[] }
     }
 
     /// Makes the folder of a bundle, and removes the files of an earlier failure of this seed, which would be wrong
@@ -193,7 +195,8 @@ pub fn explain(
     let _ = writeln!(text, "  same on rerun: {same}");
     let _ = writeln!(text, "  picture     {}", picture.display());
     let bundle = shell_word(&folder.display().to_string());
-    let _ = writeln!(text, "replay: {} replay {bundle}", teller.invocation);
+    let replay = teller.replay.clone().unwrap_or_else(|| format!("{} replay {bundle}", teller.invocation));
+    let _ = writeln!(text, "replay: {replay}");
     std::fs::write(folder.join("story.txt"), &text)?;
     Ok(Story { text, bundle: folder, reproducible, broken })
 }

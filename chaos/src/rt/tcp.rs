@@ -59,8 +59,9 @@ impl Drop for TcpListener {
     }
 }
 
+/// One end of a connection in the kernel.
 #[derive(Debug)]
-struct Inner {
+pub(crate) struct Inner {
     id: SocketId,
     local: SocketAddr,
     remote: SocketAddr,
@@ -78,7 +79,7 @@ impl Inner {
         sim::try_with(|sim| sim.with_tcp(self.id.host, f))
     }
 
-    fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
@@ -95,12 +96,12 @@ impl Inner {
         }
     }
 
-    fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = self.call(|tcp, now_ns, out| tcp.write(now_ns, self.id.key, cx.waker(), bytes, out));
         written.unwrap_or_else(|| Poll::Ready(Err(dead())))
     }
 
-    fn shutdown(&self) -> io::Result<()> {
+    pub(crate) fn shutdown(&self) -> io::Result<()> {
         self.call(|tcp, now_ns, out| tcp.shutdown(now_ns, self.id.key, out)).unwrap_or_else(|| Err(dead()))
     }
 }
@@ -154,6 +155,11 @@ impl TcpStream {
     pub fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
         let read = OwnedReadHalf { inner: self.inner.clone() };
         (read, OwnedWriteHalf { inner: self.inner })
+    }
+
+    /// Its end, for halves that borrow it.
+    pub(crate) fn connection(&self) -> &Inner {
+        &self.inner
     }
 }
 

@@ -53,4 +53,10 @@ pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Outp
 /// The time of a [`timeout`] is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("deadline has elapsed")]
-pub struct Elapsed(());
+pub struct Elapsed(pub(crate) ());
+
+impl From<Elapsed> for std::io::Error {
+    fn from(_: Elapsed) -> std::io::Error {
+        std::io::ErrorKind::TimedOut.into()
+    }
+}

@@ -19,17 +19,24 @@ pub async fn sleep(duration: Duration) {
 
 /// Waits until `deadline` on the clock of [`rt::time::now`](crate::rt::time::now).
 pub async fn sleep_until(deadline: Instant) {
-    let host = sim::place().map(|place| place.host);
-    let local_ns = sim::with(|sim| sim.clock.reading(deadline));
-    Sleep { host, local_ns, timer: None, polled: false }.await;
+    Sleep::until(deadline).await;
 }
 
 /// A wait for an instant of a host's clock. Dropping it removes its timer.
-struct Sleep {
+pub(crate) struct Sleep {
     host: Option<HostId>,
     local_ns: u64,
     timer: Option<Key>,
     polled: bool,
+}
+
+impl Sleep {
+    /// A wait until `deadline` on the clock of the calling host.
+    pub(crate) fn until(deadline: Instant) -> Sleep {
+        let host = sim::place().map(|place| place.host);
+        let local_ns = sim::with(|sim| sim.clock.reading(deadline));
+        Sleep { host, local_ns, timer: None, polled: false }
+    }
 }
 
 impl Future for Sleep {

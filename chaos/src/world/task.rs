@@ -9,6 +9,7 @@ use super::panics::{self, CatchPanic};
 use super::process;
 use super::sim;
 use madsim::runtime::NodeHandle;
+use std::any::Any;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -100,6 +101,27 @@ impl<T> JoinHandle<T> {
     pub fn is_finished(&self) -> bool {
         self.task.is_finished()
     }
+
+    /// A handle that can end the task, and no more.
+    pub fn abort_handle(&self) -> AbortHandle {
+        AbortHandle(self.task.abort_handle())
+    }
+}
+
+/// Ends a task whose result somebody else waits for. Dropping it changes nothing.
+#[derive(Debug, Clone)]
+pub struct AbortHandle(madsim::task::AbortHandle);
+
+impl AbortHandle {
+    /// Ends the task at its next await.
+    pub fn abort(&self) {
+        self.0.abort();
+    }
+
+    /// Whether the task has ended.
+    pub fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
 }
 
 impl<T> Future for JoinHandle<T> {
@@ -129,4 +151,27 @@ pub enum JoinError {
     /// It was aborted, or its plane ended.
     #[error("the task was cancelled")]
     Cancelled,
+}
+
+impl JoinError {
+    /// Whether the task panicked.
+    pub fn is_panic(&self) -> bool {
+        matches!(self, JoinError::Panicked(_))
+    }
+
+    /// Whether the task was ended before it had a result.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, JoinError::Cancelled)
+    }
+
+    /// The message of the panic, as the payload that [`resume_unwind`](std::panic::resume_unwind) takes.
+    ///
+    /// # Panics
+    /// If the task didn't panic.
+    pub fn into_panic(self) -> Box<dyn Any + Send> {
+        match self {
+            JoinError::Panicked(message) => Box::new(message),
+            JoinError::Cancelled => panic!("the task didn't panic: it was cancelled"),
+        }
+    }
 }

@@ -1,0 +1,7 @@
+//! Programs written for tokio, in the world: only their imports differ.
+#![cfg(madsim)]
+
+mod echo;
+mod sync;
+mod task;
+mod time;
