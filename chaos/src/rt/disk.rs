@@ -229,6 +229,30 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     here_recorded(&Op::Rename { from, to }, |disk| disk.rename(from, to))
 }
 
+/// Renames a file, over an existing one too. The names are durable when their directories are synced.
+///
+/// # Errors
+/// `NotFound`; `IsADirectory` when the new name is a directory's.
+pub(crate) fn rename_over(from: &Path, to: &Path) -> io::Result<()> {
+    here_recorded(&Op::RenameOver { from, to }, |disk| disk.rename_over(from, to))
+}
+
+/// Makes the names in a directory durable.
+///
+/// # Errors
+/// `NotADirectory`.
+pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
+    here_recorded(&Op::SyncDirectory { path }, |disk| disk.sync_directory(path))
+}
+
+/// Whether there is a directory at `path`.
+///
+/// # Errors
+/// When the caller isn't on a host whose process runs.
+pub(crate) fn is_directory(path: &Path) -> io::Result<bool> {
+    here(|disk| Ok(disk.is_directory(path)))
+}
+
 /// The permission bits of a file, as in 0o600.
 ///
 /// # Errors

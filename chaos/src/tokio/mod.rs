@@ -36,6 +36,7 @@
 //! host's clock, [`rt::time::unix_now`](crate::rt::time::unix_now) does. A real socket or thread of `std` is the machine's, and
 //! makes a run that can't be repeated.
 
+pub mod fs;
 pub mod net;
 pub mod sync;
 pub mod task;

@@ -175,3 +175,9 @@ impl JoinError {
         }
     }
 }
+
+impl From<JoinError> for std::io::Error {
+    fn from(error: JoinError) -> std::io::Error {
+        std::io::Error::other(error)
+    }
+}

@@ -114,13 +114,13 @@ async fn a_stream_is_echoed_whole_also_after_a_restart_of_the_server(world: Worl
                 (7, "10.0.0.2".parse().unwrap())
             );
             let (mut read, mut write) = stream.into_split();
-            let sent = bytes.clone();
-            task::spawn(async move {
+            let (sent, mut echoed) = (bytes.clone(), vec![0; bytes.len()]);
+            let writing = task::spawn(async move {
                 write.write_all(&sent).await?;
-                write.shutdown().await
+                io::Result::Ok(write)
             });
-            let mut echoed = Vec::new();
-            read.read_to_end(&mut echoed).await?;
+            read.read_exact(&mut echoed).await?;
+            drop(writing.await??);
             io::Result::Ok(echoed == bytes)
         });
         assert!(echoed.await.unwrap().unwrap());

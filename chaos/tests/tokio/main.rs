@@ -2,6 +2,9 @@
 #![cfg(madsim)]
 
 mod echo;
+mod fs;
+mod http;
+mod register;
 mod sync;
 mod task;
 mod time;

@@ -356,6 +356,35 @@ impl Disk {
         Ok(())
     }
 
+    /// Renames a file, over an existing one too. The names are durable when their directories are synced.
+    pub(crate) fn rename_over(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let (from, to) = (absolute(from), absolute(to));
+        self.names.check_file(&to)?;
+        let number = self.names.get(&from).ok_or_else(|| not_found(&from))?;
+        self.call(DiskCall::Write)?;
+        if from != to {
+            self.names.set(&to, Some(number), &mut self.kernel_rng);
+            self.names.set(&from, None, &mut self.kernel_rng);
+            self.reap();
+        }
+        Ok(())
+    }
+
+    /// Makes the names in a directory durable.
+    pub(crate) fn sync_directory(&mut self, path: &Path) -> io::Result<()> {
+        let path = absolute(path);
+        if !self.names.is_directory(&path) {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        self.call(DiskCall::Sync)?;
+        self.sync_parent(&path.join("name"));
+        Ok(())
+    }
+
+    pub(crate) fn is_directory(&self, path: &Path) -> bool {
+        self.names.is_directory(&absolute(path))
+    }
+
     pub(crate) fn mode(&self, path: &Path) -> io::Result<u32> {
         let path = absolute(path);
         if self.names.is_directory(&path) {

@@ -10,11 +10,13 @@ pub(crate) enum Op<'a> {
     Whole { path: &'a Path, bytes: &'a [u8] },
     Remove { path: &'a Path },
     Rename { from: &'a Path, to: &'a Path },
+    RenameOver { from: &'a Path, to: &'a Path },
+    SyncDirectory { path: &'a Path },
 }
 
 impl Op<'_> {
     pub(crate) fn is_sync(&self) -> bool {
-        matches!(self, Op::Sync { .. } | Op::Whole { .. } | Op::Rename { .. })
+        matches!(self, Op::Sync { .. } | Op::Whole { .. } | Op::Rename { .. } | Op::SyncDirectory { .. })
     }
 
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
@@ -41,9 +43,15 @@ impl Op<'_> {
                 head(5, path.len() as u64, 0);
                 out.extend_from_slice(path.as_bytes());
             }
-            Op::Rename { from, to } => {
+            Op::SyncDirectory { path } => {
+                let path = path.to_string_lossy();
+                head(8, path.len() as u64, 0);
+                out.extend_from_slice(path.as_bytes());
+            }
+            Op::Rename { from, to } | Op::RenameOver { from, to } => {
+                let tag = if matches!(self, Op::Rename { .. }) { 6 } else { 7 };
                 let (from, to) = (from.to_string_lossy(), to.to_string_lossy());
-                head(6, from.len() as u64, to.len() as u64);
+                head(tag, from.len() as u64, to.len() as u64);
                 out.extend_from_slice(from.as_bytes());
                 out.extend_from_slice(to.as_bytes());
             }
