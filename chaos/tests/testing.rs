@@ -1,5 +1,6 @@
 //! The attribute `chaos::test`: what holds passes, what fails is told with the line that replays it.
 #![cfg(madsim)]
+#![expect(clippy::disallowed_methods, reason = "reads files that a run leaves on the machine")]
 
 use chaos::rt::{task, time};
 use chaos::{Targets, Trial, Violation, World};

@@ -55,7 +55,8 @@ impl OpenOptions {
     pub async fn open(&self, path: impl AsRef<Path>) -> io::Result<File> {
         let (path, rights) = (path.as_ref(), self.rights);
         let (writes, makes) = (rights.write || rights.append, self.create || self.create_new);
-        if !(rights.read || writes) || (makes || self.truncate) && !writes || self.truncate && rights.append {
+        let needs_write = makes || self.truncate || !rights.read;
+        if needs_write && !writes || self.truncate && rights.append {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the options contradict each other"));
         }
         if disk::is_directory(path)? {
