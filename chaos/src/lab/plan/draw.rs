@@ -24,6 +24,12 @@ const SHORTEST: Duration = Duration::from_millis(100);
 /// The most faults of one kind in one plan: more of them only make a run slow and a story long.
 const MOST_PER_KIND: u64 = 12;
 
+/// The most points of programs that one plan turns on: they are many, and each alone harms little.
+const MOST_POINTS: u64 = 24;
+
+/// The shortest time for which a point is on, so that its way is taken a few times.
+const POINT_SHORTEST: Duration = Duration::from_secs(4);
+
 /// Free addresses of a haven, from the first one on.
 const HAVEN_ADDRS: u64 = 64;
 
@@ -70,7 +76,10 @@ pub(crate) fn draw(
         }
         let tenths = 1 + hand.below(10);
         let _ = write!(on, " {kind}×{}.{}", tenths / 10, tenths % 10);
-        let most = (span.as_secs() * tenths / 50).min(MOST_PER_KIND - 1);
+        let most = match kind {
+            FaultKind::Buggify => MOST_POINTS - 1,
+            _ => (span.as_secs() * tenths / 50).min(MOST_PER_KIND - 1),
+        };
         for _ in 0..1 + hand.below(most + 1) {
             faults.extend(hand.planned(kind, tenths));
         }
@@ -113,7 +122,9 @@ impl Hand<'_> {
     }
 
     fn planned(&mut self, kind: FaultKind, tenths: u64) -> Option<Planned> {
-        let lasts = self.duration(SHORTEST, kind.longest().min(self.span / 2));
+        let shortest = if kind == FaultKind::Buggify { POINT_SHORTEST } else { SHORTEST };
+        let longest = kind.longest().min(self.span / 2);
+        let lasts = self.duration(shortest.min(longest), longest);
         let room = self.span.saturating_sub(lasts).as_millis() as u64;
         let at = Duration::from_millis(self.below(room + 1));
         let fault = self.fault(kind, tenths)?;

@@ -7,6 +7,9 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 
+/// Linux's number for "address family not supported".
+const EAFNOSUPPORT: i32 = 97;
+
 /// A UDP socket.
 #[derive(Debug)]
 pub struct UdpSocket {
@@ -46,10 +49,16 @@ impl UdpSocket {
     /// Nothing is sent.
     ///
     /// # Errors
-    /// `NetworkUnreachable` where no interface leads to any of the addresses.
+    /// `NetworkUnreachable` where no interface leads to any of the addresses; EAFNOSUPPORT where all are of the family that the
+    /// socket isn't.
     pub async fn connect<A: ToSocketAddrs>(&self, addr: A) -> io::Result<()> {
         let mut refused = None;
+        let is_v4 = self.socket.local_addr()?.is_ipv4();
         for peer in resolve(&addr).await? {
+            if peer.is_ipv4() != is_v4 {
+                refused = Some(io::Error::from_raw_os_error(EAFNOSUPPORT));
+                continue;
+            }
             match rt::net::source_towards(peer.ip()) {
                 Ok(from) => {
                     *self.lock() = Some(Connected { peer, from });
