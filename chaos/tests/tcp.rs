@@ -157,6 +157,36 @@ fn a_half_closed_connection_goes_on_the_other_way() {
     }));
 }
 
+/// smoltcp 0.12 stops its timer at each ACK once the other side has ended, and ignores a FIN behind bytes that it has.
+#[test]
+fn what_is_lost_after_the_other_sides_end_is_sent_again() {
+    for seed in 0..60 {
+        let outcome = run(seed, |world| async move {
+            let latency = Duration::from_millis(10);
+            world.link_default(LinkConfig { latency, tcp_loss: Rate::percent(8), ..LinkConfig::default() });
+            let (a, b) = two(world);
+            let served = serve(b, |mut stream| async move {
+                let mut got = Vec::new();
+                stream.read_to_end(&mut got).await?;
+                stream.write_all(&got).await?;
+                stream.shutdown().await
+            });
+            world.sleep(Duration::from_millis(1)).await;
+            let echoed = a.run(async move {
+                let mut stream = TcpStream::connect(SocketAddr::new(b.ip(), PORT)).await?;
+                stream.write_all(&pattern(100_000)).await?;
+                stream.shutdown().await?;
+                let mut echoed = Vec::new();
+                stream.read_to_end(&mut echoed).await?;
+                io::Result::Ok(echoed)
+            });
+            served.await.unwrap().unwrap();
+            assert!(echoed.await.unwrap().unwrap() == pattern(100_000), "other bytes");
+        });
+        outcome.result.unwrap_or_else(|failure| panic!("seed {seed}: {failure}"));
+    }
+}
+
 #[test]
 fn a_slow_reader_holds_the_writer_back() {
     ok(run(1, |world| async move {

@@ -2,9 +2,10 @@
 
 use super::endpoint::Endpoint;
 use super::outbox::{Outbox, Request};
+use super::reminder::Reminder;
 use crate::kernel::slab::Key;
 use smoltcp::socket::tcp::{Socket, State};
-use smoltcp::time::{Duration as SmolDuration, Instant as SmolInstant};
+use smoltcp::time::Duration as SmolDuration;
 use std::io;
 use std::net::SocketAddr;
 use std::task::Waker;
@@ -14,8 +15,8 @@ use std::task::Waker;
 /// because it also ends idle connections.
 const GIVE_UP_NS: u64 = 30_000_000_000;
 
-/// The interval of probes of a closed window. smoltcp 0.12 sends none by itself, so a lost window update would stall
-/// a transfer for ever; it answers probes once a second at most.
+/// The time from a first probe of a closed window to a second one, if nothing is heard. smoltcp 0.12 sends none by itself, so
+/// a lost window update would stall a transfer for ever; it answers probes once a second at most.
 const PROBE: SmolDuration = SmolDuration::from_secs(2);
 
 /// The holder of a connection.
@@ -51,8 +52,7 @@ pub(super) struct Connection {
     /// Why it ended, until a call has returned this.
     pub(super) error: Option<io::ErrorKind>,
     pub(super) silence: Silence,
-    /// Whether a closed window is being probed.
-    probing: bool,
+    reminder: Reminder,
 }
 
 /// How long the peer has been silent while it owes an acknowledgement.
@@ -103,7 +103,7 @@ impl Connection {
             reset: false,
             error: None,
             silence: Silence::default(),
-            probing: false,
+            reminder: Reminder::default(),
         }
     }
 
@@ -123,8 +123,7 @@ impl Connection {
             self.socket().abort();
             self.endpoint.poll(now_ns);
         }
-        let poll_at = self.endpoint.poll_at(now_ns);
-        self.probe(poll_at);
+        self.remind(now_ns);
         let state = self.state();
         if state == State::Closed && before != State::Closed {
             self.error = match before {
@@ -156,7 +155,8 @@ impl Connection {
             Holder::Listener(..) | Holder::Process => None,
         };
         let polled = poll_at.map(|at| (at.total_micros().max(0) as u64) * 1000);
-        let wanted = [polled, orphaned, self.silence.gives_up_ns()].into_iter().flatten().min();
+        let due = [polled, orphaned, self.silence.gives_up_ns(), self.reminder.due_ns()];
+        let wanted = due.into_iter().flatten().min();
         // At least a microsecond ahead, smoltcp's own resolution, so that time passes between two polls.
         let wanted = wanted.map(|at_ns| at_ns.max(now_ns + 1000));
         if self.timer.map(|(at_ns, _)| at_ns) == wanted {
@@ -170,14 +170,19 @@ impl Connection {
         }
     }
 
-    /// Whether the connection must be reset: unread bytes without a holder, a peer that never ends, or a peer that
-    /// is silent while it owes an acknowledgement.
-    fn is_hopeless(&mut self, now_ns: u64) -> bool {
-        let owes = self.socket().send_queue() > 0
+    /// Whether the peer owes an acknowledgement.
+    fn is_owed(&mut self) -> bool {
+        self.socket().send_queue() > 0
             || matches!(
                 self.state(),
                 State::SynSent | State::SynReceived | State::FinWait1 | State::LastAck | State::Closing
-            );
+            )
+    }
+
+    /// Whether the connection must be reset: unread bytes without a holder, a peer that never ends, or a peer that
+    /// is silent while it owes an acknowledgement.
+    fn is_hopeless(&mut self, now_ns: u64) -> bool {
+        let owes = self.is_owed();
         self.silence.note(now_ns, owes);
         let forlorn = match self.holder {
             Holder::Nobody(until_ns) => self.socket().recv_queue() > 0 || now_ns >= until_ns,
@@ -186,15 +191,17 @@ impl Connection {
         forlorn || self.silence.gives_up_ns().is_some_and(|at_ns| now_ns >= at_ns)
     }
 
-    /// Probes a closed window by keepalives, when there are bytes to send and smoltcp has no timer running.
-    /// `poll_at` is the time at which smoltcp wants to be polled.
-    fn probe(&mut self, poll_at: Option<SmolInstant>) {
-        let queued = self.socket().send_queue() > 0;
-        if queued && !self.probing && poll_at.is_none() {
-            self.probing = true;
+    /// Has smoltcp go on where it has no timer running though an acknowledgement is owed: it forgot to retransmit, or the
+    /// window is closed, which a keepalive probes. That repeats the byte before the first that was never sent, so it is
+    /// turned off at once: nothing may be under way when another one leaves.
+    fn remind(&mut self, now_ns: u64) {
+        let is_forgotten = self.is_owed() && self.endpoint.poll_at(now_ns).is_none();
+        if !self.reminder.note(now_ns, is_forgotten) || self.endpoint.retransmit(now_ns) {
+            return;
+        }
+        if self.socket().send_queue() > 0 {
             self.socket().set_keep_alive(Some(PROBE));
-        } else if self.probing && !queued {
-            self.probing = false;
+            self.endpoint.poll(now_ns);
             self.socket().set_keep_alive(None);
         }
     }

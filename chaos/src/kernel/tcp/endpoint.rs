@@ -1,5 +1,6 @@
 //! The smoltcp side of one connection: an interface with one address, one socket, and two queues of packets.
 
+use super::reminder::LastAck;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
@@ -82,6 +83,7 @@ pub(super) struct Endpoint {
     sockets: SocketSet<'static>,
     socket: SocketHandle,
     queues: Queues,
+    last_ack: Option<LastAck>,
 }
 
 impl Endpoint {
@@ -94,7 +96,7 @@ impl Endpoint {
         socket.set_congestion_control(CongestionControl::Reno);
         let mut sockets = SocketSet::new(Vec::with_capacity(1));
         let socket = sockets.add(socket);
-        Endpoint { interface, sockets, socket, queues }
+        Endpoint { interface, sockets, socket, queues, last_ack: None }
     }
 
     pub(super) fn connect(&mut self, local: SocketAddr, remote: SocketAddr) -> io::Result<()> {
@@ -112,11 +114,21 @@ impl Endpoint {
 
     /// A packet has come in; the next poll handles it.
     pub(super) fn push(&mut self, packet: Vec<u8>) {
+        self.last_ack = LastAck::of(&packet).or(self.last_ack);
         self.queues.incoming.push_back(packet);
     }
 
     pub(super) fn poll(&mut self, now_ns: u64) {
         self.interface.poll(smol(now_ns), &mut self.queues, &mut self.sockets);
+    }
+
+    /// Has smoltcp send again what isn't acknowledged. Returns whether it sent something.
+    pub(super) fn retransmit(&mut self, now_ns: u64) -> bool {
+        let Some(ack) = self.last_ack else { return false };
+        self.queues.incoming.extend(ack.duplicates());
+        let before = self.queues.outgoing.len();
+        self.poll(now_ns);
+        self.queues.outgoing.len() > before
     }
 
     /// When smoltcp wants the next poll.

@@ -3,8 +3,8 @@
 //! Each connection has a smoltcp interface of its own with one socket in it, and the kernel finds the connection by
 //! its four-tuple. So the cost of a packet doesn't depend on the number of connections, a host may have any number
 //! of addresses, and a listener is a port with a backlog, as with any kernel, rather than several listening sockets.
-//! Timers fit Linux's: RTO from 10 ms to 10 s, Reno, Nagle until it is turned off. A connection without a holder is
-//! kept until its FIN is acknowledged.
+//! It has Reno, and Nagle until that is turned off. Its timers are smoltcp's, which are shorter than Linux's: an RTO from 10 ms
+//! to 10 s, where Linux has 200 ms to 120 s. A connection without a holder is kept until its FIN is acknowledged.
 //!
 //! Nothing here sends, wakes or sets a timer: a call puts its requests into an [`Outbox`], and the world carries them
 //! out in their order.
@@ -13,6 +13,7 @@ mod connection;
 mod endpoint;
 mod listen;
 mod outbox;
+mod reminder;
 
 use super::ports::Ports;
 use super::process::dead;

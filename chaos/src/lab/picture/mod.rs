@@ -1,7 +1,7 @@
 //! A picture of a run: one page of HTML that needs nothing else, with a lane for each host and an arrow for each packet.
 //!
 //! [`Picture::of`] makes the data of the page from a run's report and its [`History`]: columns of numbers, and one table of
-//! texts to which they point. [`page`](page::page) puts them into the page, whose parts are files of this folder:
+//! texts to which they point. `page` puts them into the page, whose parts are files of this folder:
 //!
 //! | file | what it does |
 //! | --- | --- |
