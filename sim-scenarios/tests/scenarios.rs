@@ -1,5 +1,6 @@
 //! Every scenario: pinned seeds with their end states, each twice with equal digests, and more seeds for the invariants
-//! alone, whose digests `ci/digests` compares with those of a release. `NURL_SEED` runs one seed instead; `NURL_SEEDS` sets another number of further seeds.
+//! alone, whose digests `ci/digests` compares with those of another process. `NURL_SEED` runs one seed instead;
+//! `NURL_SEEDS` sets another number of further seeds.
 #![cfg(feature = "sim")]
 
 mod harness;
