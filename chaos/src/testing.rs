@@ -263,11 +263,11 @@ impl Test {
     }
 }
 
-/// The folder into which cargo builds, in which this program is; cargo has marked it.
+/// The folder into which cargo builds, in which this program is. Cargo marks it, unless the folder was there before.
 fn target_folder() -> PathBuf {
     let program = env::current_exe().unwrap_or_default();
-    let marked = |folder: &&Path| folder.join("CACHEDIR.TAG").is_file();
-    program.ancestors().find(marked).map_or_else(|| PathBuf::from("target"), Path::to_owned)
+    let is_it = |folder: &&Path| folder.ends_with("target") || folder.join("CACHEDIR.TAG").is_file();
+    program.ancestors().find(is_it).map_or_else(|| PathBuf::from("target"), Path::to_owned)
 }
 
 #[cfg(test)]
