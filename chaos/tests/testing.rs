@@ -38,7 +38,7 @@ mod failing {
     use super::*;
 
     #[chaos::test(seeds = 50)]
-    #[ignore = "another test runs it"]
+    #[ignore = "fails on purpose; the tests below run it"]
     async fn with_seed_seven(world: World) -> Result<(), Violation> {
         world.host("node 1").addr("10.0.0.1");
         match world.seed() {
@@ -48,14 +48,14 @@ mod failing {
     }
 
     #[chaos::test]
-    #[ignore = "another test runs it"]
+    #[ignore = "fails on purpose; the tests below run it"]
     async fn with_a_panic_on_a_host() {
         task::yield_now().await;
         panic!("on purpose");
     }
 
     #[chaos::test]
-    #[ignore = "another test runs it"]
+    #[ignore = "fails on purpose; the tests below run it"]
     async fn with_another_run_of_the_seed(world: World) {
         use std::sync::atomic::{AtomicU32, Ordering};
         static RUNS: AtomicU32 = AtomicU32::new(0);
@@ -63,13 +63,13 @@ mod failing {
     }
 
     #[chaos::test(time_limit = 5)]
-    #[ignore = "another test runs it"]
+    #[ignore = "fails on purpose; the tests below run it"]
     async fn with_no_end(_world: World) {
         std::future::pending::<()>().await;
     }
 
     #[chaos::test(faults = [Crash, Loss, Latency, Duplicate])]
-    #[ignore = "another test runs it"]
+    #[ignore = "fails on purpose; the tests below run it"]
     async fn with_a_fault_that_matters(trial: Trial) {
         let host = trial.world.host("node 1").addr("10.0.0.1").spawn(std::future::pending);
         trial.start_faults(&Targets { hosts: vec![host], ..Targets::default() }, Duration::from_secs(60));
