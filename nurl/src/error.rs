@@ -54,9 +54,9 @@ pub enum Error {
     /// The operating system refused a thread.
     #[error("can't start the node's threads: {0}")]
     Threads(std::io::Error),
-    /// The metadata exceeds a member's limits.
+    /// What the node says of itself, or gossips, exceeds a member's limits.
     #[error(transparent)]
-    Meta(#[from] MembershipError),
+    Membership(#[from] MembershipError),
     /// Who may submit tasks of a kind can't be meant so.
     #[error(transparent)]
     Policy(#[from] PolicyError),

@@ -237,7 +237,7 @@ impl Builder {
     /// Starts the node's threads, binds its sockets and begins to join.
     ///
     /// # Errors
-    /// [`Error::Policy`], [`Error::Listen`], [`Error::Store`], [`Error::Threads`], [`Error::Meta`].
+    /// [`Error::Policy`], [`Error::Listen`], [`Error::Store`], [`Error::Threads`], [`Error::Membership`].
     pub async fn spawn(self) -> Result<Node, Error> {
         if let Some((kind, error)) = self.bad_policy {
             return Err(PolicyError::NotAPolicy { kind, error }.into());

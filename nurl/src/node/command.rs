@@ -119,6 +119,8 @@ pub(super) enum NetCommand {
     ApplicationMessage { to: PublicKey, body: Bytes, reply: Reply<Result<(), Error>> },
     /// A body for every member of a group.
     Broadcast { group: String, body: Bytes, reply: Reply<Result<(), Error>> },
+    /// A small body for every member of the mesh, by gossip.
+    Gossip { body: Bytes, reply: Reply<Result<(), Error>> },
     /// Joins a group of the peers on a list.
     JoinGroup { group: String, allow: AllowList, reply: Reply<Result<(), Error>> },
     /// Leaves a group.

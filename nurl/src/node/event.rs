@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
+
 use crate::authority::pass::Pass;
 use crate::compute::job::TaskId;
 use crate::key::PublicKey;
@@ -106,6 +108,13 @@ pub enum NodeEvent {
         kind: String,
         /// The failure, if the task failed.
         error: Option<String>,
+    },
+    /// What a member's application [gossips](super::Node::gossip). Not told to its author.
+    Gossip {
+        /// Who is said to have said it. Any member could have made it up.
+        claimed: PublicKey,
+        /// What was said.
+        body: Bytes,
     },
     /// This node became isolated from the mesh (true), or no longer is.
     Isolated(bool),

@@ -111,6 +111,9 @@ pub(super) fn event(event: &NodeEvent) {
         NodeEvent::SocketFailed { reason } => {
             warn!(target: "nurl::transport", reason, "the socket failed, and the node ends")
         }
+        NodeEvent::Gossip { claimed, body } => {
+            debug!(target: "nurl::membership", claimed = %claimed.short(), bytes = body.len(), "an application's gossip arrived");
+        }
         // The subscriber is told.
         NodeEvent::Lagged(_) => {}
     }

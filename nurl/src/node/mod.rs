@@ -518,6 +518,17 @@ impl Node {
         self.ask(|reply| NetCommand::Broadcast { group, body, reply }).await?
     }
 
+    /// Tells every member a body of at most 256 bytes, from one to the next, behind what membership has to say: it arrives
+    /// within seconds at nearly all that are connected in any way, once at most, as [`NodeEvent::Gossip`]. Observers neither
+    /// send nor receive it. Whoever passes it on can change it: for what counts use
+    /// [`send_message`](Node::send_message), or a group with a list.
+    ///
+    /// # Errors
+    /// [`Error::Membership`] when the body is too large, when the node is no member, or when too much waits.
+    pub async fn gossip(&self, body: Bytes) -> Result<(), Error> {
+        self.ask(|reply| NetCommand::Gossip { body, reply }).await?
+    }
+
     /// The next body broadcast to one of this node's groups: the group's name, the claimed sender, the body.
     pub async fn recv_group(&self) -> Option<(String, PublicKey, Bytes)> {
         self.0.groups.lock().await.recv().await

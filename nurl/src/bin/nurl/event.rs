@@ -96,6 +96,15 @@ pub(crate) enum Line {
     Job { task: String, kind: String, state: &'static str, error: Option<String> },
     /// This worker became isolated, or no longer is.
     Isolated { isolated: bool },
+    /// An application's gossip arrived; any member could have made it up.
+    Gossip {
+        claimed: String,
+        /// What was said, if it is valid text.
+        text: Option<String>,
+        /// What was said in hexadecimal, if it isn't text.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hex: Option<String>,
+    },
     /// A damaged store was set aside, at `path` if there was a file; the worker began a new one.
     StoreSetAside { path: Option<String>, reason: String },
     /// The reader was too slow: this many lines are missing here.
@@ -265,6 +274,7 @@ mod tests {
             Line::Incompatible { peer: "nurl1o".into(), theirs: "3 to 3".into(), ours: "2 to 2".into() },
             Line::Rotation { generation: 2, until: 7, by_hub: true, members: 0, missed: 0 },
             Line::Isolated { isolated: true },
+            Line::Gossip { claimed: "nurl1p".into(), text: None, hex: Some("ff".into()) },
             Line::Lagged { lost: 7 },
             Line::Accepted { task: "0a".into(), by: "nurl1p".into() },
             Line::Waiting { task: "0a".into(), reason: "away" },

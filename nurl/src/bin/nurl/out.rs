@@ -103,7 +103,7 @@ impl From<Error> for Failure {
             // Busy is the mesh's state, the others are the caller's choice.
             Error::Submit(SubmitError::Busy { .. }) => Code::Other,
             Error::Submit(_) | Error::Revoke(_) => Code::Usage,
-            Error::Meta(_) | Error::Policy(_) | Error::NotTheAuthority => Code::Usage,
+            Error::Membership(_) | Error::Policy(_) | Error::NotTheAuthority => Code::Usage,
             _ => Code::Other,
         };
         let message = match &error {

@@ -80,11 +80,21 @@ async fn listen(node: &Node, out: Out<'_>) -> Result<(), Failure> {
         if body.is_empty() {
             continue;
         }
-        let text = std::str::from_utf8(&body).ok().map(str::to_owned);
-        let hex = text.is_none().then(|| body.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
-        let shown = text.clone().or_else(|| hex.clone()).unwrap_or_default();
-        let line = Line::Said { peer: sender.to_string(), text, hex };
-        out.line(&line, || Some(format!("{}: {}", sender.short(), shown.escape_debug()))).await;
+        let (text, hex) = text_or_hex(&body);
+        let human = format!("{}: {}", sender.short(), on_terminal(&text, &hex));
+        out.line(&Line::Said { peer: sender.to_string(), text, hex }, || Some(human)).await;
     }
     Ok(())
+}
+
+/// What somebody said: as text if it is valid text, else in hexadecimal.
+pub(crate) fn text_or_hex(body: &[u8]) -> (Option<String>, Option<String>) {
+    let text = std::str::from_utf8(body).ok().map(str::to_owned);
+    let hex = text.is_none().then(|| body.iter().map(|byte| format!("{byte:02x}")).collect());
+    (text, hex)
+}
+
+/// The same for a person's terminal, which no byte of it controls.
+pub(crate) fn on_terminal(text: &Option<String>, hex: &Option<String>) -> String {
+    text.as_ref().or(hex.as_ref()).map(|said| said.escape_debug().to_string()).unwrap_or_default()
 }

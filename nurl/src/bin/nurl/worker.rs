@@ -19,6 +19,7 @@ use crate::identity::Identity;
 use crate::out::{Code, Failure, Out, plain, shown};
 use crate::status::metrics_line;
 use crate::stop::Stop;
+use crate::talk::{on_terminal, text_or_hex};
 
 /// The shortest time between two reports of metrics; a shorter `--metrics` would only keep the worker busy.
 const METRICS_AT_MOST_EVERY: Duration = Duration::from_millis(100);
@@ -284,6 +285,11 @@ async fn tell(event: &NodeEvent, out: Out<'_>) -> io::Result<()> {
                 None => format!("{kind} {task} finished"),
             },
         ),
+        NodeEvent::Gossip { claimed, body } => {
+            let (text, hex) = text_or_hex(body);
+            let human = format!("gossip of {}: {}", claimed.short(), on_terminal(&text, &hex));
+            (Line::Gossip { claimed: claimed.to_string(), text, hex }, human)
+        }
         NodeEvent::Isolated(isolated) => (
             Line::Isolated { isolated: *isolated },
             if *isolated { "cut off from the mesh".into() } else { "back in the mesh".to_owned() },

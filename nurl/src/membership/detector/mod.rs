@@ -171,7 +171,6 @@ impl Detector {
     ///
     /// # Errors
     /// [`MembershipError::EventTooLarge`], [`MembershipError::EventsFull`], [`MembershipError::NotAMember`].
-    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: user events"))]
     pub fn broadcast(&mut self, body: &[u8]) -> Result<(), MembershipError> {
         if body.len() > MAX_EVENT_BYTES {
             return Err(MembershipError::EventTooLarge(body.len()));

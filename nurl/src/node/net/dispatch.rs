@@ -38,6 +38,9 @@ impl NetPlane {
             NetCommand::Broadcast { group, body, reply } => {
                 let _ = reply.send(transport.broadcast(now, &group, &body).map_err(Error::from));
             }
+            NetCommand::Gossip { body, reply } => {
+                let _ = reply.send(self.roster.detector.broadcast(&body).map_err(Error::from));
+            }
             NetCommand::JoinGroup { group, allow, reply } => {
                 let _ = reply.send(transport.join_group(&group, allow).map_err(Error::from));
             }

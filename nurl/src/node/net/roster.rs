@@ -201,7 +201,10 @@ impl Roster {
                     leave.on_departed();
                 }
             }
-            Event::Refuted { .. } | Event::User { .. } => {}
+            Event::User { origin, body } => {
+                outlets.event(&NodeEvent::Gossip { claimed: origin, body: body.into() });
+            }
+            Event::Refuted { .. } => {}
         }
     }
 
