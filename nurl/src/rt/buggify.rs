@@ -55,9 +55,12 @@ points! {
     GossipOne = "gossip-one": "a message has room for one fact",
     TableInCrumbs = "table-in-crumbs": "a table is told a fact at a time",
     TableRefused = "table-refused": "a node has told enough of its table in this second",
+    NoHelpers = "no-helpers": "a probe that isn't answered finds no helper",
     ExchangeBusy = "exchange-busy": "a node has too many exchanges of tables under way",
     // Replicated state.
     StateOutboxFull = "state-outbox-full": "the queue of replication's messages is full",
+    AckLost = "ack-lost": "an owner's acknowledgement of a write gets lost",
+    OperationRepeated = "operation-repeated": "an observer's write is sent twice",
     RepairSpent = "repair-spent": "the budget of repair is spent",
     SummaryOfOne = "summary-of-one": "a summary covers one key",
     DigestsCut = "digests-cut": "an answer to a summary has room for one digest",

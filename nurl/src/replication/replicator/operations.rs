@@ -15,6 +15,7 @@ use super::message::{Message, Op};
 use super::served::{APPLIED, BUSY, REFUSED, UNKNOWN};
 use super::shared::Shared;
 use crate::key::PublicKey;
+use crate::rt::{Point, buggify};
 
 /// Limit on the operations under way at an observer: a command line has one.
 pub(super) const MAX_OPERATIONS: usize = 1024;
@@ -84,7 +85,8 @@ impl Operations {
         sh.rng.fill_bytes(&mut id);
         let message = Message::Operation { id: id.into(), key: key.to_vec().into(), op };
         sh.send(member, &message);
-        let (next, give_up) = (now + RETRY, now + GIVE_UP);
+        let first = if buggify(Point::OperationRepeated) { RETRY / 20 } else { RETRY };
+        let (next, give_up) = (now + first, now + GIVE_UP);
         self.0.insert(id, Underway { call, member, message, next, give_up });
         Ok(())
     }

@@ -14,6 +14,7 @@ use super::record::Record;
 use super::served::Served;
 use super::shared::{Moment, Shared};
 use crate::replication::crdt::Value;
+use crate::rt::{Point, buggify};
 
 /// The first pause before an unacknowledged delta is sent again; it doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_secs(2);
@@ -196,7 +197,7 @@ impl Writes {
 
     /// Whether an owner's acknowledgement belongs to a delta, whose callers are answered then.
     pub(super) fn acknowledged(&mut self, sh: &mut Shared, served: &mut Served, key: &[u8], id: u64) -> bool {
-        if self.pending.get(key).is_none_or(|pending| pending.id != id) {
+        if self.pending.get(key).is_none_or(|pending| pending.id != id) || buggify(Point::AckLost) {
             return false;
         }
         sh.events.changed(key);
