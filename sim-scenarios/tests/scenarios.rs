@@ -16,7 +16,7 @@ use sim_scenarios::scenarios::find;
 const PINNED: [u64; 2] = [1, 2];
 
 /// Seeds beyond them, for the invariants alone.
-const MORE: u64 = 20;
+const MORE: u64 = 12;
 
 /// Runs that once broke a scenario, a file each; the README tells how one is kept.
 const REGRESSIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/regressions");
@@ -137,7 +137,7 @@ fn a_task_that_kills_its_workers_is_given_up() {
 
 #[test]
 fn what_was_acknowledged_before_a_goodbye_is_held() {
-    prove_with("goodbye", 10);
+    prove_with("goodbye", 6);
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn the_canary_is_found() {
 
 #[test]
 fn a_phone_moves_and_nobody_holds_it_dead() {
-    prove_with("roam", 10);
+    prove_with("roam", 6);
 }
 
 #[test]
@@ -186,17 +186,17 @@ fn an_insiders_lies_are_not_believed() {
 
 #[test]
 fn relays_in_trouble() {
-    prove_with("relay-dies", 10);
+    prove_with("relay-dies", 6);
 }
 
 #[test]
 fn a_hub_comes_back_with_nothing_remembered() {
-    prove_with("hub-restarts", 10);
+    prove_with("hub-restarts", 6);
 }
 
 #[test]
 fn a_hub_comes_late_and_something_else_answers_before() {
-    prove_with("portal", 10);
+    prove_with("portal", 6);
 }
 
 #[test]
@@ -262,7 +262,7 @@ fn a_node_that_is_slow_itself() {
 
 #[test]
 fn loss_on_both_legs() {
-    prove_with("converge-hard", 10);
+    prove_with("converge-hard", 6);
 }
 
 #[test]
@@ -296,4 +296,41 @@ fn the_mesh_gets_another_secret() {
 fn a_hub_without_the_authoritys_key_asks_those_who_have_it() {
     // A run has an issuer that hangs, one that forgets, and a rotation that the hub has no part in.
     prove_with("issuers", 3);
+}
+
+#[test]
+fn who_is_not_on_a_list_hears_nothing() {
+    prove_with("guest-list", 4);
+}
+
+#[test]
+fn a_flood_of_handshakes_without_a_hub() {
+    prove_with("flood", 1);
+}
+
+#[test]
+fn everything_at_once_in_many_homes() {
+    // A run has fourteen nodes, all faults, and minutes of recovery.
+    prove_with("homes", 1);
+}
+
+#[test]
+fn gossip_reaches_every_member_once() {
+    prove_with("gossip", 4);
+}
+
+#[test]
+fn a_router_says_again_what_it_heard() {
+    prove_with("eavesdropper", 3);
+}
+
+#[test]
+fn the_dead_are_remembered_for_their_time() {
+    // A run takes five virtual minutes.
+    prove_with("forgotten", 2);
+}
+
+#[test]
+fn everything_at_once_beside_insiders() {
+    prove_with("besieged", 2);
 }

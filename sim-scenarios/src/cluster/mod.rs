@@ -330,6 +330,26 @@ impl Cluster {
         Some(format!("{} to {} is {is}, not {should}", from.name, to.name))
     }
 
+    /// The pairs of running nodes that don't reach each other directly.
+    pub async fn indirect(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for from in self.running() {
+            for to in self.running().filter(|to| to.key != from.key) {
+                wrong.extend(self.wrong_path(from, to, true).await);
+            }
+        }
+        wrong
+    }
+
+    /// A [counter or gauge](nurl::Node::metrics) of a node that runs.
+    ///
+    /// # Panics
+    /// If there is none of this name.
+    pub async fn metric(&self, peer: &Peer, name: &str) -> u64 {
+        let metrics = peer.node(&self.world).await.metrics().await;
+        metrics.ok().and_then(|metrics| metrics.get(name)).expect("the node runs, and counts it")
+    }
+
     /// One message for each running node that isn't registered at `hub`.
     pub async fn unregistered(&self, hub: &SimHub) -> Vec<String> {
         let mut missing = Vec::new();

@@ -30,6 +30,7 @@
 //! Its host is no [`Peer`](crate::cluster::Peer) of the cluster: no check asks it for anything, and
 //! [`Cluster::converge`] doesn't wait for it.
 
+pub mod mischief;
 pub mod wire;
 
 use std::collections::{BTreeSet, VecDeque};

@@ -1,6 +1,8 @@
 //! Wrong clocks: only gates look at the time, so a wrong one harms its owner alone.
 //!
-//! Three workers and two hubs have the right time; the first hub issues passes. Then come
+//! Three workers and two hubs have the right time; the first hub issues passes. One worker's clock falls back by an hour
+//! while it is off, so that all that it says next looks older than what it said before: each peer asks it to prove, through
+//! a hub, that it isn't a replay, and it is back within seconds. Then come
 //!
 //! - **a board without a battery**: its clock shows 1970. It counts as the newest time that the authority signed, so the
 //!   node joins and works;
@@ -28,6 +30,7 @@ use crate::stage::{Stage, link_ms};
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
     marks: &[
+        Mark::new("a node whose clock had gone back was challenged, and let in"),
         Mark::new("a clock of 1970 did no harm"),
         Mark::new("a clock that was ahead was named as the reason"),
         Mark::new("a pass that had ended long ago was renewed"),
@@ -42,6 +45,8 @@ pub const SCENARIO: Scenario = Scenario {
 
 const WORKS: &str = "a node with a wrong clock, or one that was away, has its jobs done";
 const OUT: &str = "a clock that is ahead shuts out its owner alone, and is the reason that it tells";
+const NOT_A_REPLAY: &str =
+    "a node whose clock went back proves that it is no replay, and is back within seconds";
 const GO_ON: &str = "nobody is held dead when a hub's clock is ahead";
 
 const MEET: Duration = Duration::from_secs(60);
@@ -50,6 +55,12 @@ const DONE: Duration = Duration::from_secs(60);
 /// How long a caller waits for the join.
 const ASKED: Duration = Duration::from_secs(10);
 
+/// What the clock of a worker loses while it is off.
+const LOST_MS: i64 = 3_600_000;
+
+/// Registered within seconds; then a first try, the challenge, and another try.
+const BACK_WITHIN: Duration = Duration::from_secs(10);
+
 const DAY: u64 = 24 * 60 * 60;
 const YEAR: u64 = 365 * DAY;
 
@@ -57,6 +68,7 @@ async fn run(trial: Trial) -> RunResult {
     let world = trial.world;
     let stage = Stage::new(world).links(link_ms(15, 10)).hub("issuer").hub("other").workers(3);
     let mut cluster = stage.meet(MEET).await?;
+    a_clock_goes_back(world, &cluster).await?;
 
     let since_1970 = i64::try_from(time::unix_now().as_millis()).expect("a world is young");
     let timing = Timing { clock_ms: -since_1970, ..Timing::default() };
@@ -101,6 +113,28 @@ async fn run(trial: Trial) -> RunResult {
     sometimes!(true, "an issuer's clock was ahead and the others went on");
     cluster.inspect().await?;
     Ok(Passed { state: "a wrong clock harmed its owner alone\n".to_owned(), notes: String::new() })
+}
+
+/// A worker is off for a moment, and its clock is wrong when it starts again.
+async fn a_clock_goes_back(world: World, cluster: &Cluster) -> Result<(), Violation> {
+    let worker = &cluster.peers[1];
+    worker.host.crash();
+    worker.host.step_wall_clock_ms(-LOST_MS);
+    world.sleep(Duration::from_secs(1)).await;
+    worker.host.restart();
+    let deadline = Deadline::new(world, NOT_A_REPLAY, BACK_WITHIN);
+    while deadline.still_missing(cluster.missing().await).await? {}
+    works(cluster, worker).await?;
+    for (peer, counted) in
+        [(worker, "session.challenges_taken"), (&cluster.peers[0], "session.clocks_let_back")]
+    {
+        if cluster.metric(peer, counted).await == 0 {
+            return Err(Violation::safety(NOT_A_REPLAY, format!("{} has counted no {counted}", peer.name)));
+        }
+    }
+    sometimes!(true, "a node whose clock had gone back was challenged, and let in");
+    worker.host.step_wall_clock_ms(LOST_MS);
+    Ok(())
 }
 
 /// All nodes that run see each other, and a job of this one is done.

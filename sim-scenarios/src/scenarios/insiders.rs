@@ -48,6 +48,7 @@ use nurl::{PublicKey, SecretKey};
 use rand_core::Rng as _;
 
 use crate::cluster::{Cluster, Deadline, Jobs, Peer, secret};
+use crate::insider::mischief::believed;
 use crate::insider::{Insider, wire};
 use crate::stage::{Stage, link_ms, with_store};
 
@@ -190,12 +191,6 @@ fn introduce(cluster: &Cluster, eve: &Insider) {
     for peer in cluster.running() {
         eve.send(peer.key, channel::MEMBERSHIP, message.encode());
     }
-}
-
-/// The highest number that the protocol lets a node believe now: 2^16 for each millisecond since 1970, a day ahead.
-fn believed() -> u64 {
-    let ahead = time::unix_now() + Duration::from_secs(24 * 60 * 60);
-    u64::try_from(ahead.as_millis()).expect("a world ends sooner") << 16
 }
 
 /// What the insider has heard: the highest incarnation of each member.

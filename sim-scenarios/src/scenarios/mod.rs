@@ -3,6 +3,7 @@
 //! A scenario's file begins with what happens in it and what must hold. Its constant `SCENARIO` has its name, its story
 //! in one line, its knobs, faults, marks and limits. `cargo chaos list` prints them; nothing else repeats them.
 
+pub mod besieged;
 pub mod blackout;
 pub mod canary;
 pub mod churn;
@@ -14,11 +15,17 @@ pub mod converge;
 pub mod converge_hard;
 pub mod crowd;
 pub mod deaths;
+pub mod eavesdropper;
 pub mod echoes;
 pub mod families;
 pub mod fence;
+pub mod flood;
+pub mod forgotten;
 pub mod go_between;
 pub mod goodbye;
+pub mod gossip;
+pub mod guest_list;
+pub mod homes;
 pub mod hub_restarts;
 pub mod insiders;
 pub mod issuers;
@@ -47,6 +54,7 @@ use chaos::scenario::Scenario;
 
 /// All scenarios.
 pub const ALL: &[Scenario] = &[
+    besieged::SCENARIO,
     blackout::SCENARIO,
     canary::SCENARIO,
     churn::SCENARIO,
@@ -58,11 +66,17 @@ pub const ALL: &[Scenario] = &[
     converge_hard::SCENARIO,
     crowd::SCENARIO,
     deaths::SCENARIO,
+    eavesdropper::SCENARIO,
     echoes::SCENARIO,
     families::SCENARIO,
     fence::SCENARIO,
+    flood::SCENARIO,
+    forgotten::SCENARIO,
     go_between::SCENARIO,
     goodbye::SCENARIO,
+    gossip::SCENARIO,
+    guest_list::SCENARIO,
+    homes::SCENARIO,
     hub_restarts::SCENARIO,
     insiders::SCENARIO,
     issuers::SCENARIO,

@@ -53,6 +53,9 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
+    /// Writers for whom the amounts that a call adds have digits.
+    pub(crate) const WRITERS: usize = 6;
+
     pub(crate) fn new(writers: usize) -> Ledger {
         Ledger { accounts: vec![Account::default(); writers], ..Ledger::default() }
     }

@@ -76,7 +76,7 @@ pub(super) async fn act(applications: Arc<Applications>, number: usize, steps: u
                 ends.extend(submit(&applications, peer, &node, name).await);
             }
             // The phone has no disk, so its increments are lost with its process; see the ledger.
-            1 if peer.role != Role::Member => {
+            1 if peer.role != Role::Member && number < Ledger::WRITERS => {
                 applications.books().ledger.adds(number);
                 if node.counter(COUNTER).add(Ledger::weight(number)).await.is_ok() {
                     applications.books().ledger.added(number);

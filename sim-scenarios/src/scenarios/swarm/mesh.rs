@@ -12,13 +12,13 @@ use crate::models::oracle::{self, NatBehaviour};
 use crate::models::sim_hub::HUB_PORT;
 use crate::stage::{Stage, link_ms, nat, network_behind, with_store};
 
-/// The mesh, and the boxes in front of each node.
-pub(super) fn mesh(world: World) -> (Cluster, Vec<NatBehaviour>) {
+/// The mesh, with so many further homes of two workers each; and the boxes in front of each node.
+pub(super) fn mesh(world: World, homes: u64) -> (Cluster, Vec<NatBehaviour>) {
     let stage = Stage::new(world).links(LinkConfig { udp_loss: Rate::percent(1), ..link_ms(20, 10) });
     let (flat, before_flat) = home(world, "flat", |_| true);
     // The oracle doesn't know which port a second host gets from a box that shares ports between remotes.
     let (house, before_house) = home(world, "house", |kind| !kind.overload);
-    let behaviours = vec![
+    let mut behaviours = vec![
         NatBehaviour::OPEN,
         NatBehaviour::OPEN,
         before_flat,
@@ -26,7 +26,7 @@ pub(super) fn mesh(world: World) -> (Cluster, Vec<NatBehaviour>) {
         before_house,
         NatBehaviour::OPEN,
     ];
-    let cluster = stage
+    let mut stage = stage
         .hub("hub 1")
         .hub("hub 2")
         .workers(2)
@@ -36,7 +36,13 @@ pub(super) fn mesh(world: World) -> (Cluster, Vec<NatBehaviour>) {
         .worker("node 3")
         .member("phone")
         .on_the_internet()
-        .observer("observer")
+        .observer("observer");
+    for number in 1..=homes {
+        let (net, before) = home(world, &format!("home {number}"), |kind| !kind.overload);
+        stage = stage.behind(net).workers(2);
+        behaviours.extend([before, before]);
+    }
+    let cluster = stage
         .configure(|builder, setup| match setup.role {
             Role::Worker => with_store(builder, "/node"),
             Role::Member | Role::Observer => builder,

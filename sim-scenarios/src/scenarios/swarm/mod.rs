@@ -28,6 +28,26 @@ use nurl::rt::{task, time};
 use self::application::{Applications, COUNTER, LIFE, act, missing_messages, receive, send_to_all_pairs};
 use self::mesh::{mesh, paths, wrong_paths};
 use crate::cluster::{Deadline, Jobs};
+use crate::insider::Insider;
+use crate::insider::mischief::Mischief;
+
+/// The knob of the mesh's size.
+pub(super) const HOMES: Knob = Knob {
+    name: "homes",
+    about: "further homes behind drawn boxes, with two workers each",
+    default: 0,
+    least: 0,
+    turns: KnobKind::Work,
+};
+
+/// The knob of those who mean harm.
+pub(super) const INSIDERS: Knob = Knob {
+    name: "insiders",
+    about: "holders of a ticket that lie to all meanwhile",
+    default: 0,
+    least: 0,
+    turns: KnobKind::Hosts,
+};
 
 /// The scenario.
 pub const SCENARIO: Scenario = Scenario {
@@ -46,6 +66,8 @@ pub const SCENARIO: Scenario = Scenario {
             least: 5,
             turns: KnobKind::Other,
         },
+        HOMES,
+        INSIDERS,
     ],
     faults: FaultKind::ALL,
     points: nurl::rt::POINTS,
@@ -79,9 +101,9 @@ const ARRIVES: Duration = Duration::from_secs(10);
 const SERVED: Duration = Duration::from_secs(15);
 
 /// Runs the scenario.
-async fn run(trial: Trial) -> RunResult {
+pub(super) async fn run(trial: Trial) -> RunResult {
     let world = trial.world;
-    let (cluster, behaviours) = mesh(world);
+    let (cluster, behaviours) = mesh(world, trial.knob("homes"));
     cluster.converge(MEET).await?;
 
     let applications = Arc::new(Applications::new(world, &cluster));
@@ -93,6 +115,11 @@ async fn run(trial: Trial) -> RunResult {
         })
         .collect();
     let span = Duration::from_secs(trial.knob("seconds"));
+    for number in 1..=trial.knob("insiders") {
+        let insider = Insider::start(world, &cluster, &format!("insider {number}"));
+        let mischief = Mischief::new(world, &cluster, insider, COUNTER);
+        drop(task::spawn(mischief.until(world.elapsed() + span)));
+    }
     trial.start_faults(&cluster.targets(), span);
     world.sleep(span).await;
     trial.heal().await;
