@@ -146,7 +146,7 @@ impl World {
 fn a_node_serves_any_number_of_clients_one_after_the_other() {
     let mut world = World::new(64);
     let body = Bytes::from_static(b"a job");
-    for n in 1..=5_000 {
+    for n in 1..=1_000 {
         assert!(world.visit(n, &body), "client {n}: {:?} {:?}", world.node.stats(), world.node.gauges());
         let gauges = world.node.gauges();
         for (name, gauge) in gauges.named() {
@@ -154,7 +154,7 @@ fn a_node_serves_any_number_of_clients_one_after_the_other() {
         }
     }
     assert_eq!(world.node.stats().refused_peers, 0);
-    assert!(world.node.stats().evicted_peers > 4_000, "{:?}", world.node.stats());
+    assert!(world.node.stats().evicted_peers > 800, "{:?}", world.node.stats());
 }
 
 #[test]
