@@ -352,3 +352,28 @@ fn messages_that_nobody_takes_are_bounded_in_bytes_and_counted() {
         assert_eq!(soon("a message", b.recv_message()).await.unwrap().1, small);
     });
 }
+
+#[test]
+fn gossip_is_an_event_at_the_others_and_what_is_too_large_is_refused() {
+    run(async {
+        let mesh = Mesh::start().await;
+        let [a, b, c] = mesh.nodes(Role::Member).await;
+        meet(&[&a, &b, &c]).await;
+        let others = [b.events(), c.events()];
+        let word = Bytes::from_static(b"spring is here");
+        a.gossip(word.clone()).await.unwrap();
+        for mut events in others {
+            let (claimed, body) = soon("the word", async {
+                loop {
+                    if let NodeEvent::Gossip { claimed, body } = events.next().await.unwrap() {
+                        return (claimed, body);
+                    }
+                }
+            })
+            .await;
+            assert_eq!((claimed, body), (a.key(), word.clone()));
+        }
+        let refused = a.gossip(Bytes::from(vec![0; 257])).await;
+        assert!(matches!(refused, Err(Error::Membership(_))), "{refused:?}");
+    });
+}
