@@ -2,7 +2,7 @@
 
 use crate::lab::plan::FaultKind;
 use crate::lab::scenario::{Body, Options, Passed, Report, RunResult, Scenario, Trial};
-use crate::lab::shrink::shrink;
+use crate::lab::shrink::Shrinker;
 use crate::lab::stall::{GivenUp, PATIENCE, attended};
 use crate::lab::story::{Teller, explain, shell_word};
 use crate::world::World;
@@ -224,7 +224,7 @@ impl Test {
         let explained = self.attended(seed, move |test| {
             let has_faults = report.plan.as_ref().is_some_and(|plan| !plan.plan.is_empty());
             let small = (report.verdict.is_err() && has_faults)
-                .then(|| shrink(&test.scenario(), &report, SHRINK_RUNS, &mut |_| ()));
+                .then(|| Shrinker::new(test.scenario(), SHRINK_RUNS).shrink(&report, &mut |_| ()));
             explain(&teller, &test.scenario(), &report, small.as_ref())
         })?;
         explained

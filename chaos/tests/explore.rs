@@ -8,7 +8,7 @@ use chaos::property::Violation;
 use chaos::rt::net::{RecvMeta, Transmit, UdpSocket};
 use chaos::rt::time;
 use chaos::scenario::{Mark, Options, Passed, Report, Scenario, Trial};
-use chaos::shrink::shrink;
+use chaos::shrink::Shrinker;
 use chaos::story::{Teller, explain};
 use chaos::{LinkConfig, Novelty, Rate, RunResult, sometimes};
 use std::io::IoSliceMut;
@@ -150,7 +150,7 @@ fn a_failing_recipe_is_a_bundle_that_breaks_again_with_the_same_digest_and_shrin
     let useless = report.options.recipe.branched(chaos::Branch { event: 1_000_000, seed: 1 });
     let longer = FORGETFUL.run(&Options { recipe: useless, ..report.options.clone() });
     assert_eq!(longer.digest, report.digest);
-    let small = shrink(&FORGETFUL, &longer, 400, &mut |_| {});
+    let small = Shrinker::new(FORGETFUL, 400).shrink(&longer, &mut |_| {});
     assert!(small.report.options.recipe.branches().len() <= report.options.recipe.branches().len());
     assert_eq!(small.report.verdict.unwrap_err().property, "a question is answered");
 }

@@ -41,7 +41,7 @@ pub(crate) enum Command {
     Replay(Run),
     /// Keep a run for good, as a file with all of its inputs: a seed, or the bundle of a failure
     Keep(Keep),
-    /// Make a failing run small: fewer faults, fewer hosts, less work, milder faults
+    /// Make a failing run small: less work, fewer kinds of fault, hosts and faults, milder faults, fewer moments
     Shrink(Shrink),
     /// Run many seeds
     Sweep(Sweep),
@@ -158,8 +158,11 @@ pub(crate) struct Shrink {
     #[command(flatten)]
     pub(crate) which: Which,
     /// The most runs to make
-    #[arg(long, default_value_t = crate::lab::shrink::RUNS)]
+    #[arg(long, value_name = "N", default_value_t = crate::lab::shrink::RUNS)]
     pub(crate) runs: u32,
+    /// Threads; the result doesn't depend on them [default: one for each core]
+    #[arg(long, value_name = "J", value_parser = value_parser!(u16).range(1..))]
+    pub(crate) jobs: Option<u16>,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,

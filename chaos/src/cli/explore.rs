@@ -67,6 +67,7 @@ pub(crate) fn explore(program: &Program<'_>, args: &args::Explore) -> Result<u8,
         teller: &witness.teller,
         json: args.json,
         shrink_runs: args.shrink_runs,
+        jobs: explorer.jobs,
         patience: explorer.patience,
         stop: &explorer.stop,
     };

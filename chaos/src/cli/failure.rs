@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::lab::scenario::{Report, Scenario};
-use crate::lab::shrink::{Shrunk, shrink};
+use crate::lab::shrink::{Shrinker, Shrunk};
 use crate::lab::stall::{GivenUp, attended};
 use crate::lab::story::{Story, Teller, explain};
 use crate::world::property::PropertyKind;
@@ -22,6 +22,8 @@ pub(crate) struct FailureTeller<'a> {
     pub(crate) json: bool,
     /// The most runs to shrink one.
     pub(crate) shrink_runs: u32,
+    /// The number of threads for that.
+    pub(crate) jobs: usize,
     pub(crate) patience: Duration,
     pub(crate) stop: &'a AtomicBool,
 }
@@ -44,9 +46,10 @@ impl FailureTeller<'_> {
         M: FnOnce() -> Report + Send + 'static,
     {
         let Failed { scenario, run, kind, report } = failed;
-        let (teller, limit) = (self.teller.clone(), self.shrink_runs);
-        let told =
-            attended(self.patience, self.stop, move || explained(&teller, &scenario, kind, &report(), limit));
+        let teller = self.teller.clone();
+        let shrinker =
+            Shrinker { scenario, runs: self.shrink_runs, jobs: self.jobs, patience: self.patience };
+        let told = attended(self.patience, self.stop, move || explained(&teller, &shrinker, kind, &report()));
         let (report, small, story) = match told {
             Ok(explained) => explained.map_err(|error| error.to_string())?,
             Err(why) => {
@@ -71,13 +74,12 @@ impl FailureTeller<'_> {
 /// A failure, shrunk and explained.
 fn explained(
     teller: &Teller,
-    scenario: &Scenario,
+    shrinker: &Shrinker,
     kind: Option<PropertyKind>,
     report: &Report,
-    limit: u32,
 ) -> io::Result<(Report, Option<Shrunk>, Story)> {
     let is_determinism = kind == Some(PropertyKind::Reproducibility);
-    let small = (!is_determinism).then(|| shrink(scenario, report, limit, &mut |step| eprintln!("{step}")));
-    let story = explain(teller, scenario, report, small.as_ref())?;
+    let small = (!is_determinism).then(|| shrinker.shrink(report, &mut |step| eprintln!("{step}")));
+    let story = explain(teller, &shrinker.scenario, report, small.as_ref())?;
     Ok((report.clone(), small, story))
 }

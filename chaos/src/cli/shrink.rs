@@ -1,6 +1,6 @@
 //! `shrink`: makes a failing run small.
 
-use crate::lab::shrink as smaller;
+use crate::lab::shrink::Shrinker;
 use crate::lab::story::{Teller, explain};
 
 use super::Program;
@@ -16,7 +16,10 @@ pub(crate) fn shrink(program: &Program<'_>, args: &Shrink) -> Result<u8, Usage> 
         println!("{} with {} holds: there is nothing to shrink", failing.scenario, failing.options.named());
         return Ok(exit::HELD);
     }
-    let small = smaller::shrink(&subject.scenario, &failing, args.runs, &mut |step| eprintln!("{step}"));
+    let mut shrinker = Shrinker::new(subject.scenario, args.runs);
+    shrinker.patience = args.patience.real();
+    shrinker.jobs = args.jobs.map_or(shrinker.jobs, usize::from);
+    let small = shrinker.shrink(&failing, &mut |step| eprintln!("{step}"));
     let teller = Teller { keep: args.which.plan.clone(), ..args.out.teller(program) };
     let story =
         explain(&teller, &subject.scenario, &failing, Some(&small)).map_err(|error| error.to_string())?;

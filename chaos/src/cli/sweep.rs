@@ -62,6 +62,7 @@ pub(crate) fn sweep(program: &Program<'_>, args: &args::Sweep) -> Result<u8, Usa
         teller: &witness.teller,
         json: args.json,
         shrink_runs: args.shrink_runs,
+        jobs: sweep.jobs,
         patience: sweep.patience,
         stop: &sweep.stop,
     };

@@ -8,6 +8,7 @@
 //! | `scenario`, `points` | scenarios, their trials and reports; the points of a program |
 //! | `sweep`, `shrink` | many runs; a failure made small |
 //! | `explore` | runs that branch from runs that reached something new |
+//! | `parallel` | work that is shared by threads |
 //! | `stall` | runs watched from another thread: one that blocks is given up |
 //! | `story`, `bundle`, `diff` | a failure explained, saved, compared |
 //! | `picture` | a run as a page of HTML |
@@ -17,6 +18,7 @@ pub mod bundle;
 pub mod diff;
 pub mod explore;
 pub(crate) mod faults;
+mod parallel;
 pub mod picture;
 pub mod plan;
 pub(crate) mod points;

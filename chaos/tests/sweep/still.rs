@@ -4,7 +4,7 @@ use crate::toy::{BLOCKED, TOY, sweep, swept};
 use chaos::property::PropertyKind;
 use chaos::rt::{task, time};
 use chaos::scenario::{Knob, KnobKind, Options, Passed, Scenario};
-use chaos::shrink::shrink;
+use chaos::shrink::Shrinker;
 use chaos::sweep::Sweep;
 use std::time::Duration;
 
@@ -114,7 +114,7 @@ fn tasks_that_only_wake_themselves_break_liveness_and_are_named() {
 
 #[test]
 fn a_run_that_spins_is_made_small() {
-    let small = shrink(&SPINS, &SPINS.run(&Options::seed(3)), 20, &mut |_| {});
+    let small = Shrinker::new(SPINS, 20).shrink(&SPINS.run(&Options::seed(3)), &mut |_| {});
     assert_eq!(small.knobs.first(), Some(&("hosts", 4, 1)), "{small}");
     assert_eq!(small.report.verdict.unwrap_err().host.as_deref(), Some("host 0"));
 }

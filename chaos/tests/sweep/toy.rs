@@ -5,7 +5,7 @@ use chaos::property::Violation;
 use chaos::rt::net::{RecvMeta, Transmit, UdpSocket};
 use chaos::rt::time;
 use chaos::scenario::{Knob, KnobKind, Mark, Passed, Purpose, RunResult, Scenario, Trial};
-use chaos::shrink::{Shrunk, shrink};
+use chaos::shrink::{Shrinker, Shrunk};
 use chaos::sweep::{Sweep, SweepReport};
 use chaos::{Targets, sometimes};
 use std::collections::BTreeMap;
@@ -137,7 +137,7 @@ pub(crate) fn swept(sweep: &Sweep) -> SweepReport {
 }
 
 pub(crate) fn shrunk(swept: &SweepReport) -> Shrunk {
-    shrink(&TOY, &swept.found[0].report(), 400, &mut |_| {})
+    Shrinker::new(TOY, 400).shrink(&swept.found[0].report(), &mut |_| {})
 }
 
 /// A scenario that blocks on an event that never comes, so that virtual time stalls.

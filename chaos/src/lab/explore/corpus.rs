@@ -183,6 +183,7 @@ fn crossed(started: &StartedPlan, place: FirstReach, other: &Plan) -> Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
     use std::time::Duration;
 
     fn started(text: &str) -> StartedPlan {
@@ -191,6 +192,7 @@ mod tests {
             drawn: None,
             at: Duration::from_secs(10),
             begun: 0,
+            idle: BTreeSet::new(),
             skipped: Vec::new(),
             unknown: Vec::new(),
         }

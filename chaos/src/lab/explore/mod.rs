@@ -9,6 +9,7 @@
 
 mod corpus;
 
+use crate::lab::parallel::in_order;
 use crate::lab::scenario::{Options, Purpose, Report, Scenario};
 use crate::lab::stall::{GivenUp, PATIENCE, StalledRun, attended};
 use crate::world::novelty::{Novelties, Novelty};
@@ -16,9 +17,8 @@ use crate::world::property::PropertyKind;
 use crate::world::watch::RecordingOptions;
 use corpus::Corpus;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Runs that are chosen at once: enough for the threads of a usual machine, few enough that none is chosen without what the
@@ -183,23 +183,7 @@ impl Explorer {
 
     /// Makes the runs of a round; returns their ends in its order.
     fn make(&self, round: &[Options]) -> Vec<Ended> {
-        let next = AtomicUsize::new(0);
-        let ended: Vec<Mutex<Option<Ended>>> = round.iter().map(|_| Mutex::default()).collect();
-        thread::scope(|scope| {
-            for _ in 0..self.jobs.clamp(1, round.len()) {
-                scope.spawn(|| {
-                    while let Some((options, slot)) = {
-                        let at = next.fetch_add(1, Ordering::Relaxed);
-                        round.get(at).zip(ended.get(at))
-                    } {
-                        *slot.lock().unwrap_or_else(PoisonError::into_inner) =
-                            Some(self.one(options.clone()));
-                    }
-                });
-            }
-        });
-        let taken = |slot: Mutex<Option<Ended>>| slot.into_inner().unwrap_or_else(PoisonError::into_inner);
-        ended.into_iter().map(|slot| taken(slot).unwrap_or(Err(GivenUp::Stopped))).collect()
+        in_order(self.jobs, round, |options| self.one(options.clone()))
     }
 
     fn one(&self, options: Options) -> Ended {

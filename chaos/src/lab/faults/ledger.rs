@@ -117,7 +117,9 @@ impl Ledger {
         let missing = |(number, why): (&usize, &String)| format!("fault {}: {why}", number + 1);
         let unknown = self.unknown.iter().map(missing).collect();
         let begun = self.begun.len();
-        Some(StartedPlan { plan, drawn: self.drawn.clone(), at: self.started, begun, skipped, unknown })
+        let idle = (0..plan.len()).filter(|number| !self.begun.contains(number)).collect();
+        let (drawn, at) = (self.drawn.clone(), self.started);
+        Some(StartedPlan { plan, drawn, at, begun, idle, skipped, unknown })
     }
 
     /// Addresses that faults have taken from a host or a box for a while.

@@ -28,6 +28,8 @@ pub struct StartedPlan {
     pub at: Duration,
     /// How many of its faults have begun.
     pub begun: usize,
+    /// Those that have not, by their number in the plan, from 0 on.
+    pub idle: BTreeSet<usize>,
     /// Faults that were skipped, or applied only in part, or never due, each with the reason.
     pub skipped: Vec<String>,
     /// Targets that the world didn't have when the plan was started, each with its fault.
