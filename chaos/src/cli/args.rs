@@ -42,6 +42,9 @@ pub(crate) enum Command {
     /// Keep a run for good, as a file with all of its inputs: a seed, or the bundle of a failure
     Keep(Keep),
     /// Make a failing run small: less work, fewer kinds of fault, hosts and faults, milder faults, fewer moments
+    ///
+    /// A simpler run counts if it breaks the same property. In this order: less work; no faults, whole kinds, hosts, single
+    /// faults; shorter and weaker faults; fewer, rounder and earlier moments; single faults with other schedules.
     Shrink(Shrink),
     /// Run many seeds
     Sweep(Sweep),
