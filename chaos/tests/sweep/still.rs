@@ -1,7 +1,7 @@
 //! Runs that stand still.
 
 use crate::toy::{BLOCKED, TOY, sweep, swept};
-use chaos::property::PropertyKind;
+use chaos::property::{PropertyKind, Violation};
 use chaos::rt::{task, time};
 use chaos::scenario::{Knob, KnobKind, Options, Passed, Scenario};
 use chaos::shrink::Shrinker;
@@ -117,4 +117,26 @@ fn a_run_that_spins_is_made_small() {
     let small = Shrinker::new(SPINS, 20).shrink(&SPINS.run(&Options::seed(3)), &mut |_| {});
     assert_eq!(small.knobs.first(), Some(&("hosts", 4, 1)), "{small}");
     assert_eq!(small.report.verdict.unwrap_err().host.as_deref(), Some("host 0"));
+}
+
+/// Fails with two steps, and blocks with one.
+const BLOCKS_WITH_LESS: Scenario = Scenario {
+    knobs: &[Knob { name: "steps", about: "", default: 2, least: 1, turns: KnobKind::Work }],
+    ..Scenario::new("blocks with less", "it fails or blocks", |trial| {
+        Box::pin(async move {
+            if trial.knob("steps") == 1 {
+                let (_sender, receiver) = std::sync::mpsc::channel::<()>();
+                let _ = receiver.recv();
+            }
+            Err(Violation::safety("all is well", "it isn't"))
+        })
+    })
+};
+
+#[test]
+fn a_shrink_goes_on_if_a_simpler_run_blocks() {
+    let failing = BLOCKS_WITH_LESS.run(&Options::seed(1));
+    let shrinker = Shrinker { patience: Duration::from_millis(600), ..Shrinker::new(BLOCKS_WITH_LESS, 20) };
+    let small = shrinker.shrink(&failing, &mut |_| {});
+    assert_eq!((small.knobs.len(), small.runs, small.gave_up), (0, 1, false), "{small}");
 }
