@@ -9,13 +9,13 @@ use chaos::shrink::{Shrinker, Shrunk};
 use toys::TOYS;
 
 /// Failing runs of each toy.
-const FAILURES: usize = 10;
+const FAILURES: usize = 5;
 
 /// The most faults that are left in the median.
-const MOST_FAULTS: u32 = 6;
+const MOST_FAULTS: u32 = 3;
 
 /// The most runs that it takes in the median.
-const MOST_RUNS: u32 = 200;
+const MOST_RUNS: u32 = 120;
 
 fn toy(name: &str) -> Scenario {
     *TOYS.iter().find(|toy| toy.name == name).unwrap()
