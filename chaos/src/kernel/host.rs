@@ -53,21 +53,27 @@ impl HostState {
                 stream(seed, &format!("disk-kernel/{name}")),
             ),
             udp: UdpSockets::new(),
-            tcp: Tcp::new(stream(seed, &format!("tcp/{name}"))),
+            tcp: Tcp::new(
+                stream(seed, &format!("tcp/{name}")),
+                stream(seed, &format!("tcp-patience/{name}")),
+            ),
             port_rng: stream(seed, &format!("port/{name}")),
         }
     }
 
     /// The random streams of its kernel, in the order in which the digest records their positions.
-    pub(crate) fn streams(&self) -> [&Rng; 3] {
-        [&self.port_rng, self.tcp.rng(), self.disk.rng()]
+    pub(crate) fn streams(&self) -> [&Rng; 4] {
+        let [tcp, patience] = self.tcp.rngs();
+        [&self.port_rng, tcp, patience, self.disk.rng()]
     }
 
     /// The random streams of its kernel go on with another seed.
     pub(crate) fn rekey(&mut self, seed: u64) {
         let name = &self.name;
         rekey(&mut self.port_rng, seed, &format!("port/{name}"));
-        rekey(self.tcp.rng_mut(), seed, &format!("tcp/{name}"));
+        let [tcp, patience] = self.tcp.rngs_mut();
+        rekey(tcp, seed, &format!("tcp/{name}"));
+        rekey(patience, seed, &format!("tcp-patience/{name}"));
         let [disk, kernel] = self.disk.rngs_mut();
         rekey(disk, seed, &format!("disk/{name}"));
         rekey(kernel, seed, &format!("disk-kernel/{name}"));

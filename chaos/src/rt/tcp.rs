@@ -116,7 +116,7 @@ impl TcpStream {
     /// Connects. Dropping the future abandons the attempt.
     ///
     /// # Errors
-    /// `ConnectionRefused`, `TimedOut`, `NetworkUnreachable`, or the caller isn't on a host whose process runs.
+    /// `ConnectionRefused`, `TimedOut` (after 127 s), `NetworkUnreachable`, or the caller isn't on a host whose process runs.
     pub async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
         let place = sim::live_place()?;
         let (id, local) = sim::with(|sim| sim.tcp_connect(place, addr))?;

@@ -11,6 +11,7 @@ use super::task::{JoinHandle, spawn_on};
 use crate::ids::{End, HostId};
 use crate::kernel::nics::Nics;
 use crate::kernel::process::{Armed, Main, Process, ProcessEnd};
+use crate::wire::link::whole_ns;
 use std::future::Future;
 use std::net::IpAddr;
 use std::panic::Location;
@@ -181,12 +182,23 @@ impl Host {
         });
     }
 
-    /// Sets the backlog of each of its listeners: the connections that wait to be accepted, including half-open
-    /// ones. A SYN over the limit is dropped. 128 by default.
+    /// Sets the backlog of each of its listeners: the connections that wait to be accepted, and as many half-open ones.
+    /// A SYN over the limit is dropped, and so is the ACK that would complete one more; the client's retries then succeed
+    /// once the program accepts. 1,024 by default, as tokio asks for.
     pub fn set_backlog(self, connections: usize) -> Host {
         sim::with(|sim| {
             sim.setup(Some(self.0), &format!("backlog {connections}"));
             sim.host_mut(self.0).tcp.set_backlog(connections);
+        });
+        self
+    }
+
+    /// Sets how long each of its new TCP connections waits for an acknowledgement before it ends with `TimedOut`
+    /// (`TCP_USER_TIMEOUT`). By default each draws a time from 30 s to 15 min.
+    pub fn set_tcp_user_timeout(self, timeout: Duration) -> Host {
+        sim::with(|sim| {
+            sim.setup(Some(self.0), &format!("tcp user timeout {timeout:?}"));
+            sim.host_mut(self.0).tcp.set_user_timeout_ns(whole_ns(timeout));
         });
         self
     }

@@ -305,8 +305,8 @@ impl Sim {
         let of_links = self.wire.links.rngs();
         let of_host = |(host, of_link): (&HostState, &_)| {
             let (id, name) = (host.id, &host.name);
-            let named =
-                ["link", "port", "tcp", "disk"].into_iter().zip([of_link].into_iter().chain(host.streams()));
+            let kinds = ["link", "port", "tcp", "tcp-patience", "disk"];
+            let named = kinds.into_iter().zip([of_link].into_iter().chain(host.streams()));
             named
                 .map(|(kind, rng)| (Some(id), format!("{kind}/{name}"), rng.get_word_pos()))
                 .collect::<Vec<_>>()

@@ -150,8 +150,11 @@ impl Sim {
         let mut out = Outbox::default();
         match self.host(to).tcp.receiver(headers.dst, headers.src, opens) {
             Receiver::Connection(key) => {
-                self.record.received(now_ns, &flight);
                 let resets = packet::tcp_resets(&flight.bytes, headers.transport);
+                if self.host(to).tcp.overflows(key, resets) {
+                    return self.drop_packet(now_ns, flight, DropCause::Backlog);
+                }
+                self.record.received(now_ns, &flight);
                 self.host_mut(to).tcp.segment(now_ns, key, flight.bytes, resets, &mut out);
             }
             Receiver::Listener(key) if self.host(to).tcp.admits(key) => {

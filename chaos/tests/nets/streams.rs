@@ -111,6 +111,9 @@ fn after(fault: fn(World, Host)) -> [(io::ErrorKind, Duration); 2] {
         let home = world.internet().nat("home", &["203.0.113.1"], Cone::restricted());
         world.internet().nat("cell", &["203.0.113.2"], Cone::restricted());
         let a = home.host("a", "192.168.1.2");
+        for host in [a, server] {
+            host.set_tcp_user_timeout(Duration::from_secs(30));
+        }
         async fn use_up(world: World, mut stream: TcpStream) -> (io::ErrorKind, Duration) {
             let mut greeting = [0; 5];
             stream.write_all(b"hello").await.unwrap();

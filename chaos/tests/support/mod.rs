@@ -127,7 +127,7 @@ fn at_most(most: Duration, fault: Fault) -> Fault {
 
 /// Plans of up to `most` faults on these names, each of which begins within `span` and lasts less than it. No fault
 /// delays a packet for longer than a tenth of it. Otherwise all connection attempts of a minute arrive at once, and
-/// fill a server's backlog until the half-open connections end, half a minute later.
+/// fill a server's backlog until the half-open connections end, a minute later.
 #[allow(dead_code, reason = "each test uses what it needs of this module")]
 pub(crate) fn short_plan(
     name: impl Strategy<Value = String> + Clone + 'static,

@@ -2,22 +2,26 @@
 
 use super::endpoint::Endpoint;
 use super::outbox::{Outbox, Request};
-use super::reminder::Reminder;
+use super::patience::Patience;
+use super::rto::RetransmissionTimer;
+use super::segment::Segment;
 use crate::kernel::slab::Key;
 use smoltcp::socket::tcp::{Socket, State};
-use smoltcp::time::Duration as SmolDuration;
 use std::io;
 use std::net::SocketAddr;
 use std::task::Waker;
 
-/// How long a peer may be silent while it owes an acknowledgement. Linux gives up after about 15 minutes, but that
-/// would make scenarios wait too long, and the stack has its own keepalives. smoltcp's own timeout isn't used,
-/// because it also ends idle connections.
-const GIVE_UP_NS: u64 = 30_000_000_000;
+/// How often a SYN is sent again: Linux's `tcp_syn_retries`. The connect fails after 127 s.
+const SYN_RETRIES: u32 = 6;
 
-/// The time from a first probe of a closed window to a second one, if nothing is heard. smoltcp 0.12 sends none by itself, so
-/// a lost window update would stall a transfer for ever; it answers probes once a second at most.
-const PROBE: SmolDuration = SmolDuration::from_secs(2);
+/// How often a SYN-ACK is sent again: Linux's `tcp_synack_retries`. The connection is forgotten after 63 s.
+const SYN_ACK_RETRIES: u32 = 5;
+
+/// How often a connection without a holder sends again, or probes a closed window: Linux's `tcp_orphan_retries`, if that is 0.
+const ORPHAN_RETRIES: u32 = 8;
+
+/// How long a connection without a holder waits for the peer's FIN: Linux's `tcp_fin_timeout`.
+const FIN_WAIT_NS: u64 = 60_000_000_000;
 
 /// The holder of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +30,8 @@ pub(super) enum Holder {
     Listener(Key, bool),
     /// A process.
     Process,
-    /// No holder: kept until this instant, for an orderly end.
-    Nobody(u64),
+    /// No holder: kept for an orderly end, until this instant if only the peer's FIN is awaited.
+    Nobody(Option<u64>),
 }
 
 /// What a poll of a connection changed.
@@ -51,38 +55,8 @@ pub(super) struct Connection {
     pub(super) reset: bool,
     /// Why it ended, until a call has returned this.
     pub(super) error: Option<io::ErrorKind>,
-    pub(super) silence: Silence,
-    reminder: Reminder,
-}
-
-/// How long the peer has been silent while it owes an acknowledgement.
-#[derive(Debug, Default)]
-pub(super) struct Silence {
-    /// When the last segment came in.
-    pub(super) heard_ns: u64,
-    /// When the peer began to owe an acknowledgement.
-    pub(super) owed_ns: Option<u64>,
-}
-
-impl Silence {
-    /// Notes whether the peer owes an acknowledgement now.
-    fn note(&mut self, now_ns: u64, owes: bool) {
-        match (owes, self.owed_ns) {
-            (true, None) => self.owed_ns = Some(now_ns),
-            (false, _) => self.owed_ns = None,
-            (true, Some(_)) => {}
-        }
-    }
-
-    /// The time begins anew, because the host has slept.
-    pub(super) fn begin_anew(&mut self, now_ns: u64) {
-        self.owed_ns = self.owed_ns.map(|_| now_ns);
-    }
-
-    /// When a silent peer is given up.
-    fn gives_up_ns(&self) -> Option<u64> {
-        self.owed_ns.map(|since_ns| since_ns.max(self.heard_ns) + GIVE_UP_NS)
-    }
+    pub(super) patience: Patience,
+    retransmission: RetransmissionTimer,
 }
 
 impl Connection {
@@ -91,6 +65,7 @@ impl Connection {
         remote: SocketAddr,
         endpoint: Endpoint,
         holder: Holder,
+        patience: Patience,
     ) -> Connection {
         Connection {
             local,
@@ -102,8 +77,8 @@ impl Connection {
             writer: None,
             reset: false,
             error: None,
-            silence: Silence::default(),
-            reminder: Reminder::default(),
+            patience,
+            retransmission: RetransmissionTimer::default(),
         }
     }
 
@@ -115,26 +90,52 @@ impl Connection {
         self.endpoint.state()
     }
 
+    /// A packet has come in; the next poll handles it.
+    pub(super) fn push(&mut self, now_ns: u64, packet: Vec<u8>) {
+        let segment = Segment::received(&packet);
+        if let Some(segment) = &segment {
+            let is_progress = segment.ack.is_some_and(|ack| self.retransmission.acknowledged(now_ns, ack));
+            // An answer to a probe is all that can be had of a peer whose window is closed.
+            if is_progress || !self.retransmission.is_under_way() {
+                self.patience.begin_anew(now_ns);
+            }
+        }
+        self.endpoint.push(packet, segment.as_ref());
+    }
+
     /// Handles arrived segments, sends further ones, wakes waiting tasks.
     pub(super) fn poll(&mut self, now_ns: u64, out: &mut Outbox) -> Polled {
         let before = self.state();
         self.endpoint.poll(now_ns);
-        if self.is_hopeless(now_ns) {
+        self.take_outgoing(now_ns, out);
+        let owes = self.is_owed();
+        self.retransmission.note(now_ns, owes);
+        self.patience.note(now_ns, owes && before != State::SynSent && before != State::SynReceived);
+        if self.retransmission.runs_out(now_ns) {
+            self.send_again(now_ns, out);
+        }
+        self.await_fin(now_ns);
+        if self.must_reset() {
             self.socket().abort();
             self.endpoint.poll(now_ns);
+            self.take_outgoing(now_ns, out);
+        } else if self.is_given_up(now_ns) {
+            // Linux tells the peer nothing (`tcp_write_err`): what it would send doesn't arrive.
+            self.socket().abort();
+            self.endpoint.poll(now_ns);
+            self.endpoint.outgoing().for_each(drop);
         }
-        self.remind(now_ns);
         let state = self.state();
-        if state == State::Closed && before != State::Closed {
+        if state != State::Closed {
+            // The RST wasn't acceptable.
+            self.reset = false;
+        } else if before != State::Closed {
             self.error = match before {
                 _ if self.reset && before == State::SynSent => Some(io::ErrorKind::ConnectionRefused),
                 _ if self.reset => Some(io::ErrorKind::ConnectionReset),
                 State::LastAck | State::Closing | State::TimeWait => None,
                 _ => Some(io::ErrorKind::TimedOut),
             };
-        }
-        for packet in self.endpoint.outgoing() {
-            out.push(Request::Send { local: self.local, remote: self.remote, packet });
         }
         let is_opening = matches!(state, State::SynSent | State::SynReceived | State::Listen);
         let socket = self.endpoint.socket();
@@ -147,15 +148,41 @@ impl Connection {
         Polled { state, is_opening }
     }
 
-    /// Sets the timer to the first of smoltcp's next poll, the end of an orphan and the time to give up.
+    /// Hands over the packets that smoltcp made. Returns whether one is more than a bare ACK.
+    fn take_outgoing(&mut self, now_ns: u64, out: &mut Outbox) -> bool {
+        let mut carries = false;
+        for packet in self.endpoint.outgoing() {
+            if let Some(segment) = Segment::sent(&packet) {
+                self.retransmission.sent(now_ns, segment.begin, segment.end);
+                carries |= segment.begin != segment.end;
+            }
+            out.push(Request::Send { local: self.local, remote: self.remote, packet });
+        }
+        carries
+    }
+
+    /// The timer has run out: sends again what isn't acknowledged, or probes a closed window.
+    fn send_again(&mut self, now_ns: u64, out: &mut Outbox) {
+        self.endpoint.retransmit();
+        if self.take_outgoing(now_ns, out) {
+            return;
+        }
+        self.endpoint.remind(now_ns);
+        if self.take_outgoing(now_ns, out) || self.socket().send_queue() == 0 {
+            return;
+        }
+        self.endpoint.probe();
+        self.take_outgoing(now_ns, out);
+    }
+
+    /// Sets the timer to the first of smoltcp's next poll, the retransmission, and the times to give up.
     pub(super) fn schedule(&mut self, key: Key, now_ns: u64, out: &mut Outbox) {
-        let poll_at = self.endpoint.poll_at(now_ns);
-        let orphaned = match self.holder {
-            Holder::Nobody(until_ns) => Some(until_ns),
+        let fin_wait = match self.holder {
+            Holder::Nobody(until_ns) => until_ns,
             Holder::Listener(..) | Holder::Process => None,
         };
-        let polled = poll_at.map(|at| (at.total_micros().max(0) as u64) * 1000);
-        let due = [polled, orphaned, self.silence.gives_up_ns(), self.reminder.due_ns()];
+        let polled = self.endpoint.poll_at_ns(now_ns);
+        let due = [polled, fin_wait, self.patience.ends_ns(), self.retransmission.due_ns()];
         let wanted = due.into_iter().flatten().min();
         // At least a microsecond ahead, smoltcp's own resolution, so that time passes between two polls.
         let wanted = wanted.map(|at_ns| at_ns.max(now_ns + 1000));
@@ -172,58 +199,39 @@ impl Connection {
 
     /// Whether the peer owes an acknowledgement.
     fn is_owed(&mut self) -> bool {
-        self.socket().send_queue() > 0
-            || matches!(
-                self.state(),
-                State::SynSent | State::SynReceived | State::FinWait1 | State::LastAck | State::Closing
-            )
+        match self.state() {
+            State::SynSent | State::SynReceived | State::FinWait1 | State::LastAck | State::Closing => true,
+            // What was left when it ended stays in the buffer.
+            State::Closed => false,
+            _ => self.socket().send_queue() > 0,
+        }
     }
 
-    /// Whether the connection must be reset: unread bytes without a holder, a peer that never ends, or a peer that
-    /// is silent while it owes an acknowledgement.
-    fn is_hopeless(&mut self, now_ns: u64) -> bool {
-        let owes = self.is_owed();
-        self.silence.note(now_ns, owes);
-        let forlorn = match self.holder {
-            Holder::Nobody(until_ns) => self.socket().recv_queue() > 0 || now_ns >= until_ns,
+    /// Without a holder, the time for the peer's FIN begins when this side's is acknowledged.
+    fn await_fin(&mut self, now_ns: u64) {
+        if self.holder == Holder::Nobody(None) && self.state() == State::FinWait2 {
+            self.holder = Holder::Nobody(Some(now_ns + FIN_WAIT_NS));
+        }
+    }
+
+    /// Whether the connection must be reset, because bytes have come in for which there is no holder (RFC 1122, 4.2.2.13).
+    fn must_reset(&mut self) -> bool {
+        matches!(self.holder, Holder::Nobody(_)) && self.socket().recv_queue() > 0
+    }
+
+    /// Whether this side gives the connection up: too many retries, no progress for too long, or a peer that never ends.
+    fn is_given_up(&self, now_ns: u64) -> bool {
+        let has_come = |at_ns: Option<u64>| at_ns.is_some_and(|at_ns| now_ns >= at_ns);
+        let most_retries = match (self.state(), self.holder) {
+            (State::SynSent, _) => SYN_RETRIES,
+            (State::SynReceived, _) => SYN_ACK_RETRIES,
+            (_, Holder::Nobody(_)) => ORPHAN_RETRIES,
+            (_, Holder::Listener(..) | Holder::Process) => u32::MAX,
+        };
+        let awaits_fin = match self.holder {
+            Holder::Nobody(until_ns) => has_come(until_ns) && self.state() == State::FinWait2,
             Holder::Listener(..) | Holder::Process => false,
         };
-        forlorn || self.silence.gives_up_ns().is_some_and(|at_ns| now_ns >= at_ns)
-    }
-
-    /// Has smoltcp go on where it has no timer running though an acknowledgement is owed: it forgot to retransmit, or the
-    /// window is closed, which a keepalive probes. That repeats the byte before the first that was never sent, so it is
-    /// turned off at once: nothing may be under way when another one leaves.
-    fn remind(&mut self, now_ns: u64) {
-        let is_forgotten = self.is_owed() && self.endpoint.poll_at(now_ns).is_none();
-        if !self.reminder.note(now_ns, is_forgotten) || self.endpoint.retransmit(now_ns) {
-            return;
-        }
-        if self.socket().send_queue() > 0 {
-            self.socket().set_keep_alive(Some(PROBE));
-            self.endpoint.poll(now_ns);
-            self.socket().set_keep_alive(None);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_peer_is_given_up_after_a_time_of_silence_in_which_it_owed() {
-        let mut silence = Silence::default();
-        assert_eq!(silence.gives_up_ns(), None);
-        silence.note(10, true);
-        silence.note(20, true);
-        assert_eq!(silence.gives_up_ns(), Some(10 + GIVE_UP_NS));
-        silence.heard_ns = 30;
-        assert_eq!(silence.gives_up_ns(), Some(30 + GIVE_UP_NS));
-        silence.begin_anew(40);
-        assert_eq!(silence.gives_up_ns(), Some(40 + GIVE_UP_NS));
-        silence.note(50, false);
-        silence.begin_anew(60);
-        assert_eq!(silence.gives_up_ns(), None);
+        self.retransmission.backoffs() > most_retries || has_come(self.patience.ends_ns()) || awaits_fin
     }
 }

@@ -5,7 +5,6 @@ use super::connection::Holder;
 use super::outbox::Outbox;
 use crate::kernel::process::dead;
 use crate::kernel::slab::Key;
-use smoltcp::socket::tcp::State;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -16,22 +15,25 @@ pub(super) struct Listener {
     local: SocketAddr,
     /// Connections to be accepted.
     ready: VecDeque<Key>,
-    /// Connections held by this listener, including half-open ones.
-    pending: usize,
+    half_open: usize,
     acceptors: Vec<Waker>,
 }
 
 impl Listener {
-    /// A connection of its own can be accepted.
+    /// A half-open connection of its own can be accepted.
     pub(super) fn is_ready(&mut self, connection: Key, out: &mut Outbox) {
+        self.half_open -= 1;
         self.ready.push_back(connection);
         out.wake(self.acceptors.drain(..));
     }
 
-    /// A connection of its own has ended.
-    pub(super) fn forget(&mut self, connection: Key) {
-        self.pending -= 1;
-        self.ready.retain(|ready| *ready != connection);
+    /// A connection of its own has ended; `was_ready` if it could be accepted.
+    pub(super) fn forget(&mut self, connection: Key, was_ready: bool) {
+        if was_ready {
+            self.ready.retain(|ready| *ready != connection);
+        } else {
+            self.half_open -= 1;
+        }
     }
 }
 
@@ -41,7 +43,7 @@ impl Tcp {
         let key = self.listeners.insert(Listener {
             local,
             ready: VecDeque::new(),
-            pending: 0,
+            half_open: 0,
             acceptors: Vec::new(),
         });
         self.ports.insert(local, key);
@@ -76,7 +78,6 @@ impl Tcp {
         let Some(listener) = self.listeners.get_mut(key) else { return Poll::Ready(Err(dead())) };
         match listener.ready.pop_front() {
             Some(connection) => {
-                listener.pending -= 1;
                 let accepted = self.connections.get_mut(connection).expect("those ready exist");
                 accepted.holder = Holder::Process;
                 Poll::Ready(Ok((connection, accepted.local, accepted.remote)))
@@ -90,10 +91,21 @@ impl Tcp {
         }
     }
 
-    /// Whether a listener has room for a further connection.
+    /// Whether a listener has room for a further connection, half-open and then accepted. Linux too drops the SYN otherwise
+    /// (`tcp_conn_request`), so that the client tries again.
     pub(crate) fn admits(&self, listener: Key) -> bool {
-        let pending = self.listeners.get(listener).map(|listener| listener.pending);
-        pending.is_some_and(|pending| pending < self.backlog) && self.has_room()
+        let listener = self.listeners.get(listener);
+        listener.is_some_and(|listener| {
+            listener.ready.len() < self.backlog && listener.half_open < self.backlog && self.has_room()
+        })
+    }
+
+    /// Whether a segment for a connection must be dropped, because it would complete it and its listener has no room to have
+    /// it accepted. The client takes the connection for complete, as on Linux without `tcp_abort_on_overflow` (tcp(7)).
+    pub(crate) fn overflows(&self, connection: Key, resets: bool) -> bool {
+        let holder = self.connections.get(connection).map(|connection| connection.holder);
+        let Some(Holder::Listener(listener, false)) = holder else { return false };
+        !resets && self.listeners.get(listener).is_some_and(|listener| listener.ready.len() >= self.backlog)
     }
 
     /// A SYN has come in for a listener that [admits](Tcp::admits) it.
@@ -107,16 +119,12 @@ impl Tcp {
         out: &mut Outbox,
     ) {
         if let Some(listener) = self.listeners.get_mut(listener) {
-            listener.pending += 1;
+            listener.half_open += 1;
         }
         let mut connection = self.make(now_ns, local, remote, mtu, Holder::Listener(listener, false));
         connection.socket().listen(local).expect("a fresh socket listens");
-        connection.endpoint.push(syn);
+        connection.push(now_ns, syn);
         let key = self.insert(connection);
         self.poll(now_ns, key, out);
-        if self.connections.get(key).is_some_and(|connection| connection.state() == State::Listen) {
-            // The SYN was damaged.
-            self.forget(key, out);
-        }
     }
 }

@@ -3,8 +3,21 @@
 //! Each connection has a smoltcp interface of its own with one socket in it, and the kernel finds the connection by
 //! its four-tuple. So the cost of a packet doesn't depend on the number of connections, a host may have any number
 //! of addresses, and a listener is a port with a backlog, as with any kernel, rather than several listening sockets.
-//! It has Reno, and Nagle until that is turned off. Its timers are smoltcp's, which are shorter than Linux's: an RTO from 10 ms
-//! to 10 s, where Linux has 200 ms to 120 s. A connection without a holder is kept until its FIN is acknowledged.
+//!
+//! smoltcp has the sequence numbers, windows, Reno, and Nagle until that is turned off. When a segment is sent again, and
+//! when a connection is given up, is decided here, as on Linux:
+//!
+//! | | after |
+//! | --- | --- |
+//! | data or FIN without acknowledgement | an RTO of 200 ms above the round trip or more, doubled up to 120 s (`rto`) |
+//! | SYN | 1, 2, 4, 8, 16, 32 s; ETIMEDOUT after 127 s |
+//! | SYN-ACK | 1, 2, 4, 8, 16 s; forgotten after 63 s |
+//! | no progress while an acknowledgement is owed | 30 s to 15 min, drawn for each connection (`patience`): ETIMEDOUT, without RST |
+//! | without a holder | 8 retries, and 60 s for the peer's FIN; RST for bytes that still come in |
+//! | nothing owed | never: keepalives are off, as on Linux, and there is no option for them |
+//!
+//! What Linux has and this hasn't: SACK, timestamps (see `rto`), window scale, tail loss probes, MTU probing (off on Linux
+//! too), ICMP, SYN cookies. Delayed ACKs take 10 ms and TIME-WAIT 10 s, smoltcp's times, where Linux has 40 ms and 60 s.
 //!
 //! Nothing here sends, wakes or sets a timer: a call puts its requests into an [`Outbox`], and the world carries them
 //! out in their order.
@@ -13,7 +26,10 @@ mod connection;
 mod endpoint;
 mod listen;
 mod outbox;
+mod patience;
 mod reminder;
+mod rto;
+mod segment;
 
 use super::ports::Ports;
 use super::process::dead;
@@ -23,6 +39,7 @@ use connection::{Connection, Holder};
 use endpoint::Endpoint;
 use listen::Listener;
 pub(crate) use outbox::{Outbox, Request};
+use patience::Patience;
 use rand_core::Rng as _;
 use smoltcp::socket::tcp::State;
 use std::collections::BTreeMap;
@@ -30,11 +47,9 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::task::{Poll, Waker};
 
-/// How long a connection without a holder waits for the peer's FIN: Linux's `tcp_fin_timeout`.
-const ORPHAN_NS: u64 = 60_000_000_000;
-
-/// The connections of a listener that are not accepted yet, including half-open ones: Linux's former `somaxconn`.
-const BACKLOG: usize = 128;
+/// The connections of a listener that wait to be accepted, and as many that are half-open: what tokio's `TcpListener::bind` and
+/// the standard library ask of listen(2), within Linux's `somaxconn` of 4,096.
+const BACKLOG: usize = 1024;
 
 /// The connections and listeners of a host.
 pub(crate) struct Tcp {
@@ -44,6 +59,10 @@ pub(crate) struct Tcp {
     tuples: BTreeMap<(SocketAddr, SocketAddr), Key>,
     ports: Ports,
     rng: Rng,
+    /// Draws how long each connection waits for an acknowledgement.
+    patience_rng: Rng,
+    /// The time that each new connection waits, if it is set rather than drawn.
+    user_timeout_ns: Option<u64>,
     backlog: usize,
     /// The most connections of all processes, including closing ones.
     most_connections: usize,
@@ -58,24 +77,31 @@ pub(crate) enum Receiver {
 }
 
 impl Tcp {
-    pub(crate) fn new(rng: Rng) -> Tcp {
+    pub(crate) fn new(rng: Rng, patience_rng: Rng) -> Tcp {
         Tcp {
             connections: Slab::new(),
             listeners: Slab::new(),
             tuples: BTreeMap::new(),
             ports: Ports::default(),
             rng,
+            patience_rng,
+            user_timeout_ns: None,
             backlog: BACKLOG,
             most_connections: usize::MAX,
         }
     }
 
-    pub(crate) fn rng(&self) -> &Rng {
-        &self.rng
+    /// Its random streams: of sequence numbers, and of the times to give up.
+    pub(crate) fn rngs(&self) -> [&Rng; 2] {
+        [&self.rng, &self.patience_rng]
     }
 
-    pub(crate) fn rng_mut(&mut self) -> &mut Rng {
-        &mut self.rng
+    pub(crate) fn rngs_mut(&mut self) -> [&mut Rng; 2] {
+        [&mut self.rng, &mut self.patience_rng]
+    }
+
+    pub(crate) fn set_user_timeout_ns(&mut self, timeout_ns: u64) {
+        self.user_timeout_ns = Some(timeout_ns);
     }
 
     pub(crate) fn set_backlog(&mut self, connections: usize) {
@@ -110,8 +136,10 @@ impl Tcp {
         holder: Holder,
     ) -> Connection {
         let random_seed = self.rng.next_u64();
+        let drawn_ns = patience::drawn_ns(self.patience_rng.next_u64());
+        let patience = Patience::new(self.user_timeout_ns.unwrap_or(drawn_ns));
         let endpoint = Endpoint::new(local.ip(), mtu, random_seed, now_ns);
-        Connection::new(local, remote, endpoint, holder)
+        Connection::new(local, remote, endpoint, holder, patience)
     }
 
     fn insert(&mut self, connection: Connection) -> Key {
@@ -128,10 +156,10 @@ impl Tcp {
         if let Some((_, timer)) = connection.timer {
             out.push(Request::CancelTimer(timer));
         }
-        if let Holder::Listener(listener, _) = connection.holder
+        if let Holder::Listener(listener, is_ready) = connection.holder
             && let Some(listener) = self.listeners.get_mut(listener)
         {
-            listener.forget(key);
+            listener.forget(key, is_ready);
         }
         out.wake([connection.reader, connection.writer].into_iter().flatten());
     }
@@ -236,7 +264,7 @@ impl Tcp {
     /// The last handle is gone: FIN, or RST if bytes were left unread.
     pub(crate) fn release(&mut self, now_ns: u64, key: Key, out: &mut Outbox) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        connection.holder = Holder::Nobody(now_ns + ORPHAN_NS);
+        connection.holder = Holder::Nobody(None);
         connection.reader = None;
         connection.writer = None;
         if connection.socket().recv_queue() > 0 {
@@ -291,8 +319,7 @@ impl Tcp {
     pub(crate) fn segment(&mut self, now_ns: u64, key: Key, packet: Vec<u8>, resets: bool, out: &mut Outbox) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.reset |= resets;
-        connection.silence.heard_ns = now_ns;
-        connection.endpoint.push(packet);
+        connection.push(now_ns, packet);
         self.poll(now_ns, key, out);
     }
 
@@ -322,7 +349,7 @@ impl Tcp {
         let connections: Vec<Key> = self.tuples.values().copied().collect();
         for key in connections {
             if let Some(connection) = self.connections.get_mut(key) {
-                connection.silence.begin_anew(now_ns);
+                connection.patience.begin_anew(now_ns);
             }
             self.poll(now_ns, key, out);
         }
@@ -332,7 +359,8 @@ impl Tcp {
     fn poll(&mut self, now_ns: u64, key: Key, out: &mut Outbox) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let polled = connection.poll(now_ns, out);
-        let is_closed = polled.state == State::Closed;
+        // smoltcp listens again after an RST to its SYN-ACK, or a damaged SYN.
+        let is_closed = matches!(polled.state, State::Closed | State::Listen);
         match connection.holder {
             Holder::Listener(listener, false) if !polled.is_opening && !is_closed => {
                 connection.holder = Holder::Listener(listener, true);
