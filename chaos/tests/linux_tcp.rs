@@ -3,7 +3,7 @@
 
 use chaos::rt::net::{TcpListener, TcpStream};
 use chaos::rt::{task, time};
-use chaos::{DropCause, Host, RunOutcome, World, run};
+use chaos::{DropCause, Host, LinkConfig, RunOutcome, World, run};
 use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
@@ -265,6 +265,37 @@ fn an_idle_connection_to_a_host_that_vanished_is_not_noticed_until_it_sends() {
         assert_eq!(ended.await.unwrap(), (true, io::ErrorKind::TimedOut));
         assert_eq!(world.elapsed().as_secs(), 3_040);
     }));
+}
+
+/// RFC 2923, 2.1; ip-sysctl, `tcp_mtu_probing` is off.
+#[test]
+fn a_black_hole_passes_small_segments_and_stalls_full_ones_until_the_connection_ends() {
+    let upload = |black_hole: bool, bytes: usize| {
+        ok(run(1, move |world| async move {
+            let (a, b) = two(world);
+            let narrow = LinkConfig { mtu: 1280, black_hole, ..LinkConfig::default() };
+            // Only what a sends meets it: the MSS that b announces doesn't show it.
+            world.set_link(a, b, narrow);
+            let got = b.run(async move {
+                let (mut stream, _) = listen().await.accept().await.unwrap();
+                let mut got = Vec::new();
+                stream.read_to_end(&mut got).await.map(|_| got.len())
+            });
+            world.sleep(Duration::from_millis(1)).await;
+            a.set_tcp_user_timeout(secs(100));
+            let sent = a.run(async move {
+                let mut stream = connect(b).await?;
+                stream.write_all(&vec![7; bytes]).await?;
+                stream.shutdown().await?;
+                stream.read(&mut [0; 1]).await
+            });
+            let sent = sent.await.unwrap().map_err(|error| error.kind());
+            (sent, got.is_finished(), world.stats().dropped(DropCause::Mtu) > 0)
+        }))
+    };
+    assert_eq!(upload(false, 100_000), (Ok(0), true, false));
+    assert_eq!(upload(true, 1_000), (Ok(0), true, false));
+    assert_eq!(upload(true, 100_000), (Err(io::ErrorKind::TimedOut), false, true));
 }
 
 /// tcp(7), `tcp_fin_timeout`: 60 s.

@@ -139,6 +139,10 @@ pub struct LinkConfig {
     pub bandwidth: Option<Bandwidth>,
     /// The largest IP packet in bytes; a larger one is dropped and counted. At least [`MIN_MTU`].
     pub mtu: usize,
+    /// Whether a sender isn't told what the MTU is, as by a router whose ICMP is filtered (RFC 2923, 2.1). Then TCP sizes its
+    /// segments as if the link had the MTU of Ethernet: handshakes pass, and full segments vanish until the connection
+    /// ends with `TimedOut`, since Linux doesn't probe the MTU by default (ip-sysctl, `tcp_mtu_probing`).
+    pub black_hole: bool,
 }
 
 impl Default for LinkConfig {
@@ -159,6 +163,7 @@ impl Default for LinkConfig {
             truncate: Rate::NEVER,
             bandwidth: None,
             mtu: DEFAULT_MTU,
+            black_hole: false,
         }
     }
 }
@@ -288,6 +293,11 @@ impl LinkConfig {
     /// A link without any effect: packets reach the other end at once, apart from the 10 µs of a kernel.
     pub fn ideal() -> LinkConfig {
         LinkConfig { latency: Duration::ZERO, ..LinkConfig::default() }
+    }
+
+    /// The MTU that a sender learns of.
+    pub(crate) fn told_mtu(&self) -> usize {
+        if self.black_hole { self.mtu.max(DEFAULT_MTU) } else { self.mtu }
     }
 
     pub(crate) fn remembers(&self, class: Class) -> bool {

@@ -296,8 +296,8 @@ impl Wire {
         Onward::Ended
     }
 
-    /// The path MTU from an interface of `host` in `net` towards `dst`, as far as this side can see: up to a box that
-    /// has `dst` and translates the addresses behind it.
+    /// The path MTU from an interface of `host` in `net` towards `dst`, as far as this side can see: without what black holes
+    /// don't tell, and up to a box that has `dst` and translates the addresses behind it.
     pub(crate) fn path_mtu(&self, host: HostId, mut net: NetId, dst: IpAddr) -> usize {
         let mut from = End::Host(host);
         let mut mtu = usize::MAX;
@@ -309,7 +309,7 @@ impl Wire {
                 (None, None) => break,
             };
             if from != to {
-                mtu = mtu.min(self.links.get(from, to, &state.links).mtu);
+                mtu = mtu.min(self.links.get(from, to, &state.links).told_mtu());
             }
             let End::Box(id) = to else { break };
             let Some(gateway) = &self.nets.get(id).gateway else { break };
