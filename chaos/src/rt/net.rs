@@ -8,9 +8,9 @@ use std::future::poll_fn;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::task::{Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::time::sleep;
+use super::time::{now, sleep, sleep_until};
 
 pub use super::dns::lookup_host;
 pub use super::tcp::{OwnedReadHalf, OwnedWriteHalf, TcpListener, TcpStream};
@@ -257,24 +257,55 @@ pub fn interfaces() -> io::Result<Vec<Interface>> {
     })
 }
 
-/// Watches [`interfaces`] for changes.
+/// The poll interval of the interface list, as in the real program: what would tell a process of a change is another thing
+/// on each system, so it looks again and again.
+const INTERFACE_POLL: Duration = Duration::from_secs(2);
+
+/// Watches [`interfaces`] for changes. It sees a change when it next looks, up to two seconds later, and a change that is
+/// taken back before that not at all. There is no timer as long as nothing has changed.
 #[derive(Debug)]
 pub struct InterfaceWatch {
     last: Vec<Interface>,
-    /// The version of the world's addresses when `last` was read. The watch is polled at every wake of its task, so
-    /// it makes a list only if the version has changed.
+    /// The version of the world's addresses when they were last compared with `last`.
     version: u32,
+    begun: Instant,
+    /// When it next looks, if there is something to see.
+    looks: Option<Instant>,
 }
 
 impl InterfaceWatch {
     /// Begins with `last`, the list that is known now.
     pub fn new(last: Vec<Interface>) -> InterfaceWatch {
         let version = sim::with(|sim| sim.wire.nets.version());
-        InterfaceWatch { last, version }
+        InterfaceWatch { last, version, begun: now(), looks: None }
     }
 
     /// Waits for a list that differs from the last one, and returns it. Cancel safe.
     pub async fn changed(&mut self) -> Vec<Interface> {
+        loop {
+            let looks = match self.looks {
+                Some(looks) => looks,
+                None => {
+                    self.differs().await;
+                    let polls =
+                        now().saturating_duration_since(self.begun).as_nanos() / INTERFACE_POLL.as_nanos();
+                    let polls = u32::try_from(polls).unwrap_or(u32::MAX - 1);
+                    *self.looks.insert(self.begun + INTERFACE_POLL * (polls + 1))
+                }
+            };
+            sleep_until(looks).await;
+            self.looks = None;
+            if let Ok(list) = interfaces()
+                && list != self.last
+            {
+                self.last.clone_from(&list);
+                return list;
+            }
+        }
+    }
+
+    /// Waits until there is something to see.
+    async fn differs(&mut self) {
         poll_fn(|cx| {
             let version = sim::with(|sim| sim.wire.nets.version());
             if version != self.version
@@ -282,8 +313,7 @@ impl InterfaceWatch {
             {
                 self.version = version;
                 if list != self.last {
-                    self.last.clone_from(&list);
-                    return Poll::Ready(list);
+                    return Poll::Ready(());
                 }
             }
             if let Ok(place) = sim::live_place() {
@@ -291,6 +321,6 @@ impl InterfaceWatch {
             }
             Poll::Pending
         })
-        .await
+        .await;
     }
 }

@@ -186,3 +186,31 @@ fn v6_follows_a_host_that_moves_between_networks_that_hide_nothing() {
         assert_eq!(world.stats().dropped(DropCause::NoHost), 1);
     }));
 }
+
+#[test]
+fn a_change_of_addresses_is_seen_at_the_next_look_and_one_that_is_taken_back_is_not() {
+    ok(run(1, |world| async move {
+        let phone = world.internet().host("phone", "198.51.100.7");
+        let watch = phone.run(async move {
+            let mut watch = InterfaceWatch::new(interfaces().unwrap());
+            let mut seen = Vec::new();
+            for _ in 0..2 {
+                let list = watch.changed().await;
+                seen.push((
+                    world.elapsed(),
+                    list.iter().any(|interface| interface.addr == addr("198.51.100.9:1").ip()),
+                ));
+            }
+            seen
+        });
+        world.sleep(ms(4_500)).await;
+        phone.set_addrs("eth0", &["198.51.100.8"]);
+        world.sleep(ms(500)).await;
+        phone.set_addrs("eth0", &["198.51.100.7"]);
+        world.sleep(ms(4_000)).await;
+        phone.set_addrs("eth0", &["198.51.100.9"]);
+        world.sleep(ms(1_500)).await;
+        phone.set_addrs("eth0", &["198.51.100.7"]);
+        assert_eq!(watch.await.unwrap(), [(10, true), (12, false)]);
+    }));
+}
