@@ -259,9 +259,9 @@ pub fn interfaces() -> io::Result<Vec<Interface>> {
 
 /// The poll interval of the interface list, as in the real program: what would tell a process of a change is another thing
 /// on each system, so it looks again and again.
-const INTERFACE_POLL: Duration = Duration::from_secs(2);
+const INTERFACE_POLL: Duration = Duration::from_secs(1);
 
-/// Watches [`interfaces`] for changes. It sees a change when it next looks, up to two seconds later, and a change that is
+/// Watches [`interfaces`] for changes. It sees a change when it next looks, up to a second later, and a change that is
 /// taken back before that not at all. There is no timer as long as nothing has changed.
 #[derive(Debug)]
 pub struct InterfaceWatch {

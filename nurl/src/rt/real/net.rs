@@ -261,8 +261,9 @@ pub fn interfaces() -> io::Result<Vec<Interface>> {
     Ok(list)
 }
 
-/// The poll interval of the interface list. A laptop that changes its network waits at most this long.
-const INTERFACE_POLL: Duration = Duration::from_secs(2);
+/// The poll interval of the interface list. A laptop that changes its network waits at most this long. A node is awake once
+/// a second anyway, for its probes, and a list takes some ten microseconds.
+const INTERFACE_POLL: Duration = Duration::from_secs(1);
 
 /// Reports changes of [`interfaces`].
 #[derive(Debug)]
