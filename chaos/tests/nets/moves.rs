@@ -197,7 +197,7 @@ fn a_change_of_addresses_is_seen_at_the_next_look_and_one_that_is_taken_back_is_
             for _ in 0..2 {
                 let list = watch.changed().await;
                 seen.push((
-                    world.elapsed(),
+                    world.elapsed().as_secs(),
                     list.iter().any(|interface| interface.addr == addr("198.51.100.9:1").ip()),
                 ));
             }
