@@ -77,6 +77,11 @@ pub(super) const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// this long after the last acknowledgement no loss is pending.
 pub(super) const LOSS_DELAY: (u32, u32) = (9, 8);
 
+/// The longest estimate of a round trip that puts off an early probe. A longer one comes from datagrams that waited, say in a
+/// hub's TCP for the end of an outage, and says nothing of the path now. A path that really takes longer may lose a few
+/// packets to a probe that is too early, and they are sent again.
+pub(super) const LONGEST_ROUND_TRIP: Duration = Duration::from_secs(1);
+
 /// An OPEN without a resulting connection is repeated after this, doubling up to [`MAX_PROBE_INTERVAL`].
 pub(super) const OPEN_INTERVAL: Duration = Duration::from_millis(250);
 

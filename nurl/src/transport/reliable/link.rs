@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::BytesMut;
 use quinn_proto::{
@@ -19,8 +19,8 @@ use super::congestion::{Cubic, CubicFactory};
 use super::crypto::{NoTokens, Plain, ResetKey};
 use super::inbox::Inbox;
 use super::limits::{
-    BATCH_DATAGRAMS, DATAGRAM_BYTES, INITIAL_RTT, LOSS_DELAY, MAX_PROBE_INTERVAL, MAX_STREAMS,
-    PACKET_THRESHOLD, STREAM_WINDOW_BYTES,
+    BATCH_DATAGRAMS, DATAGRAM_BYTES, INITIAL_RTT, LONGEST_ROUND_TRIP, LOSS_DELAY, MAX_PROBE_INTERVAL,
+    MAX_STREAMS, PACKET_THRESHOLD, STREAM_WINDOW_BYTES,
 };
 use super::wire::{CID_BYTES, Cid, Datagram};
 use crate::rt::Rng;
@@ -42,7 +42,7 @@ impl ConnectionIdGenerator for CidGenerator {
         CID_BYTES
     }
 
-    fn cid_lifetime(&self) -> Option<std::time::Duration> {
+    fn cid_lifetime(&self) -> Option<Duration> {
         None
     }
 }
@@ -302,13 +302,18 @@ impl Link {
             self.conn.ping();
         }
         match self.conn.poll_timeout() {
-            Some(at) if now >= self.answered + self.conn.rtt() * LOSS_DELAY.0 / LOSS_DELAY.1 => {
+            Some(at) if now >= self.answered + self.loss_delay() => {
                 self.conn.handle_timeout(at.max(now));
             }
             Some(_) => {}
             None => self.conn.path_changed(now),
         }
         self.handle_endpoint_events();
+    }
+
+    /// How long after an acknowledgement a loss may be pending.
+    fn loss_delay(&self) -> Duration {
+        self.conn.rtt().min(LONGEST_ROUND_TRIP) * LOSS_DELAY.0 / LOSS_DELAY.1
     }
 
     /// Sets the receive window. A smaller window takes effect as data in flight is read, because granted credit can't
