@@ -302,13 +302,25 @@ impl Link {
             self.conn.ping();
         }
         match self.conn.poll_timeout() {
-            Some(at) if now >= self.answered + self.loss_delay() => {
-                self.conn.handle_timeout(at.max(now));
-            }
+            Some(_) if now >= self.answered + self.loss_delay() => self.fire_timers(now),
             Some(_) => {}
             None => self.conn.path_changed(now),
         }
         self.handle_endpoint_events();
+    }
+
+    /// Fires QUIC's timers early, up to its probe timeout. Before that come the times at which packets count as lost, each
+    /// with its own: those of an outage may be seconds apart, and a window is full until the last of them.
+    fn fire_timers(&mut self, now: Instant) {
+        // The timer of an acknowledgement may come before the probe timeout.
+        let mut others = 0;
+        while others < 2
+            && let Some(at) = self.conn.poll_timeout()
+        {
+            let lost = self.conn.stats().path.lost_packets;
+            self.conn.handle_timeout(at.max(now));
+            others += u32::from(self.conn.stats().path.lost_packets == lost);
+        }
     }
 
     /// How long after an acknowledgement a loss may be pending.
