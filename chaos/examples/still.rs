@@ -4,7 +4,10 @@
 use chaos::property::Violation;
 use chaos::rt::time;
 use chaos::scenario::{Passed, Scenario};
+use chaos::{FaultKind, Targets};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 const HOLDS: Scenario = Scenario::new("holds", "a host sleeps for a second", |trial| {
@@ -37,6 +40,28 @@ const BLOCKS: Scenario = Scenario::new("blocks", "a task of a host waits for wha
     })
 });
 
+const FORGETS: Scenario = Scenario {
+    faults: &[FaultKind::Crash],
+    ..Scenario::new("forgets", "a host starts once in half a minute", |trial| {
+        Box::pin(async move {
+            let starts = Arc::new(AtomicU32::new(0));
+            let counted = starts.clone();
+            let host = trial.world.host("a").addr("10.0.0.1").spawn(move || {
+                counted.fetch_add(1, Ordering::Relaxed);
+                std::future::pending()
+            });
+            let span = Duration::from_secs(30);
+            trial.start_faults(&Targets { hosts: vec![host], ..Targets::default() }, span);
+            trial.world.sleep(span).await;
+            trial.heal().await;
+            match starts.load(Ordering::Relaxed) {
+                1 => Ok(Passed::default()),
+                more => Err(Violation::safety("a host starts once", format!("it started {more} times"))),
+            }
+        })
+    })
+};
+
 fn main() -> ExitCode {
-    chaos::cli::main(&[HOLDS, FAILS, BLOCKS])
+    chaos::cli::main(&[HOLDS, FAILS, BLOCKS, FORGETS])
 }

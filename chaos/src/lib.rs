@@ -56,7 +56,7 @@
 //! | [`tokio`](mod@tokio) | tokio's names for programs that know nothing of this crate |
 //! | [`testing`] | scenarios as ordinary tests: [`test`](macro@test) |
 //! | [`rt`] | the runtime that code on a host calls |
-//! | `lab`: [`run`](mod@run), [`scenario`], [`plan`], [`sweep`], [`explore`], [`shrink`], [`story`], [`bundle`], [`diff`], [`picture`] | runs, scenarios, faults; many runs, blind or guided; a failure shrunk, explained, saved, compared, drawn |
+//! | `lab`: [`run`](mod@run), [`scenario`], [`plan`], [`sweep`], [`explore`], [`shrink`], [`no_return`], [`story`], [`bundle`], [`diff`], [`picture`] | runs, scenarios, faults; many runs, blind or guided; a failure shrunk, dated, explained, saved, compared, drawn |
 //! | [`world`], [`net`], [`property`], [`sighting`], [`history`], [`stats`] | the running world: kernels and wire joined, the scenario's handles, the digest, what must hold, what a reader sees |
 //! | `kernel`: [`clock`] | a host: process, clocks, disk, interfaces, sockets |
 //! | `wire`: [`link`], [`middlebox`] | between hosts: packets, links, boxes, networks |
@@ -166,7 +166,7 @@ pub use lab::plan::{FaultKind, Plan, Targets};
 pub use lab::points::Point;
 pub use lab::run::{Failure, Run, RunOutcome, run};
 pub use lab::scenario::{Passed, RunResult, Scenario, Trial};
-pub use lab::{bundle, diff, explore, picture, plan, run, scenario, shrink, story, sweep};
+pub use lab::{bundle, diff, explore, no_return, picture, plan, run, scenario, shrink, story, sweep};
 pub use net::Net;
 pub use wire::link::{DropCause, LinkConfig, Rate};
 pub use wire::middlebox::Middlebox;
@@ -176,5 +176,6 @@ pub use world::novelty::{FirstReach, Novelties, Novelty};
 pub use world::property::{PropertyKind, Violation};
 pub use world::recipe::{Branch, Recipe, RecipeError};
 pub use world::stats::WorldStats;
+pub use world::timeline::Timeline;
 pub use world::watch::{Decoder, RecordingOptions, Recordings};
 pub use world::{Host, World, history, property, sighting, stats};

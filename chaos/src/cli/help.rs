@@ -29,6 +29,7 @@ fn examples(program: &Program<'_>) -> Vec<String> {
         format!("run {name} --seed 7 --recipe 120:3"),
         "merge 1.ledger 2.ledger".to_owned(),
         format!("replay target/chaos/{name}-7"),
+        format!("replay target/chaos/{name}-7 --no-return"),
         format!("shrink {name} --seed 7"),
         format!("keep target/chaos/{name}-7 --into regressions --found \"…\""),
         "diff a.trace b.trace".to_owned(),

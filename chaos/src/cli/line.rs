@@ -1,5 +1,6 @@
 //! The output of `--json`: one object a line, distinguished by `event`.
 
+use crate::lab::no_return::{NoReturn, TriedEvent};
 use crate::lab::scenario::Report;
 use crate::world::property::PropertyKind;
 use crate::world::pulse::TIME_MOVES_ON;
@@ -34,6 +35,33 @@ pub(crate) struct RunLine<'a> {
     notes: Option<&'a str>,
     #[serde(flatten)]
     broken: Option<BrokenLine<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    no_return: Option<NoReturnLine<'a>>,
+}
+
+/// A failure's moment of no return.
+#[derive(Serialize)]
+struct NoReturnLine<'a> {
+    saved: Option<TriedLine<'a>>,
+    lost: Option<TriedLine<'a>>,
+    runs: u32,
+    gave_up: bool,
+}
+
+/// An event, and the continuations from it.
+#[derive(Serialize)]
+struct TriedLine<'a> {
+    event: u64,
+    virtual_seconds: f64,
+    text: &'a str,
+    tried: u32,
+    held: u32,
+}
+
+impl<'a> TriedLine<'a> {
+    fn of(TriedEvent { event, at, text, tried, held }: &'a TriedEvent) -> TriedLine<'a> {
+        TriedLine { event: *event, virtual_seconds: at.as_secs_f64(), text, tried: *tried, held: *held }
+    }
 }
 
 /// A run that stands still and was given up.
@@ -79,6 +107,17 @@ impl<'a> RunLine<'a> {
         RunLine { map, ..self }
     }
 
+    /// Adds the moment of no return.
+    pub(crate) fn with_no_return(self, moment: Option<&'a NoReturn>) -> RunLine<'a> {
+        let no_return = moment.map(|NoReturn { saved, lost, runs, gave_up, .. }| NoReturnLine {
+            saved: saved.as_ref().map(TriedLine::of),
+            lost: lost.as_ref().map(TriedLine::of),
+            runs: *runs,
+            gave_up: *gave_up,
+        });
+        RunLine { no_return, ..self }
+    }
+
     /// The line of a report; `bundle` is the path of its story.
     pub(crate) fn of(event: &'static str, report: &'a Report, bundle: Option<String>) -> RunLine<'a> {
         let held = report.verdict.as_ref().ok();
@@ -106,6 +145,7 @@ impl<'a> RunLine<'a> {
                 seen: &broken.seen,
                 bundle,
             }),
+            no_return: None,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::lab::diff as traces;
+use crate::lab::no_return::NoReturn;
 use crate::lab::picture::Picture;
 use crate::lab::scenario::{Knob, Report, Scenario};
 use crate::lab::story::{Story, Teller, explain, not_reproducible};
@@ -75,7 +76,7 @@ pub(crate) fn run(program: &Program<'_>, args: &Run) -> Result<u8, Usage> {
         return Ok(exit::HELD);
     }
     let teller = Teller { keep: args.which.plan.clone(), ..args.out.teller(program) };
-    tell_failed(args, "run", &teller, &subject.scenario, &report, map.as_deref())
+    tell_failed(program, args, ("run", &teller, &subject.scenario), &report, map.as_deref())
 }
 
 pub(crate) fn replay(program: &Program<'_>, args: &Run) -> Result<u8, Usage> {
@@ -105,7 +106,7 @@ pub(crate) fn replay(program: &Program<'_>, args: &Run) -> Result<u8, Usage> {
     // A replay must not overwrite the bundle that it replays.
     let teller = args.out.teller(program);
     let teller = Teller { folder: teller.folder.join("replayed"), keep: args.which.plan.clone(), ..teller };
-    tell_failed(args, "replay", &teller, &subject.scenario, &report, map.as_deref())
+    tell_failed(program, args, ("replay", &teller, &subject.scenario), &report, map.as_deref())
 }
 
 /// Makes the run and writes the outputs that the command line asks for; also returns the map.
@@ -155,18 +156,24 @@ fn tell_held(args: &Run, report: &Report, map: Option<&str>) {
 }
 
 fn tell_failed(
+    program: &Program<'_>,
     args: &Run,
-    event: &'static str,
-    teller: &Teller,
-    scenario: &Scenario,
+    (event, teller, scenario): (&'static str, &Teller, &Scenario),
     report: &Report,
     map: Option<&str>,
 ) -> Result<u8, Usage> {
-    let story = explain(teller, scenario, report, None).map_err(|error| error.to_string())?;
+    let mut story = explain(teller, scenario, report, None).map_err(|error| error.to_string())?;
+    let seeker = args.no_return.seeker(program, *scenario, args.patience.real());
+    // A run that isn't the same again has no events that could be counted.
+    let seeker = seeker.filter(|_| story.reproducible);
+    let moment = seeker.and_then(|seeker| seeker.seek(report, &mut |step| eprintln!("{step}")));
+    if let Some(moment) = &moment {
+        story.add(&moment.to_string()).map_err(|error| error.to_string())?;
+    }
     if !args.json {
         print!("{}", map.unwrap_or_default());
     }
-    Ok(tell_story(args.json, event, report, &story, map))
+    Ok(tell_story(args.json, event, report, &story, (map, moment.as_ref())))
 }
 
 /// Tells a failure; returns its exit code.
@@ -175,12 +182,13 @@ pub(crate) fn tell_story(
     event: &'static str,
     report: &Report,
     story: &Story,
-    map: Option<&str>,
+    (map, moment): (Option<&str>, Option<&NoReturn>),
 ) -> u8 {
     if json {
         // The verdict comes from the story, which has made the run a second time.
         let told = Report { verdict: Err(story.broken.clone()), ..report.clone() };
-        line::print(&RunLine::of(event, &told, Some(story.bundle.display().to_string())).with_map(map));
+        let line = RunLine::of(event, &told, Some(story.bundle.display().to_string()));
+        line::print(&line.with_map(map).with_no_return(moment));
     }
     eprint!("{}", story.text);
     exit::of(story.broken.kind)

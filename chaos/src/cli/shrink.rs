@@ -26,5 +26,5 @@ pub(crate) fn shrink(program: &Program<'_>, args: &Shrink) -> Result<u8, Usage> 
     if !args.json {
         println!("{small}");
     }
-    Ok(tell_story(args.json, "shrink", &small.report, &story, None))
+    Ok(tell_story(args.json, "shrink", &small.report, &story, (None, None)))
 }

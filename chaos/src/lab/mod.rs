@@ -8,6 +8,7 @@
 //! | `scenario`, `points` | scenarios, their trials and reports; the points of a program |
 //! | `sweep`, `shrink` | many runs; a failure made small |
 //! | `explore` | runs that branch from runs that reached something new |
+//! | `no_return` | the event of a failed run after which nothing could save it |
 //! | `parallel` | work that is shared by threads |
 //! | `stall` | runs watched from another thread: one that blocks is given up |
 //! | `story`, `bundle`, `diff` | a failure explained, saved, compared |
@@ -18,6 +19,7 @@ pub mod bundle;
 pub mod diff;
 pub mod explore;
 pub(crate) mod faults;
+pub mod no_return;
 mod parallel;
 pub mod picture;
 pub mod plan;

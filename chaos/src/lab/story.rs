@@ -22,6 +22,12 @@ use std::path::{Path, PathBuf};
 /// Events kept in the bundle, for readers who need earlier ones.
 const EVENTS_KEPT: usize = 2_000;
 
+/// The story in a bundle's folder.
+const STORY: &str = "story.txt";
+
+/// The beginning of a story's last line.
+const REPLAY: &str = "replay: ";
+
 /// The settings for stories.
 #[derive(Debug, Clone)]
 pub struct Teller {
@@ -117,6 +123,18 @@ pub struct Story {
     pub broken: Violation,
 }
 
+impl Story {
+    /// Adds a section before the line that replays the run, also in the bundle's `story.txt`.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub fn add(&mut self, section: &str) -> io::Result<()> {
+        let replay = self.text.rfind(REPLAY).unwrap_or(self.text.len());
+        self.text.insert_str(replay, section);
+        std::fs::write(self.bundle.join(STORY), &self.text)
+    }
+}
+
 /// The property that an irreproducible run breaks.
 pub fn not_reproducible(first: &Report, second: &Report) -> Violation {
     let seen = format!(
@@ -196,8 +214,8 @@ pub fn explain(
     let _ = writeln!(text, "  picture     {}", picture.display());
     let bundle = shell_word(&folder.display().to_string());
     let replay = teller.replay.clone().unwrap_or_else(|| format!("{} replay {bundle}", teller.invocation));
-    let _ = writeln!(text, "replay: {replay}");
-    std::fs::write(folder.join("story.txt"), &text)?;
+    let _ = writeln!(text, "{REPLAY}{replay}");
+    std::fs::write(folder.join(STORY), &text)?;
     Ok(Story { text, bundle: folder, reproducible, broken })
 }
 

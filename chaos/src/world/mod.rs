@@ -8,6 +8,7 @@
 //! | `traffic` | packets between kernels and wire |
 //! | `hosts`, `agenda`, `clock` | parts of the world: its hosts, its future events, its time |
 //! | `record`, `trace`, `watch`, `stats`, `logs` | what is recorded: the digest, events as text, counters, log lines |
+//! | `timeline` | when each record of a watched run was made, and the text of a few |
 //! | `history` | all that a watched run showed, for its picture |
 //! | `findings`, `property` | what a run looks for and has found; the calls that report it |
 //! | `rng` | the random streams that programs hold, and their positions |
@@ -45,6 +46,7 @@ pub(crate) mod sim;
 pub(crate) mod sleep;
 pub mod stats;
 pub(crate) mod task;
+pub(crate) mod timeline;
 mod trace;
 pub(crate) mod traffic;
 pub(crate) mod watch;

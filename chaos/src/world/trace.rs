@@ -203,8 +203,8 @@ impl Trace {
 
     /// A fault of the plan begins, as the note says that was recorded last.
     pub(crate) fn fault_begins(&mut self, number: usize) {
-        if let Some(history) = self.watch.as_mut().and_then(Watch::history_mut) {
-            history.last_note_begins(number);
+        if let Some(watch) = &mut self.watch {
+            watch.fault_begins(number);
         }
     }
 

@@ -18,12 +18,14 @@ use super::names::Names;
 use super::novelty::Novelties;
 use super::packets::{PacketText, Packets, describe};
 use super::sighting::{ProtocolEvent, Ring, Rings, Seen, Sighting};
+use super::timeline::{Timeline, TimelineRecorder};
 use crate::wire::link::DropCause;
 use crate::wire::middlebox::Protocol;
 use crate::wire::pcap::create;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -64,6 +66,8 @@ pub struct RecordingOptions {
     pub capture: Option<PathBuf>,
     /// All that the run shows, for a [picture](crate::picture).
     pub history: bool,
+    /// When each record of the trace was made, and the text of the records in this range of numbers.
+    pub timeline: Option<Range<u64>>,
     /// The [map](crate::World::map) of the world.
     pub map: bool,
     /// Log lines of these targets (beginnings of them, such as a crate's name): among the last events, and as sightings.
@@ -83,6 +87,8 @@ pub struct Recordings {
     pub hosts: Vec<String>,
     /// All that the run showed, if it was requested.
     pub history: Option<History>,
+    /// When each record of the trace was made, if it was requested.
+    pub timeline: Option<Timeline>,
     /// Words by which programs mention hosts, such as keys, with the hosts' names.
     pub aliases: BTreeMap<String, String>,
     /// The map of the world when faults were started, or at the end if none were.
@@ -106,6 +112,7 @@ pub(crate) struct Watch {
     packets: Packets,
     sightings: Rings<Kept>,
     history: Option<HistoryRecorder>,
+    timeline: Option<TimelineRecorder>,
     keep: usize,
     last: VecDeque<String>,
     decoder: Option<Decoder>,
@@ -135,7 +142,8 @@ fn head(now_ns: u64, what: &str, place: &str) -> String {
 impl Watch {
     /// A watch for the requested recordings, if it is needed for any.
     pub(crate) fn begin(wanted: &RecordingOptions) -> io::Result<Option<Watch>> {
-        let has_reader = wanted.last > 0 || wanted.capture.is_some() || wanted.history;
+        let has_reader =
+            wanted.last > 0 || wanted.capture.is_some() || wanted.history || wanted.timeline.is_some();
         if !has_reader && wanted.trace.is_none() {
             return Ok(None);
         }
@@ -145,6 +153,7 @@ impl Watch {
             packets: Packets::default(),
             sightings: Rings::new(),
             history: wanted.history.then(|| HistoryRecorder::new(HISTORY_KEPT)),
+            timeline: wanted.timeline.clone().map(TimelineRecorder::new),
             keep: wanted.last,
             last: VecDeque::new(),
             decoder: wanted.decoder.filter(|_| has_reader),
@@ -177,7 +186,9 @@ impl Watch {
         let history =
             self.history.map(|history| history.end(|addr| names.at(addr), |text| names.shown(text)));
         let (hosts, aliases) = (names.hosts().to_vec(), names.aliases());
-        Ok(Recordings { last: self.last.into(), sightings, history, hosts, aliases, ..Recordings::default() })
+        let timeline = self.timeline.map(TimelineRecorder::end);
+        let last = self.last.into();
+        Ok(Recordings { last, sightings, history, timeline, hosts, aliases, ..Recordings::default() })
     }
 
     pub(crate) fn names(&self) -> &Names {
@@ -204,6 +215,16 @@ impl Watch {
     /// The recorder of all that the run shows, if a reader asks for it.
     pub(crate) fn history_mut(&mut self) -> Option<&mut HistoryRecorder> {
         self.history.as_mut()
+    }
+
+    /// A fault of the plan begins, as the last record says.
+    pub(crate) fn fault_begins(&mut self, number: usize) {
+        if let Some(history) = &mut self.history {
+            history.last_note_begins(number);
+        }
+        if let Some(timeline) = &mut self.timeline {
+            timeline.fault_begins(number);
+        }
     }
 
     fn keep(&mut self, host: Option<u32>, ring: Ring, kept: Kept) {
@@ -248,6 +269,9 @@ impl Watch {
         self.write_draw();
         let head = head(now_ns, what, place);
         self.write(&head, full);
+        if let Some(timeline) = &mut self.timeline {
+            timeline.record(now_ns, CLOSING.contains(&what), || head.clone() + short.unwrap_or(full));
+        }
         if self.keep > 0 && !CLOSING.contains(&what) {
             if self.last.len() == self.keep {
                 self.last.pop_front();
@@ -340,11 +364,17 @@ impl Watch {
         if let Some(history) = &mut self.history {
             history.push(now_ns, host, Shown::Event(event.clone()));
         }
-        if self.keep == 0 {
+        if self.keep == 0 && self.timeline.is_none() {
             return;
         }
         let place = host.map_or("-", |number| self.names.host(number));
         let line = head(now_ns, "log", place) + &event.to_string();
+        if let Some(timeline) = &mut self.timeline {
+            timeline.log(&line);
+        }
+        if self.keep == 0 {
+            return;
+        }
         if self.last.len() == self.keep {
             self.last.pop_front();
         }

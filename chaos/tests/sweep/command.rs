@@ -202,3 +202,49 @@ fn a_recipe_is_taken_from_the_command_line() {
     assert_eq!(code, Some(1));
     assert!(!err.contains("fails with seed 1 and recipe"), "its branches are shrunk away: {said}{err}");
 }
+
+#[test]
+fn the_moment_of_no_return_is_told_with_a_failure_and_kept_in_its_story() {
+    let out = tempfile::tempdir().unwrap();
+    let plan = out.path().join("faults");
+    std::fs::write(&plan, "2s pause a for=1s\n5s crash a for=1s\n20s crash a for=1s\n").unwrap();
+    let told = |command: &[&str], jobs: &str| {
+        let args = ["--no-return", "4", "--jobs", jobs, "--out", text(out.path())];
+        let (code, said, err) = ran(&[command, args.as_slice()].concat());
+        assert_eq!(code, Some(1), "{err}");
+        (said, err)
+    };
+    let run = ["run", "forgets", "--plan", text(&plan)];
+    let (_, err) = told(&run, "1");
+    for part in [
+        "\nsaved at the beginning after 1 runs\n",
+        "\n  no return   event ",
+        " at 5s; the failure was seen 25",
+        "of 4 continuations from the event before, 4 held;",
+        "from this one on none did, of 12\n",
+        "  >      5.000000",
+        " fault 2: 5s crash a for=1s\n",
+    ] {
+        assert!(format!("\n{err}").contains(part), "{part} is missing in\n{err}");
+    }
+    let story = std::fs::read_to_string(out.path().join("forgets-1/story.txt")).unwrap();
+    assert!(err.contains(&story) && story.lines().last().unwrap().starts_with("replay: "), "{story}");
+    assert_eq!(told(&run, "3").1, err);
+
+    let (said, _) = told(&["replay", text(&out.path().join("forgets-1")), "--json"], "2");
+    let parts = [
+        r#""no_return":{"saved":{"event":"#,
+        r#""tried":4,"held":4},"lost":{"event":"#,
+        r#"fault 2: 5s crash a for=1s","tried":12,"held":0},"#,
+        r#""gave_up":false}"#,
+    ];
+    for part in parts {
+        assert!(said.contains(part), "{part} is missing in {said}");
+    }
+    let (_, err) = told(&["run", "fails"], "1");
+    assert!(err.contains("  no return   nothing could ever save it: none of 12 continuations"), "{err}");
+    let (code, said, err) = ran(&["run", "holds", "--no-return"]);
+    assert!(code == Some(0) && !said.contains("no return") && err.is_empty(), "{said}{err}");
+    let (_, said, err) = ran(&["run", "fails", "--out", text(out.path())]);
+    assert!(!(said + &err).contains("no return"), "it is told only if asked for");
+}

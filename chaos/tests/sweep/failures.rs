@@ -161,6 +161,7 @@ fn a_watched_run_is_the_run_that_nobody_watches() {
         trace: Some(folder.path().join("deep/in/a.trace")),
         capture: Some(folder.path().join("deep/in/a.pcap")),
         history: true,
+        timeline: Some(0..u64::MAX),
         map: true,
         logs: &["sweep"],
         novelties: true,
@@ -176,6 +177,17 @@ fn a_watched_run_is_the_run_that_nobody_watches() {
     let (drawn, records): (Vec<_>, Vec<_>) = trace.lines().partition(|line| line.contains(" drawn "));
     assert!(!drawn.is_empty());
     assert_eq!(records.len() as u64, watched.events);
+    let timeline = seen.timeline.unwrap();
+    let (logs, told): (Vec<_>, Vec<_>) = timeline.lines.iter().partition(|(_, line)| line.contains(" log "));
+    assert!(!logs.is_empty());
+    // The head of each record is the same, and its number is its place.
+    for (number, record) in (1..).zip(&records) {
+        let (told_number, line) = told[number as usize - 1];
+        assert_eq!((*told_number, &line[..40]), (number, &record[..40]));
+        let seconds: f64 = record[..16].trim().parse().unwrap();
+        assert!((timeline.at(number).as_secs_f64() - seconds).abs() < 1e-8, "{record}");
+    }
+    assert_eq!(told.len(), records.len());
     assert!(std::fs::metadata(watching.capture.unwrap()).unwrap().len() > 1_000);
 }
 
