@@ -5,8 +5,9 @@
 //!
 //! 1. the beginning, because a run that isn't saved there isn't saved anywhere;
 //! 2. bisection between the last event that is known as saved and the next one that is known as lost;
-//! 3. when these are neighbours, events ever further behind them, unless the bisection has been near there: luck isn't
-//!    monotone, so the run may be saved at a later event although it seemed lost before. Then it bisects again from there;
+//! 3. when these are neighbours, events behind them, the nearest first and others ever further off, if the bisection hasn't
+//!    been there: luck isn't monotone, so the run may be saved at a later event although it seemed lost before. Then it
+//!    bisects again from there;
 //! 4. more continuations from the event at which it is lost, and the rest of those from the event before.
 //!
 //! What to do next follows from what has been found alone, so the search keeps nothing else.
@@ -86,9 +87,10 @@ impl Search {
         }
         let mut distance = 1;
         while lost + distance <= self.last {
-            let mut looked_at = self.tallies.range(lost + distance..lost + distance * STRIDE);
-            if !looked_at.any(|(_, tally)| self.is_lost(*tally)) {
-                return self.more(lost + distance, self.each);
+            let mut there = self.tallies.range(lost + distance..lost + distance * STRIDE);
+            let is_known = distance > STRIDE && there.any(|(_, tally)| self.is_lost(*tally));
+            if let Some(probe) = self.more(lost + distance, self.each).filter(|_| !is_known) {
+                return Some(probe);
             }
             distance *= STRIDE;
         }
