@@ -6,6 +6,7 @@
 //! | module | contents |
 //! | --- | --- |
 //! | `args` | the command line |
+//! | `dating` | the options for a failure's moment of no return |
 //! | `help` | examples for `--help` |
 //! | `exit` | exit codes |
 //! | `run` | `list`, `run`, `replay`, `diff` |
@@ -18,6 +19,7 @@
 //! | `line` | the output of `--json` |
 
 mod args;
+mod dating;
 mod exit;
 mod explore;
 mod failure;
