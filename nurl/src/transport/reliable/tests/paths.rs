@@ -44,9 +44,8 @@ fn after_a_blackout_of_a_second_and_a_half_the_rate_is_back_within_three_seconds
     }
 }
 
-/// Datagrams that waited for seconds, say in a hub's TCP, leave an estimate of as long a round trip behind. When all that is
-/// under way gets lost, and the window is small and full of it, that puts off no probe. (That a probe passes all pending losses
-/// is held by the kept run `homes` 170000012.)
+/// Datagrams that waited for seconds, say in a hub's TCP, leave an estimate of as long a round trip behind. (The kept run
+/// `homes` 170000012 holds that it puts off no probe of a full window, and that a probe passes all pending losses.)
 #[test]
 fn after_round_trips_of_ten_seconds_and_a_loss_of_all_a_message_arrives_within_three_seconds() {
     let mut net = Net::pair(6);
