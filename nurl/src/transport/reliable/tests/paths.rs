@@ -44,22 +44,6 @@ fn after_a_blackout_of_a_second_and_a_half_the_rate_is_back_within_three_seconds
     }
 }
 
-/// Datagrams that waited for seconds, say in a hub's TCP, leave an estimate of as long a round trip behind. (The kept run
-/// `homes` 170000012 holds that it puts off no probe of a full window, and that a probe passes all pending losses.)
-#[test]
-fn after_round_trips_of_ten_seconds_and_a_loss_of_all_a_message_arrives_within_three_seconds() {
-    let mut net = Net::pair(6);
-    net.weather = Weather { delay: ms(5_000), loss_percent: 20, ..Weather::default() };
-    Transfer { delivered: 0 }.run(&mut net, Duration::from_secs(200));
-    let window = net.hosts[0].reliable.window(&key(2)).unwrap();
-    assert!(window < 100_000, "{window} bytes hold a fifth of what is sent in a round trip");
-    net.wire.clear();
-    net.weather = Weather { delay: ms(50), ..Weather::default() };
-    let news = Bytes::from_static(b"news");
-    net.hosts[0].reliable.send(net.now, key(2), Priority::Control, 1, news.clone()).unwrap();
-    net.run_until(Duration::from_secs(3), |net| net.messages(1).iter().any(|(_, body)| *body == news));
-}
-
 #[test]
 fn after_a_blackout_of_a_minute_data_flows_again_within_three_seconds() {
     let mut net = Net::pair(5);
