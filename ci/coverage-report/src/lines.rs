@@ -1,7 +1,7 @@
 //! From regions to lines.
 //!
-//! A line counts if a region has a letter or a digit of it: neither a comment counts, nor a bracket, nor a type. It is reached
-//! if one of these regions is. So the error arm of a `?` counts with the line that it is on, and an arm that has lines of
+//! A line counts if a region has a letter or a digit of it: neither a comment counts, nor a bracket, nor a type. Nor does an
+//! attribute: what a macro derives has its place. A line is reached if one of its regions is. So the error arm of a `?` counts with the line that it is on, and an arm that has lines of
 //! its own counts with those.
 
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ pub(crate) fn by_line(text: &str, regions: &[Region]) -> BTreeMap<usize, bool> {
             let line = texts[number - 1];
             let from = if number == region.start.0 { region.start.1 - 1 } else { 0 };
             let to = if number == region.end.0 { (region.end.1 - 1).min(line.len()) } else { line.len() };
-            if is_comment(line) || !has_word(line.as_bytes().get(from..to).unwrap_or_default()) {
+            if is_no_code(line) || !has_word(line.as_bytes().get(from..to).unwrap_or_default()) {
                 continue;
             }
             *found.entry(number).or_default() |= region.is_reached;
@@ -54,8 +54,9 @@ pub(crate) fn not_reached(text: &str, lines: &BTreeMap<usize, bool>) -> Vec<Rang
     ranges
 }
 
-fn is_comment(line: &str) -> bool {
-    line.trim_start().starts_with("//")
+fn is_no_code(line: &str) -> bool {
+    let line = line.trim_start();
+    line.starts_with("//") || line.starts_with("#[")
 }
 
 fn has_word(bytes: &[u8]) -> bool {
@@ -105,6 +106,12 @@ fn unused() {
         let expected =
             [(1, true), (3, true), (4, true), (5, false), (6, false), (8, true), (12, false), (13, false)];
         assert_eq!(lines, BTreeMap::from(expected));
+    }
+
+    #[test]
+    fn what_a_macro_derives_is_on_no_line() {
+        let lines = by_line("#[derive(Encode)]\nstruct A(u8);\n", &[region((1, 10), (1, 16), false)]);
+        assert_eq!(lines, BTreeMap::new());
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
-use llvm_profparser::{CoverageMapping, merge_profiles};
+use llvm_profparser::instrumentation_profile::types::InstrumentationProfile;
+use llvm_profparser::{CoverageMapping, parse};
 
 use crate::lines::Region;
 
@@ -19,12 +20,14 @@ pub(crate) fn regions(
     profiles: &Path,
     root: &Path,
 ) -> anyhow::Result<BTreeMap<String, Vec<Region>>> {
-    let mut raw = Vec::new();
+    let mut merged = InstrumentationProfile::default();
     for entry in fs::read_dir(profiles).with_context(|| profiles.display().to_string())? {
-        raw.push(entry?.path());
+        let path = entry?.path();
+        // Into an empty one at first: a profile has a record for each copy of a function that the compiler made, and only a
+        // merger adds them.
+        merged.merge(&parse(&path).with_context(|| format!("{} can't be read", path.display()))?);
     }
-    ensure!(!raw.is_empty(), "no run left a profile in {}", profiles.display());
-    let merged = merge_profiles(&raw).context("a raw profile can't be read")?;
+    ensure!(!merged.is_empty(), "no run left a profile in {}", profiles.display());
     let programs = [program.to_owned()];
     let sources = root.join(SOURCES);
     let report = CoverageMapping::new(&programs, &merged, false)?
