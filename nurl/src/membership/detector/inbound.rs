@@ -145,7 +145,9 @@ impl Detector {
             ProbeAck::Repeated => {}
             ProbeAck::Late(target) => self.proof_of_life(now, target),
             ProbeAck::Unknown => {
-                if !self.indirect.pass_on(&mut self.view, &from, seq) {
+                if self.indirect.handle_ack(&mut self.view, &from, seq) {
+                    self.proof_of_life(now, from);
+                } else {
                     self.view.stats.unsolicited_acks += 1;
                 }
             }

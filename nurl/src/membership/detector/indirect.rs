@@ -1,6 +1,6 @@
 //! The helper's side of indirect probes (SWIM §4.1): pings on behalf of members that can't reach a target themselves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::outbox::Via;
@@ -16,6 +16,9 @@ pub const MAX_SERVED: usize = 128;
 /// The longest time that a helper pings for another member, whatever the request says: the longest probe is nine
 /// seconds.
 const MAX_SERVE_TIME: Duration = Duration::from_secs(9);
+
+/// Ended pings that a late ack may still answer; the oldest are forgotten.
+const MAX_PAST: usize = MAX_SERVED;
 
 /// A request to ping `target`, as it came from `origin`.
 #[derive(Debug, Clone, Copy)]
@@ -48,7 +51,7 @@ impl ServedPing {
             again_at: Some(now + timeout * 2 / 5),
             // Lifeguard §4.1: at 80 % of the timeout, so that the NACK arrives before the verdict.
             nack_at: Some(now + timeout * 4 / 5),
-            // An ack that comes after the NACK is still passed on; it may clear a suspicion.
+            // An ack that comes after the NACK is still passed on; it may clear a suspicion there.
             until: now + timeout * 2,
         }
     }
@@ -66,6 +69,8 @@ impl ServedPing {
 #[derive(Debug, Default)]
 pub(super) struct IndirectPings {
     served: BTreeMap<u64, ServedPing>,
+    /// Those that have ended, with their targets: whoever answers one later than anybody waits for is alive all the same.
+    past: VecDeque<(u64, PublicKey)>,
 }
 
 impl IndirectPings {
@@ -103,15 +108,23 @@ impl IndirectPings {
         view.send_ping(now, target, Via::Datagram, own);
     }
 
-    /// Passes an ack on to the member that asked. False if the ack matches no request.
-    pub(super) fn pass_on(&mut self, view: &mut MeshView, from: &PublicKey, seq: u64) -> bool {
+    /// An ack from `from`; it is passed on to the member that asked, if that still waits. True if it answers one of these
+    /// pings, however late: `from` is alive.
+    pub(super) fn handle_ack(&mut self, view: &mut MeshView, from: &PublicKey, seq: u64) -> bool {
         let Some(served) = self.served.get(&seq).filter(|served| served.target == *from) else {
-            return false;
+            return self.past.contains(&(seq, *from));
         };
         let (origin, seq) = (served.origin, served.origin_seq);
-        self.served.retain(|_, other| !other.is_for(&origin, seq));
+        self.end(|served| served.is_for(&origin, seq));
         view.send(origin, Via::Datagram, MessageBody::Ack { seq }, &[]);
         true
+    }
+
+    /// Ends the requests of which `is_over` is true.
+    fn end(&mut self, is_over: impl Fn(&ServedPing) -> bool) {
+        let past = self.served.extract_if(.., |_, served| is_over(served));
+        self.past.extend(past.map(|(seq, served)| (seq, served.target)));
+        self.past.drain(..self.past.len().saturating_sub(MAX_PAST));
     }
 
     /// Repeats pings, sends NACKs and ends requests.
@@ -124,7 +137,7 @@ impl IndirectPings {
                 view.send(served.origin, Via::Datagram, MessageBody::Nack { seq: served.origin_seq }, &[]);
             }
         }
-        self.served.retain(|_, served| served.until > now);
+        self.end(|served| served.until <= now);
     }
 }
 

@@ -102,6 +102,31 @@ fn a_late_ack_clears_the_suspicion_and_nobody_elses_does() {
 }
 
 #[test]
+fn an_answer_to_a_ping_for_another_clears_here_too_however_late() {
+    let (mut now, mut detector) = among(4);
+    detector.on_hub_pong(now);
+    let (suspect, _) = failed_probe(&mut detector, &mut now);
+    let asker = 1 + suspect % 4;
+    let request = MessageBody::PingReq { seq: 70, target: key(suspect), timeout_ms: 700 };
+    tell(&mut detector, now, asker, request, Vec::new());
+    let served = sent(&mut detector).into_iter().find_map(|(to, _, message)| match message.body {
+        MessageBody::Ping { seq } if to == key(suspect) => Some(seq),
+        _ => None,
+    });
+    let served = served.expect("the suspect is pinged for the other");
+    // The asker waits for twice the time that it gave, and hears of the answer no more.
+    detector.on_hub_pong(now);
+    run(&mut detector, &mut now, ms(1500));
+    sent(&mut detector);
+    assert_eq!(state(&detector, suspect), State::Suspect);
+    tell(&mut detector, now, asker, MessageBody::Ack { seq: served }, Vec::new());
+    assert_eq!((state(&detector, suspect), detector.stats().unsolicited_acks), (State::Suspect, 1));
+    tell(&mut detector, now, suspect, MessageBody::Ack { seq: served }, Vec::new());
+    assert_eq!((state(&detector, suspect), detector.stats().unsolicited_acks), (State::Alive, 1));
+    assert!(sent(&mut detector).iter().all(|(.., message)| message.body != MessageBody::Ack { seq: 70 }));
+}
+
+#[test]
 fn a_suspect_goes_on_being_probed_and_is_told_in_the_ping() {
     let (mut now, mut detector) = among(4);
     detector.on_hub_pong(now);
