@@ -97,11 +97,12 @@ fn has_id(sighting: &Sighting, ids: &BTreeSet<String>) -> bool {
         .any(|word| ids.iter().any(|id| id.starts_with(word) || word.starts_with(id.as_str())))
 }
 
-/// Appends the last events that concern the broken property, with their number and that of all others.
+/// Appends the last events up to the moment of the broken property that concern it, with their number and that of all
+/// others.
 pub(crate) fn tell(text: &mut String, broken: &Violation, seen: &Recordings) {
     let named = Named::by(broken, seen);
-    let concerned: Vec<&Sighting> =
-        seen.sightings.iter().filter(|sighting| named.concerns(sighting, &seen.hosts)).collect();
+    let until = seen.sightings.iter().filter(|sighting| sighting.at <= broken.at);
+    let concerned: Vec<&Sighting> = until.filter(|sighting| named.concerns(sighting, &seen.hosts)).collect();
     let (packets, events): (Vec<_>, Vec<_>) =
         concerned.iter().copied().partition(|sighting| matches!(sighting.what, Seen::Packet(_)));
     let events = without_repetitions(&events);
@@ -182,6 +183,10 @@ mod tests {
     }
 
     fn story(seen_text: &str, sightings: &[Sighting]) -> String {
+        story_of(1_000, seen_text, sightings)
+    }
+
+    fn story_of(second: u64, seen_text: &str, sightings: &[Sighting]) -> String {
         let hosts = ["hub", "node 1", "node 2", "node 3"].map(str::to_owned).to_vec();
         let aliases = [("q7x".to_owned(), "node 2".to_owned())].into();
         let seen = Recordings { sightings: sightings.to_vec(), hosts, aliases, ..Recordings::default() };
@@ -189,7 +194,7 @@ mod tests {
             property: "all is well".to_owned(),
             kind: PropertyKind::Safety,
             seen: seen_text.to_owned(),
-            at: Duration::ZERO,
+            at: Duration::from_secs(second),
             host: None,
             file: String::new(),
             line: 0,
@@ -233,6 +238,13 @@ mod tests {
     fn of_one_named_host_all_is_told_that_mentions_it() {
         assert_eq!(told(&story("node 2 is silent", &sightings())), [1, 3, 4, 6, 7, 8]);
         assert_eq!(told(&story("nobody is there", &sightings())), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    }
+
+    #[test]
+    fn what_came_after_the_moment_is_left_out() {
+        let text = story_of(3, "node 3 held node 2 dead", &sightings());
+        assert_eq!(told(&text), [1, 2, 3], "{text}");
+        assert!(text.contains("last 3 events of 3 that concern"), "{text}");
     }
 
     #[test]

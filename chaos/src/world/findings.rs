@@ -43,7 +43,7 @@ pub struct Violation {
     pub kind: PropertyKind,
     /// The contradicting observation, with values.
     pub seen: String,
-    /// The world's time.
+    /// The world's time at which it was broken; if nobody can say, at which it was found.
     pub at: Duration,
     /// The host on which it was found; `None` outside of hosts.
     pub host: Option<String>,

@@ -39,6 +39,12 @@ impl Violation {
     pub fn liveness(property: &str, seen: impl Into<String>) -> Violation {
         Violation::new(PropertyKind::Liveness, property, seen)
     }
+
+    /// It was broken at this earlier moment, and is found only now. The story leads there.
+    #[must_use]
+    pub fn since(self, at: Duration) -> Violation {
+        Violation { at, ..self }
+    }
 }
 
 /// Ends the run: a safety property was found broken. Only the first report of a run counts.

@@ -55,7 +55,7 @@ pub use payload::{is_secret, secret, text};
 pub(crate) use peer::Configure;
 pub use peer::{Peer, Setup, Standing};
 pub use traffic::Traffic;
-pub use witness::{HandlerRun, Witness};
+pub use witness::{HandlerRun, Verdict, Witness};
 
 /// The property that [`Cluster::converge`] waits for.
 const MET: &str = "every running node sees exactly the running nodes alive";
@@ -370,10 +370,11 @@ impl Cluster {
     #[track_caller]
     pub fn no_false_deaths(&self, property: &str, dead: &[Peer]) -> Result<(), Violation> {
         let verdicts = self.witness.held_dead();
-        match verdicts.iter().find(|(_, about)| dead.iter().all(|peer| peer.key != *about)) {
+        match verdicts.iter().find(|verdict| dead.iter().all(|peer| peer.key != verdict.about)) {
             None => Ok(()),
-            Some((by, about)) => {
-                Err(Violation::safety(property, format!("{by} held {} dead", self.name_of(about))))
+            Some(verdict) => {
+                let seen = format!("{} held {} dead", verdict.by, self.name_of(&verdict.about));
+                Err(Violation::safety(property, seen).since(verdict.at))
             }
         }
     }

@@ -27,6 +27,19 @@ pub struct HandlerRun {
     pub by: String,
 }
 
+/// What a node said of a member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// The world's time.
+    pub at: Duration,
+    /// The reporting node's name.
+    pub by: String,
+    /// Its subject.
+    pub about: PublicKey,
+    /// The subject's state.
+    pub state: State,
+}
+
 /// The record of all nodes' events. A clone shares the same record.
 #[derive(Debug, Clone, Default)]
 pub struct Witness(Arc<Mutex<Record>>);
@@ -34,8 +47,8 @@ pub struct Witness(Arc<Mutex<Record>>);
 #[derive(Debug, Default)]
 struct Record {
     runs: Vec<HandlerRun>,
-    /// (reporting node, subject, state) in order.
-    verdicts: Vec<(String, PublicKey, State)>,
+    /// In order.
+    verdicts: Vec<Verdict>,
     checks: EventChecks,
     /// By reporting node and the path's other end.
     paths: BTreeMap<(String, PublicKey), PathHistory>,
@@ -71,7 +84,7 @@ impl Witness {
         let mut record = self.record();
         match event {
             NodeEvent::Member { peer, state, .. } => {
-                record.verdicts.push((by.to_owned(), *peer, *state));
+                record.verdicts.push(Verdict { at, by: by.to_owned(), about: *peer, state: *state });
             }
             NodeEvent::Path { peer, direct, .. } => {
                 let path = record.paths.entry((by.to_owned(), *peer)).or_default();
@@ -198,15 +211,15 @@ impl Witness {
     /// Every state that any node has reported of `node`, in order.
     pub fn verdicts_on(&self, node: &Peer) -> impl Iterator<Item = State> + use<> {
         let record = self.record();
-        let said = record.verdicts.iter().filter(|(_, about, _)| *about == node.key);
-        said.map(|(_, _, state)| *state).collect::<Vec<_>>().into_iter()
+        let said = record.verdicts.iter().filter(|verdict| verdict.about == node.key);
+        said.map(|verdict| verdict.state).collect::<Vec<_>>().into_iter()
     }
 
     /// Every state that `node` has reported of the others, in order.
     pub fn verdicts_by(&self, node: &Peer) -> impl Iterator<Item = State> + use<> {
         let record = self.record();
-        let said = record.verdicts.iter().filter(|(by, ..)| *by == node.name);
-        said.map(|(_, _, state)| *state).collect::<Vec<_>>().into_iter()
+        let said = record.verdicts.iter().filter(|verdict| verdict.by == node.name);
+        said.map(|verdict| verdict.state).collect::<Vec<_>>().into_iter()
     }
 
     /// Whether a node has ever considered itself isolated.
@@ -224,11 +237,10 @@ impl Witness {
         self.record().incompatible.clone()
     }
 
-    /// Every verdict of death: the node that reported it, and its subject.
-    pub fn held_dead(&self) -> Vec<(String, PublicKey)> {
+    /// Every verdict of death, in order.
+    pub fn held_dead(&self) -> Vec<Verdict> {
         let record = self.record();
-        let dead = record.verdicts.iter().filter(|(_, _, state)| *state == State::Dead);
-        dead.map(|(by, about, _)| (by.clone(), *about)).collect()
+        record.verdicts.iter().filter(|verdict| verdict.state == State::Dead).cloned().collect()
     }
 
     /// How often each job has run to completion.

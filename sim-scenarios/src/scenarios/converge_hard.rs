@@ -31,7 +31,7 @@ async fn run(trial: Trial) -> RunResult {
     while deadline.still_missing(without_the_verdict(&cluster, victim).await).await? {}
     world.link_default(LinkConfig::default());
     cluster.converge(MEET).await?;
-    let wrongly = cluster.witness.held_dead().iter().filter(|(_, about)| *about != victim.key).count();
+    let wrongly = cluster.witness.held_dead().iter().filter(|verdict| verdict.about != victim.key).count();
     let notes = format!("healthy nodes held dead: {wrongly} times\n");
     Ok(Passed { state: cluster.views().await, notes })
 }

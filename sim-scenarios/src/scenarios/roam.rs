@@ -159,7 +159,7 @@ async fn run(trial: Trial) -> RunResult {
     let deadline = Deadline::new(world, GONE, LEARN);
     while deadline.still_missing(cluster.missing().await).await? {}
     let dead = cluster.witness.held_dead();
-    if dead.len() != others.len() || dead.iter().any(|(_, about)| *about != phone.key) {
+    if dead.len() != others.len() || dead.iter().any(|verdict| verdict.about != phone.key) {
         return Err(Violation::safety(HEALTHY, format!("{} verdicts of death after one", dead.len())));
     }
     Ok(Passed { state: state + &cluster.views().await, notes })

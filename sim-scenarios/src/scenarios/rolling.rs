@@ -26,7 +26,7 @@ use nurl::internals::net::reach::hub_client::DownReason;
 use nurl::internals::net::secure::version::Versions;
 use nurl::internals::node::Role;
 
-use crate::cluster::{Cluster, Deadline, Jobs, Peer};
+use crate::cluster::{Cluster, Deadline, Jobs, Peer, Verdict};
 use crate::lock::lock;
 use crate::stage::{Stage, link_ms, with_store};
 
@@ -237,9 +237,11 @@ async fn meet(cluster: &Cluster, peers: &[&Peer]) -> Result<(), Violation> {
 /// No node was ever held dead, but these, which may also have held others dead.
 fn nobody_dead(cluster: &Cluster, but: &[&Peer]) -> Result<(), Violation> {
     let apart = |by: &str, about| but.iter().any(|peer| peer.name == by || peer.key == about);
-    match cluster.witness.held_dead().into_iter().find(|(by, about)| !apart(by, *about)) {
+    match cluster.witness.held_dead().into_iter().find(|verdict| !apart(&verdict.by, verdict.about)) {
         None => Ok(()),
-        Some((by, about)) => Err(Violation::safety(MISSED, format!("{by} held {} dead", about.short()))),
+        Some(Verdict { at, by, about, .. }) => {
+            Err(Violation::safety(MISSED, format!("{by} held {} dead", about.short())).since(at))
+        }
     }
 }
 
