@@ -318,9 +318,7 @@ async fn state_act(world: World, cluster: &Cluster, eve: &Insider) -> Result<(),
     }
     world.sleep(Duration::from_secs(5)).await;
     for peer in cluster.peers.iter().filter(|peer| peer.role == Role::Worker) {
-        let metrics = peer.node(&world).await.metrics().await;
-        let metrics = metrics.map_err(|error| Violation::safety(KINDS, error.to_string()))?;
-        let refused = metrics.get("state.malformed").unwrap_or_default();
+        let refused = cluster.metric(peer, "state.malformed").await;
         if refused < 2 * wrong {
             return Err(Violation::safety(
                 KINDS,

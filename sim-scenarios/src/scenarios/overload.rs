@@ -126,9 +126,7 @@ async fn run(trial: Trial) -> RunResult {
     forge(world, &cluster, &eve, phone).await;
     jobs.settle(DONE).await?;
     unsuspected(&cluster, phone, "while an insider forges")?;
-    let metrics = phone.node(&world).await.metrics().await;
-    let metrics = metrics.map_err(|error| Violation::safety(CHECKED, error.to_string()))?;
-    let unchecked = metrics.get("membership.facts_of_forgers").unwrap_or_default();
+    let unchecked = cluster.metric(phone, "membership.facts_of_forgers").await;
     if unchecked < HEARD {
         let seen = format!("{unchecked} were refused unchecked, {HEARD} at least");
         return Err(Violation::safety(CHECKED, seen));

@@ -83,7 +83,7 @@ async fn run(trial: Trial) -> RunResult {
     let [a, b, c, old, office] = &cluster.peers[..] else { unreachable!("five nodes") };
     let upgraded = [a, b, c, office];
     let all = [a, b, c, old, office];
-    if let Some((name, _)) = grown(world, &all).await.into_iter().find(|(_, grown)| *grown > 0) {
+    if let Some((name, _)) = grown(&cluster, &all).await.into_iter().find(|(_, grown)| *grown > 0) {
         return Err(Violation::safety(SPOKEN, format!("{name} heard another version than 2")));
     }
     let mut work = Work { cluster: &cluster, number: 0, added: 0 };
@@ -102,7 +102,7 @@ async fn run(trial: Trial) -> RunResult {
         meet(&cluster, &all).await?;
     }
     nobody_dead(&cluster, &[])?;
-    let heard = grown(world, &all).await;
+    let heard = grown(&cluster, &all).await;
     for (name, grown) in &heard {
         let newer = name != &old.name;
         if (*grown > 0) != newer {
@@ -246,12 +246,10 @@ fn nobody_dead(cluster: &Cluster, but: &[&Peer]) -> Result<(), Violation> {
 }
 
 /// How many path messages of a later version each node has heard.
-async fn grown(world: World, peers: &[&Peer]) -> Vec<(String, u64)> {
+async fn grown(cluster: &Cluster, peers: &[&Peer]) -> Vec<(String, u64)> {
     let mut grown = Vec::new();
     for peer in peers {
-        let metrics = peer.node(&world).await.metrics().await;
-        let count = metrics.ok().and_then(|metrics| metrics.get("session.grown_control")).unwrap_or_default();
-        grown.push((peer.name.clone(), count));
+        grown.push((peer.name.clone(), cluster.metric(peer, "session.grown_control").await));
     }
     grown
 }

@@ -83,7 +83,7 @@ async fn run(trial: Trial) -> RunResult {
         let met = honest.node(&world).await.ping(worker.key, SERVED).await;
         met.map_err(|error| Violation::liveness(KEPT, format!("{}: {error}", worker.name)))?;
     }
-    let sessions = sessions_begun(world, &honest).await;
+    let sessions = sessions_begun(&cluster, &honest).await;
 
     let slips = world.seed().is_multiple_of(2);
     let insiders = start_insiders(world, &cluster, insiders, slips).await;
@@ -117,7 +117,7 @@ async fn run(trial: Trial) -> RunResult {
         let kept = job(&cluster, &honest, format!("honest job {number}"), KEPT);
         beside(world, &cluster, &insiders, kept).await?;
     }
-    let again = sessions_begun(world, &honest).await;
+    let again = sessions_begun(&cluster, &honest).await;
     if again != sessions {
         return Err(Violation::safety(
             KEPT,
@@ -132,9 +132,8 @@ async fn run(trial: Trial) -> RunResult {
 }
 
 /// Handshakes that a node has begun, or answered, with success.
-async fn sessions_begun(world: World, peer: &Peer) -> u64 {
-    let metrics = peer.node(&world).await.metrics().await.expect("the node runs");
-    metrics.get("session.established").expect("there is such a counter")
+async fn sessions_begun(cluster: &Cluster, peer: &Peer) -> u64 {
+    cluster.metric(peer, "session.established").await
 }
 
 /// A job's result, within the time in which each has to be served.
