@@ -163,18 +163,19 @@ impl Witness {
         self.record().checks.register(key, host);
     }
 
-    /// Checks whether a node holds a member alive that has been silent for too long.
+    /// Checks whether a node that was asked at that time held a member alive that had been silent for too long.
     ///
     /// # Errors
     /// If it does.
     pub(super) fn check_silence(
         &self,
         world: World,
+        asked: Duration,
         by: &str,
         host: Host,
         members: &[MemberInfo],
     ) -> Result<(), Violation> {
-        self.record().checks.check_silence(world, by, host, members)
+        self.record().checks.check_silence(world, asked, by, host, members)
     }
 
     /// Records the start of a node's process: it has no paths yet.

@@ -58,19 +58,20 @@ impl EventChecks {
         self.hosts.insert(key, host);
     }
 
-    /// Checks whether the node `by` on `host`, with these members, holds a member alive that has been silent for
-    /// too long.
+    /// Checks whether the node `by` on `host`, which had these members when it was asked, held a member alive that had been
+    /// silent for too long.
     ///
     /// # Errors
     /// If it does.
     pub fn check_silence(
         &self,
         world: World,
+        asked: Duration,
         by: &str,
         host: Host,
         members: &[MemberInfo],
     ) -> Result<(), Violation> {
-        let (now, Some(node)) = (world.elapsed(), self.nodes.get(by)) else { return Ok(()) };
+        let (now, Some(node)) = (asked, self.nodes.get(by)) else { return Ok(()) };
         let lately = node.isolated_at.is_some_and(|at| now.saturating_sub(at) <= SILENT_TO_THE_ISOLATED);
         let limit = if node.isolated || lately { SILENT_TO_THE_ISOLATED } else { SILENT };
         // A node that has just started or was paused has had less time.
