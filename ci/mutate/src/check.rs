@@ -21,9 +21,12 @@ const SEEDS_TO_LEARN: u64 = 2;
 /// A scenario whose run takes longer isn't used: another one is quicker by far.
 const SLOW: Duration = Duration::from_secs(15);
 
-/// A check that takes this many times as long as without a mutant spins.
+/// A check that takes this many times as much of a processor as without a mutant spins.
 const SPINS: u32 = 6;
 const SPINS_AT_LEAST: Duration = Duration::from_secs(20);
+
+/// One that is given this many times as long by the clock stands still: it may be that other work has the processors.
+const STANDS_STILL: u32 = 10;
 
 /// How often a waiting thread looks whether a process has ended.
 const LOOK: Duration = Duration::from_millis(2);
@@ -33,7 +36,7 @@ const LOOK: Duration = Duration::from_millis(2);
 pub(crate) struct Check {
     /// A unit test's name, or a scenario's.
     pub(crate) name: String,
-    /// How long it takes without a mutant; with one of its seeds, if it is a scenario.
+    /// How much of a processor it takes without a mutant; with one of its seeds, if it is a scenario.
     pub(crate) takes: Duration,
     /// The mutants that it reaches.
     pub(crate) reaches: BTreeSet<u32>,
@@ -101,9 +104,7 @@ impl Runner<'_> {
         let file = self.work.join(format!("reached-{}", blake3::hash(name.as_bytes()).to_hex()));
         // It may be left of an earlier run; each run only adds.
         drop(fs::remove_file(&file));
-        let begun = Instant::now();
-        let outcome = run(command().env("NURL_MUTANT_REACHED", &file), Duration::from_secs(120))?;
-        let takes = begun.elapsed();
+        let (outcome, takes) = run(command().env("NURL_MUTANT_REACHED", &file), Duration::from_secs(120))?;
         let reached = fs::read_to_string(&file).unwrap_or_default();
         drop(fs::remove_file(&file));
         let reaches = reached.lines().filter_map(|line| line.parse().ok()).collect();
@@ -112,7 +113,7 @@ impl Runner<'_> {
 
     /// Runs unit tests with a mutant.
     pub(crate) fn units_with(&self, mutant: u32, names: &[String], takes: Duration) -> io::Result<Outcome> {
-        run(self.units(names).env("NURL_MUTANT", mutant.to_string()), patience(takes))
+        Ok(run(self.units(names).env("NURL_MUTANT", mutant.to_string()), patience(takes))?.0)
     }
 
     /// Runs a scenario, with a mutant if one is given.
@@ -127,7 +128,7 @@ impl Runner<'_> {
         if let Some(mutant) = mutant {
             command.env("NURL_MUTANT", mutant.to_string());
         }
-        run(&mut command, patience(takes))
+        Ok(run(&mut command, patience(takes))?.0)
     }
 
     fn units(&self, names: &[String]) -> Command {
@@ -151,23 +152,34 @@ fn patience(takes: Duration) -> Duration {
     (takes * SPINS).max(SPINS_AT_LEAST)
 }
 
-/// Runs a command to its end, or for so long.
-fn run(command: &mut Command, patience: Duration) -> io::Result<Outcome> {
+/// Runs a command to its end, or until it has had so much of a processor. Also returns how much it had.
+fn run(command: &mut Command, patience: Duration) -> io::Result<(Outcome, Duration)> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
     let says = first_line(&mut child);
     let begun = Instant::now();
     loop {
+        let took = processor_time(child.id()).unwrap_or_else(|| begun.elapsed());
         if let Some(status) = child.try_wait()? {
             let says = says.join().unwrap_or_default();
-            return Ok(if status.success() { Outcome::Passed } else { Outcome::Failed(says) });
+            return Ok((if status.success() { Outcome::Passed } else { Outcome::Failed(says) }, took));
         }
-        if begun.elapsed() > patience {
+        if took > patience || begun.elapsed() > patience * STANDS_STILL {
             child.kill()?;
             child.wait()?;
-            return Ok(Outcome::Spun);
+            return Ok((Outcome::Spun, took));
         }
         thread::sleep(LOOK);
     }
+}
+
+/// How much of a processor a process has had, as Linux tells in hundredths of a second (proc_pid_stat(5), fields 14 and 15);
+/// `None` elsewhere. An ended process that nobody has waited for yet still has it.
+fn processor_time(process: u32) -> Option<Duration> {
+    let text = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The second field, in parentheses, may have anything in it.
+    let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<u64>().ok();
+    Some(Duration::from_millis(10 * (ticks()? + ticks()?)))
 }
 
 /// Reads what a process says, so that it never waits for a reader, and keeps the first line.
@@ -200,4 +212,21 @@ pub(crate) fn in_parallel<T: Sync, R: Send>(
     let mut done = done.into_inner().expect("nobody panics in here");
     done.sort_by_key(|(at, _)| *at);
     done.into_iter().map(|(_, result)| result).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_spins_is_ended_by_its_use_of_a_processor_and_one_that_sleeps_is_not() {
+        let run = |script: &str| run(Command::new("sh").args(["-c", script]), Duration::from_millis(200));
+        let (outcome, took) = run("while :; do :; done").unwrap();
+        assert_eq!(outcome, Outcome::Spun);
+        assert!(took > Duration::from_millis(200), "{took:?}");
+        let (outcome, took) = run("sleep 0.4; echo it holds not >&2; false").unwrap();
+        assert_eq!(outcome, Outcome::Failed("it holds not".to_owned()));
+        assert!(took < Duration::from_millis(200), "{took:?}");
+        assert_eq!(run("sleep 60").unwrap().0, Outcome::Spun);
+    }
 }
