@@ -334,3 +334,18 @@ fn the_dead_are_remembered_for_their_time() {
 fn everything_at_once_beside_insiders() {
     prove_with("besieged", 2);
 }
+
+#[test]
+fn a_full_hub_takes_from_who_has_most() {
+    prove("full");
+}
+
+#[test]
+fn what_a_hub_said_once_holds() {
+    prove("doorkeeper");
+}
+
+#[test]
+fn a_full_queue_serves_each_in_its_turn() {
+    prove("crowded");
+}

@@ -92,13 +92,16 @@ impl Issuer {
         self.authority.mesh()
     }
 
-    /// Remembers a pass that was signed earlier.
+    /// Remembers a pass that was signed earlier; of two of a key the later.
     ///
     /// # Errors
     /// [`PassError`]: it isn't one of this mesh.
     pub fn restore(&mut self, bytes: &[u8]) -> Result<(), PassError> {
         let pass = Pass::decode(&self.mesh(), bytes)?;
-        self.passes.insert(pass.grant().key, pass);
+        let known = self.passes.get(&pass.grant().key);
+        if known.is_none_or(|known| known.grant().issued <= pass.grant().issued) {
+            self.passes.insert(pass.grant().key, pass);
+        }
         Ok(())
     }
 

@@ -9,6 +9,9 @@ use chaos::world::World;
 /// How often the condition is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
+/// The same for what has to be so within a short time.
+const LOOK_CLOSELY: Duration = Duration::from_millis(10);
+
 /// A wait for a liveness property: `while deadline.still_missing(missing(..).await).await? {}`.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadline {
@@ -54,5 +57,25 @@ impl Deadline {
             world.sleep(LOOK_EVERY).await;
             Ok(true)
         }
+    }
+}
+
+/// Waits for what has to be so within a short time, of which each hundredth of a second counts.
+///
+/// # Errors
+/// The property, and what was still wrong.
+pub async fn soon(
+    world: World,
+    property: &'static str,
+    within: Duration,
+    mut is_so: impl FnMut() -> Result<(), String>,
+) -> Result<(), Violation> {
+    let begun = world.elapsed();
+    loop {
+        let Err(wrong) = is_so() else { return Ok(()) };
+        if world.elapsed() >= begun + within {
+            return Err(Violation::liveness(property, format!("after {within:?}: {wrong}")));
+        }
+        world.sleep(LOOK_CLOSELY).await;
     }
 }

@@ -48,7 +48,7 @@ use self::peer::NIC;
 use crate::models::sim_hub::SimHub;
 use crate::stage::Addresses;
 
-pub use deadline::Deadline;
+pub use deadline::{Deadline, soon};
 pub use jobs::Jobs;
 pub(crate) use payload::{MARKER, SEALED};
 pub use payload::{is_secret, secret, text};

@@ -6,7 +6,8 @@
 //! | fault | how |
 //! | --- | --- |
 //! | dies | [`kill`](SimHub::kill): clients see connections end; [`power_loss`](SimHub::power_loss): they see nothing |
-//! | restarts | [`restart`](SimHub::restart): the same key and address, no state |
+//! | is told to stop | [`shut_down`](SimHub::shut_down): clients are told |
+//! | restarts | [`restart`](SimHub::restart): the same key and address; no state but a remembering hub's file |
 //! | stalls | [`stall`](SimHub::stall): the process is paused, its kernel continues to acknowledge |
 //! | is slow | [`throttle`](SimHub::throttle): its bandwidth to each client is limited, so its queues fill |
 //! | has a slow reader | [`throttle_client`](SimHub::throttle_client): the same for one client alone |
@@ -30,8 +31,11 @@ use std::time::Duration;
 use chaos::link::{Bandwidth, Burst, LinkConfig, Rate};
 use chaos::net::End;
 use chaos::world::{Host, World};
+use nurl::internals::authority::rotation::SignedSecret;
+use nurl::internals::mesh::MeshId;
 use nurl::internals::net::reach::hub::{self, HubConfig, HubHandle, HubLimits, HubStats, ServedMesh};
 use nurl::internals::net::reach::listen::Listen;
+use nurl::rt::disk;
 use nurl::{PublicKey, SecretKey};
 
 use super::impostor::Impostor;
@@ -45,6 +49,20 @@ const NIC: &str = "eth0";
 
 /// The queue of a throttled link: about five segments.
 const THROTTLE_QUEUE_BYTES: u64 = 8 << 10;
+
+/// The folder and the file in which a hub remembers what it issued.
+const MEMORY: (&str, &str) = ("/hub", "/hub/issued");
+
+/// What a hub serves, and how.
+#[derive(Clone)]
+pub struct Service {
+    /// The meshes.
+    pub meshes: Vec<ServedMesh>,
+    /// The limits at its first start.
+    pub limits: HubLimits,
+    /// Whether it keeps the passes that it issues, and revocations, in a file.
+    pub remembers: bool,
+}
 
 /// A hub on its host. A clone controls the same hub.
 #[derive(Clone)]
@@ -72,7 +90,8 @@ struct HubState {
 
 impl SimHub {
     /// Starts a hub on `host`, now and at each restart.
-    pub fn start(world: World, host: Host, key: SecretKey, mesh: ServedMesh, limits: HubLimits) -> SimHub {
+    pub fn start(world: World, host: Host, key: SecretKey, service: Service) -> SimHub {
+        let Service { meshes, limits, remembers } = service;
         let state = Arc::new(Mutex::new(HubState {
             limits,
             impostor: None,
@@ -82,7 +101,7 @@ impl SimHub {
         }));
         let hub = SimHub { host, key: key.public(), world, state: state.clone() };
         host.spawn(move || {
-            let (key, state, mesh) = (key.clone(), state.clone(), mesh.clone());
+            let (key, state, meshes) = (key.clone(), state.clone(), meshes.clone());
             async move {
                 let (limits, impostor) = {
                     let state = lock(&state);
@@ -92,7 +111,12 @@ impl SimHub {
                     return impostor.serve(std::net::SocketAddr::new([0, 0, 0, 0].into(), HUB_PORT)).await;
                 }
                 let listen = Listen::Everywhere { port: HUB_PORT };
-                let config = HubConfig { limits, ..HubConfig::new(listen, key, vec![mesh]) };
+                let issued = remembers.then(|| {
+                    // If the folder can't be made, the hub can't open the file, and says so.
+                    let _ = disk::create_dir_all(MEMORY.0.as_ref());
+                    MEMORY.1.into()
+                });
+                let config = HubConfig { limits, issued, ..HubConfig::new(listen, key, meshes) };
                 let serving = hub::serve(config).await.expect("the hub's port is free on its own host");
                 // This drops the handle of an earlier process, whose tasks ended with its host's boot.
                 lock(&state).serving = Some((serving, limits));
@@ -113,6 +137,21 @@ impl SimHub {
         state.serving.as_ref().map_or(state.limits, |(_, limits)| *limits)
     }
 
+    /// The secret of a rotated mesh, if the hub knows it: for tickets.
+    pub fn secret(&self, mesh: &MeshId) -> Option<SignedSecret> {
+        lock(&self.state).serving.as_ref().and_then(|(serving, _)| serving.secret(mesh))
+    }
+
+    /// Stops the hub as an operator does: its clients are told, and then the process ends.
+    pub async fn shut_down(&self) {
+        let serving = lock(&self.state).serving.take();
+        if let Some((serving, _)) = serving {
+            // Its host may die meanwhile.
+            let _ = self.host.run(serving.shutdown()).await;
+        }
+        self.host.crash();
+    }
+
     /// Ends the process; the kernel closes its connections.
     pub fn kill(&self) {
         self.host.crash();
@@ -123,7 +162,7 @@ impl SimHub {
         self.host.power_loss();
     }
 
-    /// Starts the hub (again): the same key, no state.
+    /// Starts the hub (again): the same key, and no state but what it remembers.
     pub fn restart(&self) {
         self.host.restart();
     }

@@ -14,13 +14,16 @@ pub mod containers;
 pub mod converge;
 pub mod converge_hard;
 pub mod crowd;
+pub mod crowded;
 pub mod deaths;
+pub mod doorkeeper;
 pub mod eavesdropper;
 pub mod echoes;
 pub mod families;
 pub mod fence;
 pub mod flood;
 pub mod forgotten;
+pub mod full;
 pub mod go_between;
 pub mod goodbye;
 pub mod gossip;
@@ -65,13 +68,16 @@ pub const ALL: &[Scenario] = &[
     converge::SCENARIO,
     converge_hard::SCENARIO,
     crowd::SCENARIO,
+    crowded::SCENARIO,
     deaths::SCENARIO,
+    doorkeeper::SCENARIO,
     eavesdropper::SCENARIO,
     echoes::SCENARIO,
     families::SCENARIO,
     fence::SCENARIO,
     flood::SCENARIO,
     forgotten::SCENARIO,
+    full::SCENARIO,
     go_between::SCENARIO,
     goodbye::SCENARIO,
     gossip::SCENARIO,

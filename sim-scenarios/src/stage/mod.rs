@@ -57,7 +57,7 @@ use nurl::internals::node::{Builder, Role};
 
 use crate::cluster::{Cluster, Configure, MARKER, SEALED, Setup};
 use crate::models::nat_box::NatConfig;
-use crate::models::sim_hub::{HUB_PORT, SimHub};
+use crate::models::sim_hub::{HUB_PORT, Service, SimHub};
 
 pub(crate) use addresses::Addresses;
 pub use network::{link_ms, nat, network_behind, with_store};
@@ -234,7 +234,8 @@ impl Stage {
                 Issues::Passes => ServedMesh::issued_by(authority.clone()),
                 Issues::Nothing => ServedMesh::of(authority.mesh()),
             };
-            SimHub::start(world, host, key, mesh, hub.limits)
+            let service = Service { meshes: vec![mesh], limits: hub.limits, remembers: false };
+            SimHub::start(world, host, key, service)
         };
         let hubs = hubs.into_iter().zip(keys).enumerate().map(start_hub).collect();
         let mut cluster = Cluster::new(world, authority.clone(), ticket, hubs, rng, (configure, zones));

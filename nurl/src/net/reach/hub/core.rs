@@ -834,7 +834,7 @@ impl Hub {
     }
 
     /// The next pass to make durable. Its owner's answer is among the outputs already, so this comes first.
-    pub fn poll_issued(&mut self) -> Option<Pass> {
+    pub fn poll_issued(&mut self) -> Option<(MeshId, Pass)> {
         self.meshes.poll_issued()
     }
 

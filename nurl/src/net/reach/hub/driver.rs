@@ -226,10 +226,10 @@ impl HubShared {
         let mut inner = self.inner();
         let Inner { hub, wakers, passes } = &mut *inner;
         let done = act(hub);
-        while let Some(pass) = hub.poll_issued() {
+        while let Some((mesh, pass)) = hub.poll_issued() {
             // A pass that isn't remembered takes no place after a restart, which is the smaller harm.
             if let Some(passes) = passes
-                && let Err(error) = passes.keep(&pass)
+                && let Err(error) = passes.keep(&mesh, &pass)
             {
                 tracing::warn!(target: "nurl::hub", %error, "an issued pass can't be remembered");
             }

@@ -1,11 +1,14 @@
-//! What a hub keeps on its disk: the passes that it issued (table `passes`, a key and its latest pass), and what the
-//! authorities of its meshes have revoked (table `revocations`, a mesh's id with a subject, and the latest entry).
+//! What a hub keeps on its disk: the passes that it issued (table `passes`, a mesh's id with a key, and the key's latest
+//! pass), and what the authorities of its meshes have revoked (table `revocations`, a mesh's id with a subject, and the
+//! latest entry).
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::core::Hub;
 use crate::authority::pass::Pass;
 use crate::authority::revocation::Revocation;
+use crate::key::PublicKey;
 use crate::mesh::MeshId;
 use crate::rt::{self, Rng, disk};
 use crate::store::{Store, StoreError, Table};
@@ -15,12 +18,23 @@ use crate::store::{Store, StoreError, Table};
 /// # Errors
 /// [`StoreError`].
 pub fn issued_passes(path: &Path, mesh: &MeshId) -> Result<Vec<Pass>, StoreError> {
-    let mut passes = Vec::new();
-    if disk::exists(path) {
-        let store = Store::copy_of(path, &mut rt::rng("issued"))?;
-        store.each(Table::PASSES, |_, pass| passes.extend(Pass::decode(mesh, pass)))?;
+    if !disk::exists(path) {
+        return Ok(Vec::new());
     }
-    Ok(passes)
+    latest_passes(&Store::copy_of(path, &mut rt::rng("issued"))?, mesh)
+}
+
+/// The latest pass of each key of a mesh. A file that an earlier program began may have two of a key.
+fn latest_passes(store: &Store, mesh: &MeshId) -> Result<Vec<Pass>, StoreError> {
+    let mut passes = BTreeMap::<PublicKey, Pass>::new();
+    store.each(Table::PASSES, |_, bytes| {
+        let Ok(pass) = Pass::decode(mesh, bytes) else { return };
+        let latest = passes.entry(pass.grant().key).or_insert_with(|| pass.clone());
+        if latest.grant().issued < pass.grant().issued {
+            *latest = pass;
+        }
+    })?;
+    Ok(passes.into_values().collect())
 }
 
 /// The file of issued passes.
@@ -46,10 +60,39 @@ impl IssuedPasses {
         write.commit()
     }
 
-    /// Makes a pass durable.
-    pub(super) fn keep(&self, pass: &Pass) -> Result<(), StoreError> {
+    /// Makes a pass of a mesh durable, in place of the one before of its key.
+    pub(super) fn keep(&self, mesh: &MeshId, pass: &Pass) -> Result<(), StoreError> {
         let write = self.0.begin()?;
-        write.put(Table::PASSES, pass.grant().key.as_bytes(), pass.as_bytes())?;
+        let name = [&mesh.as_bytes()[..], pass.grant().key.as_bytes()].concat();
+        write.put(Table::PASSES, &name, pass.as_bytes())?;
         write.commit()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_core::SeedableRng;
+
+    use super::*;
+    use crate::authority::key::AuthorityKey;
+    use crate::authority::level::Level;
+
+    #[test]
+    fn a_key_of_two_meshes_has_its_latest_pass_of_each() {
+        let mut rng = Rng::from_seed([1; 32]);
+        let file = IssuedPasses(Store::in_memory(&mut rng).unwrap());
+        let meshes = [1, 2].map(|n| AuthorityKey::from_seed(&[n; 32]));
+        let key = PublicKey::from_bytes([9; 32]);
+        let pass = |mesh: usize, issued| meshes[mesh].mint(key, Level::Worker, issued).pass().clone();
+        // As an earlier program named it.
+        let write = file.0.begin().unwrap();
+        write.put(Table::PASSES, key.as_bytes(), pass(0, 50).as_bytes()).unwrap();
+        write.commit().unwrap();
+        for (mesh, issued) in [(0, 100), (1, 200), (0, 300)] {
+            file.keep(&meshes[mesh].mesh(), &pass(mesh, issued)).unwrap();
+        }
+        for (mesh, issued) in [(0, 300), (1, 200)] {
+            assert_eq!(latest_passes(&file.0, &meshes[mesh].mesh()).unwrap(), [pass(mesh, issued)]);
+        }
     }
 }

@@ -74,7 +74,7 @@ impl Mesh {
 pub(super) struct Meshes {
     by_namespace: BTreeMap<Namespace, Mesh>,
     /// Passes signed since the driver last asked, which it makes durable before their owners get them.
-    issued: VecDeque<Pass>,
+    issued: VecDeque<(MeshId, Pass)>,
     /// Entries taken since the driver last asked, which it makes durable too.
     revoked: VecDeque<(MeshId, Revocation)>,
     /// What waits for issuers elsewhere, for meshes whose passes the hub doesn't issue.
@@ -266,12 +266,12 @@ impl Meshes {
             NotIssued::UsedUp => CloseReason::UsedUp,
             NotIssued::Busy => CloseReason::Busy,
         })?;
-        self.issued.push_back(pass.clone());
+        self.issued.push_back((*mesh.checker.mesh(), pass.clone()));
         Ok(pass)
     }
 
     /// The next pass to make durable.
-    pub(super) fn poll_issued(&mut self) -> Option<Pass> {
+    pub(super) fn poll_issued(&mut self) -> Option<(MeshId, Pass)> {
         self.issued.pop_front()
     }
 }

@@ -305,7 +305,7 @@ fn a_newcomer_with_an_invitation_gets_a_pass_and_then_registers() {
     let id = bench.connect(1);
     bench.say(id, &enrol(1, namespace));
     assert_eq!(bench.heard(id), [Heard::Frame(0x08)]);
-    assert_eq!(bench.hub.poll_issued().map(|pass| pass.grant().key), Some(key(1)));
+    assert_eq!(bench.hub.poll_issued().map(|(_, pass)| pass.grant().key), Some(key(1)));
     bench.say(id, &register(1, HOME));
     assert_eq!(bench.heard(id), [Heard::Frame(0x02)]);
     let id = bench.connect(2);
