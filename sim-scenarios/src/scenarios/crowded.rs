@@ -25,7 +25,7 @@ use crate::stage::{Stage, link_ms};
 pub const SCENARIO: Scenario = Scenario {
     marks: &[
         Mark::new("a submitter came while the queue was full"),
-        Mark::new("a submitter came just before a job ended"),
+        Mark::new("a submitter came shortly before a job ended"),
     ],
     ..Scenario::new(
         "crowded",
@@ -88,7 +88,7 @@ async fn run(trial: Trial) -> RunResult {
     let full = cluster.metric(&worker, "job.busy").await > 0;
     sometimes!(full, "a submitter came while the queue was full");
     let since = (comes_after.as_millis() % TAKES.as_millis()) as u64;
-    sometimes!(since > 900, "a submitter came just before a job ended");
+    sometimes!(since > 700, "a submitter came shortly before a job ended");
     served(world, &cluster, &few, "the few's", TURN).await?;
     let left = (begun + ALL).saturating_sub(world.elapsed());
     let settled = all.settle(left).await;

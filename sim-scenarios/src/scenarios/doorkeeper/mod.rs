@@ -67,9 +67,10 @@ const AT_ONCE: Duration = Duration::from_millis(350);
 /// A hub's answer to a request.
 const ANSWERED: Duration = Duration::from_millis(100);
 
-/// A client tries again within two seconds if no hub is up, and within ten otherwise.
-const BACK_SOON: Duration = Duration::from_millis(2_350);
-const BACK: Duration = Duration::from_millis(10_350);
+/// A client tries again within two seconds if no hub is up, and within ten otherwise. Where its port was used just before,
+/// it dials from another one after two seconds.
+const BACK_SOON: Duration = Duration::from_millis(4_350);
+const BACK: Duration = Duration::from_millis(12_350);
 
 /// A hub that was told to stop waits for its clients for two seconds at most. These read at once.
 const STOPPED: Duration = Duration::from_millis(200);
