@@ -325,6 +325,11 @@ fn a_router_says_again_what_it_heard() {
 }
 
 #[test]
+fn damaged_stores_are_noticed_and_nothing_is_lost() {
+    prove_with("damaged", 4);
+}
+
+#[test]
 fn the_dead_are_remembered_for_their_time() {
     // A run takes five virtual minutes.
     prove_with("forgotten", 2);

@@ -1,6 +1,7 @@
 //! redb's files on the shim's disk, and how one looks at its beginning.
 
 use std::io;
+use std::sync::Arc;
 
 use crate::rt::disk;
 
@@ -9,7 +10,7 @@ const MAGIC: &[u8; 9] = b"redb\x1a\x0a\xa9\x0d\x0a";
 
 /// redb's storage on the shim's files.
 #[derive(Debug)]
-pub(super) struct Backend(pub(super) disk::File);
+pub(super) struct Backend(pub(super) Arc<disk::File>);
 
 impl redb::StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use redb::StorageBackend as _;
 use redb::backends::InMemoryBackend;
@@ -9,6 +10,7 @@ use redb::backends::InMemoryBackend;
 use super::Store;
 use super::backend::{Backend, Head, head};
 use super::error::{StoreError, guarded};
+use super::overlay::Overlay;
 use crate::rt::{Rng, disk, time};
 
 /// The suffix of the marker file's name. The file records that a store was made.
@@ -134,8 +136,12 @@ pub(super) fn open(path: &Path, rng: &mut Rng) -> Result<Store, StoreError> {
         // Another program's file: redb's own error describes it best.
         Head::Other | Head::Database => {}
     }
-    let other = matches!(head(&file).map_err(named)?, Head::Other);
-    let store = guarded(|| Store::on(checked(Store::database_on(Backend(file))?)?, rng));
+    let (other, file) = (matches!(head(&file).map_err(named)?, Head::Other), Arc::new(file));
+    let overlay = Overlay::on(file.clone()).map_err(named)?;
+    let store = guarded(|| {
+        drop(checked(Store::database_on(overlay)?)?);
+        Store::on(Store::database_on(Backend(file))?, rng)
+    });
     let store = store.map_err(|error| if other { error } else { told(path, error) })?;
     if !was_made {
         disk::create_new_private(&made(path), MADE_TEXT).map_err(named)?;

@@ -201,7 +201,19 @@ fn a_store_of_which_the_head_or_the_tail_is_gone_is_set_aside_and_a_strict_openi
     let whole = whole_file(&path);
     let zero_head = [&[0; 9], &whole[9..]].concat();
     let garbage_head = [&[0x5a; 64], &whole[64..]].concat();
-    let ways = [Vec::new(), zero_head, garbage_head, vec![0; whole.len()], whole[..whole.len() / 2].to_vec()];
+    let cut = whole[..whole.len() / 2].to_vec();
+    // As a process leaves it that is killed: opening it repairs it.
+    let (killed, store) = (dir.path().join("killed"), Store::open(&path, &mut rng(1)).unwrap());
+    put(&store, &[(b"the last".to_vec(), Some(vec![1; 700]))]);
+    let unclosed = whole_file(&path);
+    drop(store);
+    disk::create_new_private(&killed, &unclosed).unwrap();
+    assert_eq!(records(&Store::open(&killed, &mut rng(1)).unwrap()).len(), 201);
+    assert_ne!(whole_file(&killed), unclosed);
+    let cut_unclosed = unclosed[..unclosed.len() / 2].to_vec();
+    let mut bits = unclosed;
+    bits.chunks_mut(4096).for_each(|page| page[1365] ^= 8);
+    let ways = [Vec::new(), zero_head, garbage_head, vec![0; whole.len()], cut, cut_unclosed, bits];
     let mut kept = Vec::new();
     for (way, bytes) in ways.iter().enumerate() {
         disk::atomic_replace(&path, bytes).unwrap();

@@ -1,6 +1,7 @@
 //! The record of everything that the whole cluster reported, in order of occurrence.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -62,8 +63,8 @@ struct Record {
     isolated: BTreeSet<String>,
     /// Processes whose node ended because its store failed.
     failed_stores: BTreeSet<(String, u32)>,
-    /// Nodes that have found their store damaged.
-    lost_stores: BTreeSet<String>,
+    /// Where each node that found its store damaged has put it; nowhere if it was gone.
+    set_aside: BTreeMap<String, Vec<Option<PathBuf>>>,
 }
 
 /// The state and history of the path from one node to another.
@@ -105,8 +106,8 @@ impl Witness {
             NodeEvent::StoreFailed { .. } => {
                 record.failed_stores.insert((by.to_owned(), boot));
             }
-            NodeEvent::StoreSetAside { .. } => {
-                record.lost_stores.insert(by.to_owned());
+            NodeEvent::StoreSetAside { path, .. } => {
+                record.set_aside.entry(by.to_owned()).or_default().push(path.clone());
             }
             NodeEvent::Isolated(true) => drop(record.isolated.insert(by.to_owned())),
             _ => {}
@@ -114,6 +115,11 @@ impl Witness {
         if let Err(broken) = record.checks.event(at, by, boot, event) {
             fail(broken);
         }
+    }
+
+    /// Where a node has put its damaged stores, in order; nowhere if the file was gone.
+    pub fn set_aside(&self, by: &str) -> Vec<Option<PathBuf>> {
+        self.record().set_aside.get(by).cloned().unwrap_or_default()
     }
 
     /// The outcome of a task that the node `by` submitted, once its handle is closed.
@@ -150,7 +156,7 @@ impl Witness {
 
     /// Whether a node has found its store damaged, and gone on with a new one.
     pub fn has_lost_store(&self, by: &str) -> bool {
-        self.record().lost_stores.contains(by)
+        self.record().set_aside.contains_key(by)
     }
 
     /// How many handlers run at a node now.

@@ -15,6 +15,7 @@ pub mod converge;
 pub mod converge_hard;
 pub mod crowd;
 pub mod crowded;
+pub mod damaged;
 pub mod deaths;
 pub mod doorkeeper;
 pub mod eavesdropper;
@@ -69,6 +70,7 @@ pub const ALL: &[Scenario] = &[
     converge_hard::SCENARIO,
     crowd::SCENARIO,
     crowded::SCENARIO,
+    damaged::SCENARIO,
     deaths::SCENARIO,
     doorkeeper::SCENARIO,
     eavesdropper::SCENARIO,
