@@ -1,6 +1,6 @@
 //! Stores that are gone, overwritten, cut short, or have wrong bits, and what becomes of their nodes.
 //!
-//! A hub and six workers with stores, each of which has counted. One after the other, five of them are killed, somebody
+//! A hub and seven workers with stores, each of which has counted. One after the other, six of them are killed, somebody
 //! damages the file of their store in a way of its own ([`Damage`]), and they start again.
 //!
 //! - Each notices it at its start, says so, and has put the damaged file aside with all its bytes; nothing that is left of
@@ -9,7 +9,7 @@
 //! - It counts on: nobody takes what it counts now for what it had counted before, and nothing is lost.
 //! - Its new store is sound: after another restart it still is there, and nothing more is put aside.
 //!
-//! The sixth refuses to start with a damaged store, as it was told to. It leaves the file as it is until somebody has put
+//! The seventh refuses to start with a damaged store, as it was told to. It leaves the file as it is until somebody has put
 //! back what was there, and then goes on with all of it.
 
 use std::collections::BTreeMap;
@@ -85,9 +85,12 @@ enum Damage {
     Cut,
     /// One bit of each page is another one.
     Bits,
+    /// One bit of a record's name is another one, and all else is sound.
+    Name,
 }
 
-const DAMAGES: [Damage; 5] = [Damage::Gone, Damage::Zeros, Damage::Foreign, Damage::Cut, Damage::Bits];
+const DAMAGES: [Damage; 6] =
+    [Damage::Gone, Damage::Zeros, Damage::Foreign, Damage::Cut, Damage::Bits, Damage::Name];
 
 impl Damage {
     fn of(self, mut bytes: Vec<u8>) -> Option<Vec<u8>> {
@@ -97,6 +100,13 @@ impl Damage {
             Damage::Foreign => bytes[..16].copy_from_slice(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"),
             Damage::Cut => bytes.truncate(bytes.len() / 2),
             Damage::Bits => bytes.chunks_mut(PAGE_BYTES).for_each(|page| page[page.len() / 3] ^= 1 << 3),
+            Damage::Name => {
+                let name = COUNTER.as_bytes();
+                let is_there = |at: &usize| bytes[*at..].starts_with(name);
+                let places: Vec<usize> = (0..bytes.len()).filter(is_there).collect();
+                assert!(!places.is_empty(), "the store has the counter");
+                places.into_iter().for_each(|at| bytes[at] ^= 1);
+            }
         }
         Some(bytes)
     }
@@ -160,7 +170,7 @@ async fn run(trial: Trial) -> RunResult {
         add(&cluster, peer, BEFORE, &mut counted).await?;
     }
     all_read(&cluster, counted, COUNTS).await?;
-    let [victims @ .., strict] = &cluster.peers[..] else { unreachable!("there are six") };
+    let [victims @ .., strict] = &cluster.peers[..] else { unreachable!("there are seven") };
     for (peer, damage) in victims.iter().zip(DAMAGES) {
         world.sleep(WRITTEN).await;
         peer.host.crash();
@@ -168,8 +178,9 @@ async fn run(trial: Trial) -> RunResult {
         peer.host.restart();
         back(&cluster, BACK).await?;
         put_aside(&cluster, peer, damage, &meddler).await?;
-        add(&cluster, peer, AFTER, &mut counted).await?;
         all_read(&cluster, counted, WHOLE).await?;
+        add(&cluster, peer, AFTER, &mut counted).await?;
+        all_read(&cluster, counted, COUNTS).await?;
 
         world.sleep(WRITTEN).await;
         peer.host.restart();

@@ -5,8 +5,8 @@
 //! and each network keeps within its budget, all together are ten times over the budget of all. Each looks right until the
 //! worker has computed a Diffie-Hellman for it. Then the worker's process is restarted: it has no session and knows nobody.
 //!
-//! - The other two get sessions with it within seconds. For one handshake in ten the budget of all has room; else the node
-//!   asks for a cookie, and they show one.
+//! - The other two get sessions with it within seconds. The flood takes the budget of all as it comes; so the node asks for
+//!   a cookie, and they show one.
 //! - The flood has it compute no more than its budget.
 //! - The flood draws fewer bytes than it sends, whoever may have its addresses.
 //! - Nobody is held dead. The hub comes back, and a newcomer joins during the flood.
@@ -55,9 +55,10 @@ const PORT: u16 = 4_000;
 const NETWORKS: u8 = 200;
 const ADDRESSES: u8 = 5;
 
-/// One from each of a hundred addresses: each address sends ten a second, and each network fifty, as many as they may.
-const AT_ONCE: usize = 100;
-const PAUSE: Duration = Duration::from_millis(10);
+/// Each address sends ten a second, and each network fifty, as many as they may. It never pauses for longer than the budget
+/// of all takes to have room again for one.
+const AT_ONCE: usize = 10;
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// The budget of all sources together, from `Rates::OPEN`, and the same for those with a cookie. An honest handshake
 /// costs four Diffie-Hellmans.
