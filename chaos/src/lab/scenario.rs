@@ -34,12 +34,12 @@ pub type RunResult = Result<Passed, Violation>;
 /// The quantity that a knob sets, in the order in which a shrinker reduces them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KnobKind {
-    /// The number of hosts.
-    Hosts,
     /// The amount of work.
     Work,
-    /// Anything else; a shrinker never reduces it.
-    Other,
+    /// The number of hosts.
+    Hosts,
+    /// How long something goes on.
+    Length,
 }
 
 /// A numeric parameter of a scenario.

@@ -61,7 +61,7 @@ const SPINS: Scenario = Scenario {
     name: "spins",
     knobs: &[
         Knob { name: "hosts", about: "hosts", default: 4, least: 1, turns: KnobKind::Hosts },
-        Knob { name: "sleeps", about: "whether it sleeps", default: 0, least: 0, turns: KnobKind::Other },
+        Knob { name: "sleeps", about: "whether it sleeps", default: 0, least: 0, turns: KnobKind::Length },
     ],
     marks: &[],
     faults: &[],

@@ -24,7 +24,7 @@ pub const SCENARIO: Scenario = Scenario {
             about: "how long faults are drawn over, and lies told",
             default: 40,
             least: 5,
-            turns: KnobKind::Other,
+            turns: KnobKind::Length,
         },
         HOMES,
         Knob { default: 2, ..INSIDERS },

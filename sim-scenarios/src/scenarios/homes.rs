@@ -23,7 +23,7 @@ pub const SCENARIO: Scenario = Scenario {
             about: "how long faults are drawn over",
             default: 30,
             least: 5,
-            turns: KnobKind::Other,
+            turns: KnobKind::Length,
         },
         Knob { default: 4, ..HOMES },
         INSIDERS,

@@ -27,7 +27,7 @@ pub const SCENARIO: Scenario = Scenario {
             about: "how long the cores are busy",
             default: 10,
             least: 1,
-            turns: KnobKind::Other,
+            turns: KnobKind::Length,
         },
     ],
     marks: &[

@@ -6,7 +6,7 @@
 //! 2. less work, then all faults but those that did something;
 //! 3. whole kinds of fault left out, then hosts, with their faults and in partitions, then hosts of the scenario, then
 //!    single faults: halves, quarters and so on (delta debugging, Zeller and Hildebrandt, 2002);
-//! 4. shorter and weaker faults, at fewer and rounder moments;
+//! 4. shorter and weaker faults, at fewer and rounder moments, then shorter lengths of the scenario;
 //! 5. faults left out once more, with other schedules; if many are left, before stage 4 too, since each costs runs there.
 //!
 //! Nothing is proposed twice. If the last stage is over and something became simpler, all begins again.
@@ -72,7 +72,7 @@ impl Stage {
             Stage::Idle => Stage::pieces(Grouping::Kinds),
             Stage::Pieces { grouping: Grouping::Kinds, .. } => Stage::pieces(Grouping::Hosts),
             Stage::Pieces { grouping: Grouping::Hosts, .. } => Stage::Knobs(KnobKind::Hosts),
-            Stage::Knobs(_) => Stage::pieces(Grouping::Singles),
+            Stage::Knobs(KnobKind::Hosts) => Stage::pieces(Grouping::Singles),
             Stage::Pieces { grouping: Grouping::Singles, .. } if faults > FEW => {
                 Stage::Schedules { is_last: false }
             }
@@ -80,7 +80,8 @@ impl Stage {
                 Stage::Milder
             }
             Stage::Milder => Stage::Moments,
-            Stage::Moments => Stage::Schedules { is_last: true },
+            Stage::Moments => Stage::Knobs(KnobKind::Length),
+            Stage::Knobs(KnobKind::Length) => Stage::Schedules { is_last: true },
             Stage::Schedules { is_last: true } => return None,
         })
     }

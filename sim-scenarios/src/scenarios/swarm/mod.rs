@@ -64,7 +64,7 @@ pub const SCENARIO: Scenario = Scenario {
             about: "how long faults are drawn over",
             default: 40,
             least: 5,
-            turns: KnobKind::Other,
+            turns: KnobKind::Length,
         },
         HOMES,
         INSIDERS,

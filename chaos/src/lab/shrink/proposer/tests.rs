@@ -6,7 +6,7 @@ use crate::world::recipe::{Branch, Recipe};
 const KNOBS: &[Knob] = &[
     Knob { name: "hosts", about: "", default: 8, least: 2, turns: KnobKind::Hosts },
     Knob { name: "work", about: "", default: 1_000, least: 1, turns: KnobKind::Work },
-    Knob { name: "seconds", about: "", default: 40, least: 1, turns: KnobKind::Other },
+    Knob { name: "seconds", about: "", default: 40, least: 1, turns: KnobKind::Length },
 ];
 
 /// Twenty faults of four kinds on five hosts.
@@ -67,8 +67,8 @@ fn work_comes_first_and_then_kinds_hosts_and_single_faults() {
     let a_host = place(&|options| faults(options) == 16 && !text(options).contains("h0"));
     let fewer_hosts = place(&|options| options.knobs.contains_key("hosts"));
     let one_less = place(&|options| faults(options) == 19);
-    assert!(work < a_host && a_host < fewer_hosts && fewer_hosts < one_less);
-    assert!(!proposed.iter().any(|options| options.knobs.contains_key("seconds")), "that isn't an amount");
+    let shorter = place(&|options| options.knobs.contains_key("seconds"));
+    assert!(work < a_host && a_host < fewer_hosts && fewer_hosts < one_less && one_less < shorter);
 }
 
 #[test]
@@ -105,10 +105,15 @@ fn faults_that_never_began_go_at_once() {
 }
 
 #[test]
-fn a_threshold_of_work_is_found_exactly() {
-    let (best, _) =
-        shrunk(drawn(), |options| fails_if(options.knobs.get("work").copied().unwrap_or(1_000) >= 333));
-    assert_eq!((best.knobs["work"], best.knobs["hosts"], text(&best).as_str()), (333, 2, ""));
+fn a_threshold_of_work_or_length_is_found_exactly() {
+    let is_enough = |options: &Options, name, least, default| {
+        options.knobs.get(name).copied().unwrap_or(default) >= least
+    };
+    let (best, _) = shrunk(drawn(), |options| {
+        fails_if(is_enough(options, "work", 333, 1_000) && is_enough(options, "seconds", 11, 40))
+    });
+    let [work, hosts, seconds] = ["work", "hosts", "seconds"].map(|name| best.knobs[name]);
+    assert_eq!((work, hosts, seconds, text(&best).as_str()), (333, 2, 11, ""));
 }
 
 #[test]
