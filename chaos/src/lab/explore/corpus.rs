@@ -1,9 +1,10 @@
 //! What an explorer knows: everything that its runs have reached, with runs that reached it, and the choice of the next.
 //!
-//! A third of all runs are blind: new seeds, as a sweep makes them. Each other one is a branch of a run that reached
-//! something, at that place or shortly before. What few runs reached gets more branches, and the less the more branches it
-//! has had. A run counts for what it reached by itself: what lies before its last branch is the merit of the run that it
-//! branched from.
+//! A run is blind, a new seed as in a sweep, or a branch of a run that reached something, at that place or shortly before.
+//! A branch is worth more than a new seed if it begins where few blind runs come: if half of them come there anyway, it
+//! finds nothing sooner, and it never sees what is decided before its place. So the share of branches follows from the worth of
+//! the best thing that has been reached, against [`BLIND_WORTH`]. The worth falls with the share of blind runs that reach
+//! the thing, with the part of the run that is over by then, and with the branches made from it without success.
 //!
 //! A branch leaves the fault plan as it is, and in half of the cases it takes the faults that begin later from another
 //! run's plan: the plan is a part of its inputs then, so it replays like any other.
@@ -17,8 +18,15 @@ use crate::world::recipe::Branch;
 use rand_core::Rng as _;
 use std::collections::{BTreeMap, VecDeque};
 
-/// One run in so many is blind: a corpus that is only branched from never sees what another beginning would show.
-const BLIND_OF: u64 = 3;
+/// The worth of a blind run. The best watermark alone makes a fifth of all runs branches, the best pair a half, and the best
+/// mark four fifths: a mark is what the scenario's author holds rare, and a watermark is often mere length.
+const BLIND_WORTH: u64 = 4 * UNIT;
+
+/// The worth of a watermark that no blind run has reached, whose run has just begun.
+const UNIT: u64 = 1 << 20;
+
+/// A thing that one in so many blind runs reaches has a quarter of its worth.
+const RARE_OF: u64 = 4;
 
 /// The most branches of a run. A failure of a long recipe is hard to understand, and its early branches seldom matter.
 const MOST_BRANCHES: usize = 4;
@@ -30,7 +38,7 @@ const MOST_WITNESSES: usize = 4;
 const MOST_PLANS: usize = 64;
 
 /// Branches after which the weight of a thing is halved: so many times the same place may well give nothing.
-const PATIENT_BRANCHES: u64 = 16;
+const PATIENT_BRANCHES: u64 = 32;
 
 /// One branch in so many is shortly before the place: what was decided there may itself be what keeps the next step away.
 const BEFORE_OF: u64 = 4;
@@ -42,6 +50,9 @@ const BEFORE_DOUBLINGS: u64 = 7;
 struct Witness {
     options: Options,
     place: FirstReach,
+    /// Events of the run, from that place on and in all.
+    left: u64,
+    events: u64,
     faults: Option<StartedPlan>,
 }
 
@@ -49,27 +60,26 @@ struct Witness {
 struct Reached {
     /// The number of the first run that reached it.
     first_run: u64,
-    /// Runs that reached it by themselves.
-    runs: u64,
+    /// Blind runs that reached it. Branches don't count: they come to what is near their places.
+    blind: u64,
     /// Branches made from its witnesses.
     branches: u64,
     witnesses: Vec<Witness>,
 }
 
 impl Reached {
-    /// Its share of the branches.
-    fn weight(&self, novelty: &Novelty) -> u64 {
-        if self.witnesses.is_empty() {
-            return 0;
-        }
-        // A mark is what the scenario's author holds rare; a watermark is often mere length.
+    /// The worth of a branch from it, after so many blind runs.
+    fn worth(&self, novelty: &Novelty, blind: u64) -> u64 {
         let kind = match novelty {
-            Novelty::Mark(_) => 8,
-            Novelty::Pair(..) => 2,
+            Novelty::Mark(_) => 16,
+            Novelty::Pair(..) => 4,
             Novelty::Watermark(..) => 1,
         };
-        let rare = self.runs.max(1).saturating_mul(self.runs.max(1));
-        (kind << 40) / rare.saturating_mul(PATIENT_BRANCHES + self.branches)
+        // The part of the run that a branch can change, in the mean over the witnesses.
+        let lefts = self.witnesses.iter().map(|witness| UNIT * witness.left / witness.events.max(1));
+        let left = lefts.sum::<u64>() / (self.witnesses.len() as u64).max(1);
+        let rare = |worth: u64| worth * blind / (blind + RARE_OF * self.blind).max(1);
+        kind * rare(rare(left)) * PATIENT_BRANCHES / (PATIENT_BRANCHES + self.branches)
     }
 }
 
@@ -80,13 +90,15 @@ pub(super) struct Corpus {
     rng: Rng,
     /// The seed of the next blind run.
     next_seed: u64,
+    /// Blind runs that have been added.
+    blind: u64,
     knobs: BTreeMap<String, u64>,
 }
 
 impl Corpus {
     pub(super) fn new(start: u64, knobs: BTreeMap<String, u64>) -> Corpus {
         let rng = stream(start, "explore");
-        Corpus { reached: BTreeMap::new(), plans: VecDeque::new(), rng, next_seed: start, knobs }
+        Corpus { reached: BTreeMap::new(), plans: VecDeque::new(), rng, next_seed: start, blind: 0, knobs }
     }
 
     fn below(&mut self, bound: u64) -> u64 {
@@ -95,7 +107,8 @@ impl Corpus {
 
     /// The inputs of the next run.
     pub(super) fn next(&mut self) -> Options {
-        let is_blind = self.below(BLIND_OF) == 0;
+        let best = self.worths().map(|(worth, _)| worth).max().unwrap_or(0);
+        let is_blind = self.below(BLIND_WORTH + best) < BLIND_WORTH;
         let branch = if is_blind { None } else { self.branch() };
         branch.unwrap_or_else(|| {
             let seed = self.next_seed;
@@ -104,26 +117,29 @@ impl Corpus {
         })
     }
 
+    /// The worth of each thing that has been reached.
+    fn worths(&self) -> impl Iterator<Item = (u64, Novelty)> {
+        self.reached.iter().map(|(novelty, reached)| (reached.worth(novelty, self.blind), *novelty))
+    }
+
     /// A branch of a run that reached something; `None` if nothing has been reached.
     fn branch(&mut self) -> Option<Options> {
-        let weights: u64 = self.reached.iter().map(|(novelty, reached)| reached.weight(novelty)).sum();
-        let mut lot = self.below(weights);
+        let all: u64 = self.worths().map(|(worth, _)| worth).sum();
+        let mut lot = self.below(all);
         // A short seed is easier to type, and there are enough of them.
         let seed = self.rng.next_u64() >> 32;
         let which = self.rng.next_u64();
         let is_before = self.below(BEFORE_OF) == 0;
         let before = 1u64 << self.below(BEFORE_DOUBLINGS);
         let (takes_faults, donor) = (self.below(2) == 1, self.rng.next_u64());
-        let reached = self.reached.iter_mut().find_map(|(novelty, reached)| {
-            let weight = reached.weight(novelty);
-            if lot < weight {
-                return Some(reached);
-            }
-            lot -= weight;
-            None
+        let (_, novelty) = self.worths().find(|(worth, _)| {
+            let is_drawn = lot < *worth;
+            lot = lot.saturating_sub(*worth);
+            is_drawn
         })?;
+        let reached = self.reached.get_mut(&novelty)?;
         reached.branches += 1;
-        let Witness { options, place, faults } =
+        let Witness { options, place, faults, .. } =
             reached.witnesses.get(below(which, reached.witnesses.len() as u64) as usize)?;
         let event = place.event.saturating_sub(if is_before { before } else { 0 });
         let mut options =
@@ -146,15 +162,17 @@ impl Corpus {
         }
         let inherited = recipe.branches().last().map_or(0, |branch| branch.event);
         let mut new = Vec::new();
+        self.blind += u64::from(recipe.is_empty());
         for (novelty, place) in novelties.into_iter().filter(|(_, place)| place.event >= inherited) {
             let reached = self.reached.entry(novelty).or_insert_with(|| {
                 new.push(novelty);
-                Reached { first_run: number, runs: 0, branches: 0, witnesses: Vec::new() }
+                Reached { first_run: number, blind: 0, branches: 0, witnesses: Vec::new() }
             });
-            reached.runs += 1;
+            reached.blind += u64::from(recipe.is_empty());
             if reached.witnesses.len() < MOST_WITNESSES && recipe.branches().len() < MOST_BRANCHES {
                 let (options, faults) = (report.options.clone(), report.plan.clone());
-                reached.witnesses.push(Witness { options, place, faults });
+                let left = report.events.saturating_sub(place.event);
+                reached.witnesses.push(Witness { options, place, left, events: report.events, faults });
             }
         }
         new
@@ -204,7 +222,7 @@ mod tests {
             options,
             scheduler_seed: 0,
             digest: String::new(),
-            events: 0,
+            events: 10_000,
             elapsed: Duration::ZERO,
             marks: std::collections::BTreeSet::new(),
             plan: None,
@@ -234,17 +252,32 @@ mod tests {
             }
             corpus.add(seed, &report(Options::seed(seed)), reached);
         }
-        let made: Vec<Options> = (0..300).map(|_| corpus.next()).collect();
+        let made: Vec<Options> = (0..100).map(|_| corpus.next()).collect();
         let blind = made.iter().filter(|options| options.recipe.is_empty()).count();
-        assert!((60..140).contains(&blind), "{blind}");
+        assert!((30..75).contains(&blind), "{blind}");
         let event = |options: &Options| options.recipe.branches().first().map(|branch| branch.event);
         let rare: Vec<&Options> = made.iter().filter(|options| event(options) > Some(2_000)).collect();
-        assert!(rare.len() > 4 * (300 - blind - rare.len()), "{}", rare.len());
+        assert!(rare.len() > 4 * (100 - blind - rare.len()), "{}", rare.len());
         assert!(
             rare.iter()
                 .all(|options| options.seed == 7 && (4_936..=5_000).contains(&event(options).unwrap()))
         );
         assert!(rare.iter().filter(|options| event(options) == Some(5_000)).count() > rare.len() / 2);
+    }
+
+    #[test]
+    fn most_runs_are_blind_as_long_as_all_runs_reach_the_same() {
+        let mut corpus = Corpus::new(1, BTreeMap::new());
+        for seed in 0..20 {
+            let place = FirstReach { event: 1_000, at: Duration::ZERO };
+            corpus.add(
+                seed,
+                &report(Options::seed(seed)),
+                Novelties::from([(Novelty::Mark("common"), place)]),
+            );
+        }
+        let blind = (0..300).filter(|_| corpus.next().recipe.is_empty()).count();
+        assert!((240..300).contains(&blind), "{blind}");
     }
 
     #[test]
