@@ -319,6 +319,11 @@ async fn supervise(context: JobContext, handler: Option<Handler>, payload: Bytes
                 }
             };
             match early {
+                // An error of another task that the handler waited for. As this task's own it would mean that this node
+                // gives its tasks back, so that submitters pass it over.
+                Err(Ok(Err(JobError::Cancelled))) => {
+                    Err(JobError::retriable("the handler waited for something that was cancelled"))
+                }
                 Err(Ok(result)) => result,
                 Err(Err(error)) => {
                     if matches!(error, JoinError::Panicked(_)) {

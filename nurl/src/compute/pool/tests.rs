@@ -32,6 +32,7 @@ fn pool(threads: usize) -> (Pool, mpsc::Receiver<Report>) {
     handlers.register("panic in a closure", limits(), |context, _| async move {
         context.blocking(|| panic!("beside the pool")).await
     });
+    handlers.register("give up", limits(), |_, _| async { Err(JobError::Cancelled) });
     handlers.register("sleep", limits(), |context, _| async move {
         context.progress(&b"asleep"[..]);
         rt::time::sleep(Duration::from_secs(600)).await;
@@ -70,6 +71,16 @@ fn the_built_in_handlers_do_what_they_say() {
         pool.start(run(3, "wordcount", b"b a \xff A", LONG));
         let counts = super::super::handlers::count_words("a a b");
         assert_eq!(end(&mut reports).await.result, Ok(super::super::handlers::encode_counts(&counts)));
+    });
+}
+
+#[test]
+fn a_handler_that_waited_for_something_cancelled_has_failed_and_was_not_cancelled_itself() {
+    on_runtime(async {
+        let (mut pool, mut reports) = pool(1);
+        pool.start(run(1, "give up", b"", LONG));
+        let result = end(&mut reports).await.result;
+        assert!(matches!(result, Err(JobError::Failed { retriable: true, .. })), "{result:?}");
     });
 }
 
