@@ -22,6 +22,13 @@ pub enum TaskEvent {
         /// The cause.
         why: WaitReason,
     },
+    /// Its handler [says](crate::compute::pool::JobContext::progress) how far it is.
+    Progress {
+        /// The worker.
+        by: PublicKey,
+        /// The handler's note.
+        note: Bytes,
+    },
     /// It has ended; no event follows.
     Ended {
         /// The worker that ran it, if any did.

@@ -48,7 +48,7 @@ fn a_task_comes_back_with_its_result_from_the_worker_that_its_key_names() {
             loop {
                 match soon("the next notice", task.next()).await.expect("the end is never left out") {
                     TaskEvent::Accepted { by } => accepted = Some(by),
-                    TaskEvent::Waiting { .. } => {}
+                    TaskEvent::Waiting { .. } | TaskEvent::Progress { .. } => {}
                     TaskEvent::Ended { by, attempts, outcome } => {
                         assert_eq!(outcome.unwrap(), format!("TEXT {number}"));
                         assert_eq!((by, attempts), (accepted, 1));

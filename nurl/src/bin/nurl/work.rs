@@ -138,6 +138,8 @@ async fn run_one(
         let update = match event {
             Some(TaskEvent::Accepted { by }) => Update::Accepted { index, task: id, by },
             Some(TaskEvent::Waiting { why }) => Update::Waiting { task: id, why },
+            // The command shows how many jobs are done; a note is for programs.
+            Some(TaskEvent::Progress { .. }) => continue,
             Some(TaskEvent::Ended { by, attempts, outcome }) => {
                 Update::Ended { index, task: id, by, attempts, outcome }
             }

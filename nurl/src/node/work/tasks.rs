@@ -64,6 +64,7 @@ impl Tasks {
         match event {
             JobEvent::Accepted { task, by, .. } => self.notify(task, TaskEvent::Accepted { by }),
             JobEvent::Waiting { task, why } => self.notify(task, TaskEvent::Waiting { why }),
+            JobEvent::Progress { task, by, note } => self.notify(task, TaskEvent::Progress { by, note }),
             JobEvent::Done { task, outcome, by, attempts } => {
                 self.end(task, TaskEvent::Ended { by, attempts, outcome });
             }
@@ -73,8 +74,7 @@ impl Tasks {
                     let _ = reply.send(Ok(drained));
                 }
             }
-            JobEvent::Progress { .. }
-            | JobEvent::Reassigned { .. }
+            JobEvent::Reassigned { .. }
             | JobEvent::Admitted { .. }
             | JobEvent::NotAllowed { .. }
             | JobEvent::Ran { .. }
@@ -98,5 +98,25 @@ impl Tasks {
                 let _ = course.send(end).await;
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::key::PublicKey;
+    use crate::node::task::COURSE;
+
+    #[test]
+    fn a_submitter_has_its_handlers_notes() {
+        let mut tasks = Tasks::new(Bus::beginning_with(None));
+        let (course, mut events) = mpsc::channel(COURSE);
+        let (task, by) = (TaskId::from_bytes([1; 16]), PublicKey::from_bytes([2; 32]));
+        tasks.follow(task, course);
+        let note = Bytes::from_static(b"half of it");
+        tasks.on_event(JobEvent::Progress { task, by, note: note.clone() });
+        assert_eq!(events.try_recv(), Ok(TaskEvent::Progress { by, note }));
     }
 }
