@@ -1,6 +1,6 @@
 //! The nodes that a task's submitter has dealt with: it chooses the next executor, and knows whose messages count.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::event::Moved;
 use super::options::{MAX_HEARD_PER_TASK, MAX_NOT_ALLOWED, MAX_TRIED};
@@ -19,6 +19,8 @@ pub(super) struct TaskNodes {
     needs: Needs,
     /// All nodes that were addressed or have accepted: their outcomes count.
     heard: BTreeSet<PublicKey>,
+    /// The latest attempt that each node has given back. What the node said of the attempt before may come after that.
+    given_back: BTreeMap<PublicKey, u32>,
     /// The executor of the last attempt, and why it ended; none while an executor has the task.
     pub(super) last: Option<(PublicKey, Moved)>,
 }
@@ -34,15 +36,14 @@ impl TaskNodes {
         if let Some(stay) = stay.filter(|stay| list.contains(stay)) {
             return Some(stay);
         }
-        if self.tried.len() >= MAX_TRIED || list.iter().all(|member| self.tried.contains(member)) {
-            self.tried.clear();
-            if let Some((last, _)) = &self.last
-                && list.len() > 1
-            {
-                self.tried.insert(*last);
-            }
+        if self.tried.len() < MAX_TRIED
+            && let Some(next) = list.iter().find(|member| !self.tried.contains(*member))
+        {
+            return Some(*next);
         }
-        list.iter().find(|member| !self.tried.contains(*member)).copied()
+        self.tried.clear();
+        let last = self.last.as_ref().map(|(last, _)| *last);
+        list.iter().find(|member| list.len() == 1 || Some(**member) != last).copied()
     }
 
     /// Notes that an attempt goes to `target`.
@@ -60,6 +61,19 @@ impl TaskNodes {
 
     pub(super) fn has_heard(&self, peer: &PublicKey) -> bool {
         self.heard.contains(peer)
+    }
+
+    /// Notes that `peer` has given this attempt back: it failed there, or had no place, or the node drains.
+    pub(super) fn gave_back(&mut self, peer: PublicKey, attempt: u32) {
+        if self.has_heard(&peer) {
+            let latest = self.given_back.entry(peer).or_default();
+            *latest = attempt.max(*latest);
+        }
+    }
+
+    /// Whether what `peer` says of this attempt is from before it gave the attempt back.
+    pub(super) fn has_given_back(&self, peer: &PublicKey, attempt: u32) -> bool {
+        self.given_back.get(peer).is_some_and(|latest| attempt <= *latest)
     }
 
     /// The nodes that may still have the task.
@@ -122,6 +136,18 @@ mod tests {
         assert_eq!(next(&mut nodes, &list), Some(key(2)));
         assert_eq!(next(&mut nodes, &[]), None);
         assert_eq!(next(&mut nodes, &[key(1)]), Some(key(1)), "the only one is tried again");
+    }
+
+    #[test]
+    fn each_round_tries_all_of_the_list() {
+        let (list, mut nodes) = ([key(1), key(2), key(3)], TaskNodes::default());
+        let next = |_| {
+            let chosen = nodes.choose(&list, None).expect("the list isn't empty");
+            nodes.addressed(chosen);
+            nodes.last = Some((chosen, Moved::Silent));
+            chosen
+        };
+        assert_eq!((0..7).map(next).collect::<Vec<_>>(), [1, 2, 3, 1, 2, 3, 1].map(key));
     }
 
     #[test]

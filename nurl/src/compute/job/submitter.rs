@@ -94,6 +94,11 @@ impl Submissions {
     }
 
     #[cfg(test)]
+    pub(super) fn backs_off(&self, id: TaskId) -> bool {
+        self.open.get(&id).is_some_and(|task| matches!(task.phase, SubmissionPhase::BackOff { .. }))
+    }
+
+    #[cfg(test)]
     pub(super) fn resolved_len(&self) -> usize {
         self.resolved.len()
     }
@@ -388,6 +393,9 @@ impl Submissions {
             shared.stats.unexpected += 1;
             return;
         }
+        if task.nodes.has_given_back(&from, attempt) {
+            return;
+        }
         task.token = task.token.max(Some(token));
         if self.adopt(shared, now, id, from, (attempt, boot, false)) {
             shared.event(JobEvent::Accepted { task: id, by: from, token });
@@ -467,6 +475,9 @@ impl Submissions {
             };
             if !task.nodes.has_heard(&from) || beat.attempt >= task.tries.attempts {
                 shared.stats.unexpected += 1;
+                continue;
+            }
+            if task.nodes.has_given_back(&from, beat.attempt) {
                 continue;
             }
             if let SubmissionPhase::Accepted { by, boot: known, .. } = &task.phase

@@ -27,6 +27,11 @@ impl Submissions {
         let Some(task) = self.open.get_mut(&id) else { return };
         // This holds in every phase: a node that gave the task back isn't lost with it.
         task.holders.released(from);
+        // Messages may overtake each other, and a beat that was sent before would be taken for a sign of life: its sender
+        // would be waited for until it is silent.
+        if matches!(reason, Reason::Failed { .. } | Reason::HandedBack | Reason::Busy { .. }) {
+            task.nodes.gave_back(from, attempt);
+        }
         // Only answers of the latest attempt count, from its target or from a node that the submit was forwarded to.
         // Such a node is on the list; otherwise its outcome wouldn't be believed either.
         let current = match &task.phase {

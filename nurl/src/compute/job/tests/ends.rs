@@ -27,6 +27,31 @@ fn a_permanent_error_ends_the_task_and_a_retriable_one_moves_on() {
 }
 
 #[test]
+fn a_beat_that_comes_after_its_attempt_was_given_back_delays_nothing() {
+    let mut world = World::new(1, 3);
+    world.behaviour = Box::new(|_, _, times| match times {
+        0 => (secs(2), Err(JobError::retriable("later"))),
+        _ => (ms(10), Ok(Bytes::new())),
+    });
+    let task = world.submit(3, b"x", life(60));
+    world.run_until(secs(5), |world| {
+        world.jobs_ref(1).stats().runs == 1 && world.jobs_ref(1).gauges().executing == 0
+    });
+    world.run_until(secs(1), |world| world.jobs_ref(3).submitter.backs_off(task));
+    assert!(world.jobs_ref(3).submitter.backs_off(task));
+    let (now, boot) = (world.now, world.nodes[&key(1)].boot);
+    let beats = vec![message::Beat { task, attempt: 0, finished: None }];
+    let token = Epoch { counter: 1, owner: key(1) };
+    for late in
+        [Message::Accepted { task, attempt: 0, boot, token }, Message::Beats { boot, beats, answer: false }]
+    {
+        world.jobs(3).dispatch(now, Submitter::alone(key(1)), late);
+    }
+    assert_eq!(world.run_to_done(3, task, secs(2)), Ok(Bytes::new()));
+    assert_eq!(world.jobs(3).stats().silences, 0);
+}
+
+#[test]
 fn a_task_that_fails_everywhere_is_a_dead_letter_that_can_be_retried_under_a_new_id() {
     let mut world = World::new(2, 3);
     world.behaviour = Box::new(|_, _, times| match times {
