@@ -115,6 +115,22 @@ fn leased_effects_happen_once_across_kills() {
 }
 
 #[test]
+fn several_holders_want_one_resource() {
+    prove("contention");
+}
+
+#[test]
+fn work_goes_wrong() {
+    prove_with("setbacks", 4);
+}
+
+#[test]
+fn an_id_is_used_twice_and_a_worker_refuses() {
+    // A run takes eleven virtual minutes.
+    prove_with("refusals", 2);
+}
+
+#[test]
 fn a_busy_node_is_not_evicted() {
     // A run takes ten virtual minutes.
     prove_with("pinned", 1);

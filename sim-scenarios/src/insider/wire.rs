@@ -44,7 +44,22 @@ pub fn said(
     left: bool,
     (roles, weight): (Roles, u16),
 ) -> Fact {
-    let meta = Meta::new(roles, Vec::new(), weight, String::new()).expect("short names");
+    fact(
+        key,
+        by,
+        incarnation,
+        left,
+        Meta::new(roles, Vec::new(), weight, String::new()).expect("short names"),
+    )
+}
+
+/// A fact that a worker is alive, and has this kind alone.
+pub fn worker_of(key: PublicKey, by: &Signer<'_>, incarnation: u64, kind: &str) -> Fact {
+    let meta = Meta::new(Roles::WORKER, vec![kind.to_owned()], 1, String::new()).expect("short names");
+    fact(key, by, incarnation, false, meta)
+}
+
+fn fact(key: PublicKey, by: &Signer<'_>, incarnation: u64, left: bool, meta: Meta) -> Fact {
     let profile = MemberProfile { incarnation, left, boot: 1, meta, pass: by.pass.hash() };
     let profile = profile.sign(by.secret, by.mesh, by.pass);
     let state = if left { State::Left } else { State::Alive };

@@ -11,6 +11,7 @@ pub mod circle;
 pub mod clients;
 pub mod clocks;
 pub mod containers;
+pub mod contention;
 pub mod converge;
 pub mod converge_hard;
 pub mod crowd;
@@ -45,11 +46,13 @@ pub mod pinned;
 pub mod poison;
 pub mod policies;
 pub mod portal;
+pub mod refusals;
 pub mod relay_dies;
 pub mod revocation;
 pub mod roam;
 pub mod rolling;
 pub mod rotation;
+pub mod setbacks;
 pub mod shares;
 pub mod swarm;
 pub mod visitors;
@@ -66,6 +69,7 @@ pub const ALL: &[Scenario] = &[
     clients::SCENARIO,
     clocks::SCENARIO,
     containers::SCENARIO,
+    contention::SCENARIO,
     converge::SCENARIO,
     converge_hard::SCENARIO,
     crowd::SCENARIO,
@@ -100,11 +104,13 @@ pub const ALL: &[Scenario] = &[
     poison::SCENARIO,
     policies::SCENARIO,
     portal::SCENARIO,
+    refusals::SCENARIO,
     relay_dies::SCENARIO,
     revocation::SCENARIO,
     roam::SCENARIO,
     rolling::SCENARIO,
     rotation::SCENARIO,
+    setbacks::SCENARIO,
     shares::SCENARIO,
     swarm::SCENARIO,
     visitors::SCENARIO,
