@@ -51,8 +51,9 @@ const RESTORED: &str = "a node whose store was put back goes on with it";
 
 /// How long the first meeting may take.
 const MEET: Duration = Duration::from_secs(60);
-/// A process starts, registers with the hub and asks for tables.
-const BACK_WITHIN: Duration = Duration::from_secs(3);
+/// A process starts, registers with the hub and asks for tables. Gossip of its return may miss somebody, whom it then tells
+/// by a probe of the rounds, two of which take as many seconds as there are members.
+const BACK_WITHIN: Duration = Duration::from_secs(14);
 /// A round of summaries, every 10 s, and what it leads to.
 const WHOLE_WITHIN: Duration = Duration::from_secs(15);
 /// A store writes a moment after the node has answered.

@@ -401,7 +401,7 @@ impl Detector {
     /// A session to `peer` is up.
     pub fn on_session_up(&mut self, now: Instant, peer: PublicKey) {
         self.join.handle_session(&peer);
-        self.prober.session_up(now, peer);
+        self.prober.session_up(now, &mut self.view, peer, self.suspicions.is_under_way(&peer));
         self.healing.session_up(now, &peer);
     }
 

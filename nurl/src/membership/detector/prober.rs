@@ -282,9 +282,24 @@ impl Prober {
         self.of(peer).for_each(|probe| probe.clock.hold(now, grace));
     }
 
-    /// A session to `peer` is up.
-    pub(super) fn session_up(&mut self, now: Instant, peer: PublicKey) {
-        self.of(peer).for_each(|probe| probe.clock.session_up(now));
+    /// A session to `peer` is up. A suspect is pinged at once: it may be back, and its time may end before its next probe.
+    pub(super) fn session_up(
+        &mut self,
+        now: Instant,
+        view: &mut MeshView,
+        peer: PublicKey,
+        is_suspect: bool,
+    ) {
+        let mut under_way = None;
+        for probe in self.of(peer).filter(|probe| !probe.acked) {
+            // One whose clock was held pings by itself.
+            under_way = Some((!probe.clock.session_up(now)).then_some(probe.seq));
+        }
+        match under_way {
+            Some(Some(seq)) if is_suspect => view.send_ping(now, peer, Via::Datagram, seq),
+            None if is_suspect => self.urge(now, view, peer, false),
+            _ => {}
+        }
     }
 
     /// There will be no session to `peer`.

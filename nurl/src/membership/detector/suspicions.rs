@@ -100,6 +100,11 @@ impl Suspicions {
         }
     }
 
+    /// Whether `key` is under suspicion.
+    pub(super) fn is_under_way(&self, key: &PublicKey) -> bool {
+        self.running.contains_key(key)
+    }
+
     /// Whether a probe of this node supports the suspicion of `key`.
     pub(super) fn is_proven(&self, key: &PublicKey) -> bool {
         self.running.get(key).is_some_and(Suspicion::is_proven)

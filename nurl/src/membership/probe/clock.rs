@@ -100,12 +100,14 @@ impl ProbeClock {
         }
     }
 
-    /// The session is up: the clock restarts now.
-    pub fn session_up(&mut self, now: Instant) {
-        if self.held_until.take().is_some() {
+    /// The session is up: a clock that was held for it restarts now. Whether it was.
+    pub fn session_up(&mut self, now: Instant) -> bool {
+        let was_held = self.held_until.take().is_some();
+        if was_held {
             self.started = now;
             self.pings = 0;
         }
+        was_held
     }
 
     /// There will be no session: only the indirect legs remain, and they start now.
@@ -166,7 +168,7 @@ mod tests {
         clock.hold(now, Duration::from_secs(2));
         let up = now + Duration::from_millis(1500);
         assert_eq!(clock.step(up), None);
-        clock.session_up(up);
+        assert!(clock.session_up(up) && !clock.session_up(up), "it restarts once");
         assert_eq!(course(&mut clock, up).first(), Some(&(0, ProbeStep::Ping)));
         assert_eq!(clock.fails_at(), up + PERIOD);
     }

@@ -127,6 +127,36 @@ fn an_answer_to_a_ping_for_another_clears_here_too_however_late() {
 }
 
 #[test]
+fn a_suspect_with_which_a_session_comes_up_is_pinged_at_once() {
+    let (mut now, mut detector) = among(4);
+    detector.on_hub_pong(now);
+    let (suspect, seq) = failed_probe(&mut detector, &mut now);
+    let pinged = |detector: &mut Detector| {
+        sent(detector).into_iter().find_map(|(to, via, message)| match message.body {
+            MessageBody::Ping { seq } if to == key(suspect) && via == Via::Datagram => Some(seq),
+            _ => None,
+        })
+    };
+    sent(&mut detector);
+    detector.on_session_up(now, key(1 + suspect % 4));
+    assert_eq!(pinged(&mut detector), None, "the others aren't suspects");
+    // No probe of it is under way: there is a new one.
+    detector.on_session_up(now, key(suspect));
+    let probe = pinged(&mut detector).expect("it is pinged");
+    assert_ne!(probe, seq);
+    // The direct leg of that probe fails, and then there is a session after all.
+    detector.on_session_failed(now, key(suspect));
+    run(&mut detector, &mut now, ms(400));
+    sent(&mut detector);
+    detector.on_session_up(now, key(suspect));
+    assert_eq!(pinged(&mut detector), Some(probe), "by the probe that is under way");
+    tell(&mut detector, now, suspect, MessageBody::Ack { seq: probe }, Vec::new());
+    assert_eq!(state(&detector, suspect), State::Alive);
+    detector.on_session_up(now, key(suspect));
+    assert_eq!(pinged(&mut detector), None, "it isn't suspected any more");
+}
+
+#[test]
 fn a_suspect_goes_on_being_probed_and_is_told_in_the_ping() {
     let (mut now, mut detector) = among(4);
     detector.on_hub_pong(now);
