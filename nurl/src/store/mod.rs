@@ -10,7 +10,7 @@
 //!   another one.
 //!
 //! # How it works
-//! `redb` (copy-on-write B-trees, at least one sync per commit) runs on this module's [`redb::StorageBackend`] over
+//! `redb` (copy-on-write B-trees, two syncs per commit) runs on this module's [`redb::StorageBackend`] over
 //! [`rt::disk`](crate::rt::disk), so that the same code loses unsynced writes in the simulated world. All calls block
 //! on the disk: they belong on the work plane. Without a disk there is [`Store::in_memory`].
 //!
@@ -83,6 +83,15 @@ impl fmt::Debug for Store {
     }
 }
 
+/// Begins a transaction whose commit is on the disk before the file names it as the last one. Otherwise redb takes a last
+/// commit that has become damaged since for one that was cut off, and silently goes back to the one before: what was
+/// acknowledged would be gone. This costs a second sync.
+fn begin(database: &redb::Database) -> Result<redb::WriteTransaction, StoreError> {
+    let mut write = database.begin_write()?;
+    write.set_two_phase_commit(true);
+    Ok(write)
+}
+
 impl Store {
     /// Opens the store in the file at `path`, or creates it there.
     ///
@@ -115,7 +124,7 @@ impl Store {
     }
 
     fn on(database: redb::Database, rng: &mut Rng) -> Result<Store, StoreError> {
-        let write = database.begin_write()?;
+        let write = begin(&database)?;
         let incarnation = {
             for table in Table::ALL {
                 write.open_table(table.definition())?;
@@ -174,7 +183,7 @@ impl Store {
 
     /// Begins a transaction.
     pub(crate) fn begin(&self) -> Result<Transaction, StoreError> {
-        guarded(|| Ok(Transaction::new(self.database().begin_write()?)))
+        guarded(|| Ok(Transaction::new(begin(self.database())?)))
     }
 
     /// Runs one transaction and makes it durable.

@@ -237,6 +237,26 @@ fn a_store_of_which_the_head_or_the_tail_is_gone_is_set_aside_and_a_strict_openi
     }
 }
 
+#[cfg(not(feature = "sim"))]
+#[test]
+fn a_last_commit_that_became_damaged_is_found_and_not_taken_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let [path, killed] = ["store", "killed"].map(|name| dir.path().join(name));
+    let store = Store::open(&path, &mut rng(1)).unwrap();
+    put(&store, &[(b"first".to_vec(), Some(vec![0x11; 700]))]);
+    put(&store, &[(b"last".to_vec(), Some(vec![0xb7; 700]))]);
+    // As a process leaves it that is killed.
+    let sound = whole_file(&path);
+    let mut damaged = sound.clone();
+    let last = sound.windows(700).position(|bytes| bytes == [0xb7; 700]).unwrap();
+    damaged[last + 300] ^= 1;
+    disk::create_new_private(&killed, &damaged).unwrap();
+    let refused = Store::open(&killed, &mut rng(2)).map(|store| records(&store).len());
+    assert!(matches!(refused, Err(StoreError::Unsound { .. })), "{refused:?}");
+    disk::atomic_replace(&killed, &sound).unwrap();
+    assert_eq!(records(&Store::open(&killed, &mut rng(2)).unwrap()).len(), 2);
+}
+
 #[test]
 fn a_record_or_a_name_over_its_limit_is_refused() {
     // The sizes of the name and of the record; whether they are taken.
