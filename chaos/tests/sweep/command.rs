@@ -61,10 +61,11 @@ fn a_second_signal_ends_a_sweep_at_once() {
     let mut sweep = program();
     sweep.args(["sweep", "holds", "blocks", "--jobs", "1", "--ledger", text(&ledger)]);
     let child = sweep.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Of another kind, since two of one kind are one while nobody has taken the first.
     signal_in_the_middle(&child, &ledger, "-TERM");
-    signal_in_the_middle(&child, &ledger, "-TERM");
+    signal_in_the_middle(&child, &ledger, "-INT");
     let (code, out, _) = ended(child.wait_with_output().unwrap());
-    assert_eq!((code, out.as_str()), (Some(128 + 15), ""));
+    assert!(matches!(code, Some(130 | 143)) && out.is_empty(), "{code:?}\n{out}");
 }
 
 #[test]

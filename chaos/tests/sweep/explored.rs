@@ -19,7 +19,7 @@ fn records(options: &Options, folder: &Path) -> Vec<String> {
 fn a_branch_is_the_run_that_it_leaves_up_to_its_event_also_with_other_faults_from_there_on() {
     let folder = tempfile::tempdir().unwrap();
     let mut branches: Vec<Options> = Vec::new();
-    Explorer::new(TOY, 60).run(&mut |event| {
+    Explorer::new(TOY, 240).run(&mut |event| {
         if let ExploreEvent::Run { report, .. } = event
             && report.options.recipe.branches().len() == 1
         {
