@@ -17,7 +17,7 @@
 //! A marker file beside the database records that a database was made there, so a database that now holds only zeros
 //! isn't taken for an unfinished one. Opening reads the whole database and checks every page, so damage is found
 //! before any record is used, and before a byte of the file changes: redb's repair of a database that was not closed happens in
-//! memory first. This takes about a second for 100 MB on a busy machine, as long as loading the same
+//! memory first, and then once more on the file. The check takes about a second for 100 MB on a busy machine, as long as loading the same
 //! records takes. [`Opened::at`] sets a damaged store aside and begins with a new one, which has another incarnation:
 //! to the mesh the node has lost its disk.
 //!
