@@ -420,6 +420,11 @@ impl Host {
         sim::with(|sim| sim.host(self.0).process.boot)
     }
 
+    /// The reading of its monotonic clock, which drifts, and stands still while the host is suspended.
+    pub fn monotonic(&self) -> Duration {
+        Duration::from_nanos(sim::with(|sim| sim.local_ns(Some(self.0))))
+    }
+
     /// Sets the drift of both of its clocks from now on, in parts per billion; negative is slow.
     pub fn set_clock_drift_ppb(&self, drift_ppb: i64) {
         sim::with(|sim| {

@@ -15,6 +15,7 @@ use nurl::internals::node::{Builder, Role};
 use nurl::rt::{task, time};
 use nurl::{Error, Node, PublicKey, SecretKey};
 
+use super::checks::Moment;
 use super::{Witness, checks};
 use crate::lock::lock;
 use crate::models::sim_hub::SimHub;
@@ -135,7 +136,8 @@ impl Peer {
                 task::spawn(checks::inspect_at_intervals(setup.clone(), node.clone(), hubs));
                 *lock(&slot) = Some((boot, node));
                 while let Some(event) = events.next().await {
-                    witness.event(world.elapsed(), &name, boot, &event);
+                    let at = Moment { world: world.elapsed(), own: host.monotonic() };
+                    witness.event(at, &name, boot, &event);
                 }
                 if witness.has_store_failed(&name, boot) {
                     start_again(host).await;

@@ -16,7 +16,7 @@ use nurl::internals::net::secure::version::Versions;
 use nurl::internals::node::{MemberInfo, NodeEvent, Task, TaskEvent};
 
 use super::Peer;
-use super::checks::EventChecks;
+use super::checks::{EventChecks, Moment};
 use crate::lock::lock;
 
 /// One completed run of a handler: the job, and the host that ran it.
@@ -81,8 +81,8 @@ impl Witness {
 
     /// Receives every event of every node, in order of occurrence; `by` is the node's name, and its host has had
     /// `boot` processes.
-    pub(super) fn event(&self, at: Duration, by: &str, boot: u32, event: &NodeEvent) {
-        let mut record = self.record();
+    pub(super) fn event(&self, moment: Moment, by: &str, boot: u32, event: &NodeEvent) {
+        let (at, mut record) = (moment.world, self.record());
         match event {
             NodeEvent::Member { peer, state, .. } => {
                 record.verdicts.push(Verdict { at, by: by.to_owned(), about: *peer, state: *state });
@@ -112,7 +112,7 @@ impl Witness {
             NodeEvent::Isolated(true) => drop(record.isolated.insert(by.to_owned())),
             _ => {}
         }
-        if let Err(broken) = record.checks.event(at, by, boot, event) {
+        if let Err(broken) = record.checks.event(moment, by, boot, event) {
             fail(broken);
         }
     }

@@ -16,16 +16,27 @@
 //! - **A blackout isn't congestion.** Persistent congestion (RFC 9002 §7.6) reduces the window to its minimum, as
 //!   required, but the previous window is remembered: slow start returns to 70 % of it in a few round trips, and the
 //!   cubic curve to the rest. If the path really became slower, the next loss reduces the window.
+//!
+//! A third one keeps the handshake from a deadlock: **no window holds it back**. QUIC's window counts the packets of all
+//! number spaces. Data that a client sends behind its last handshake message isn't acknowledged before that message arrived;
+//! if that is lost, and the data fills the window, the message is never sent again. So the window applies from the moment at
+//! which the handshake is [confirmed](Cubic::confirm). Until then the sender bounds its data itself ([`EARLY_BYTES`]).
 
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use quinn_proto::RttEstimator;
 use quinn_proto::congestion::{Controller, ControllerFactory};
 
+use super::limits::DATAGRAM_BYTES;
+
 /// RFC 9002 §7.2: the first window, 10 datagrams.
 const INITIAL_DATAGRAMS: u64 = 10;
+
+/// The most bytes of messages that a client sends before the handshake is confirmed: the first window.
+pub(super) const EARLY_BYTES: usize = INITIAL_DATAGRAMS as usize * DATAGRAM_BYTES;
 
 /// RFC 9002 §7.2: the least window, 2 datagrams.
 const MINIMUM_DATAGRAMS: u64 = 2;
@@ -92,6 +103,8 @@ pub(super) struct Cubic {
     lost: u64,
     /// Packets acknowledged, each once.
     acks: u64,
+    /// Whether the handshake is confirmed. quinn lends a controller only to be read, so its clones share this.
+    confirmed: Arc<AtomicBool>,
 }
 
 impl Cubic {
@@ -108,13 +121,25 @@ impl Cubic {
             acked: 0,
             lost: 0,
             acks: 0,
+            confirmed: Arc::default(),
         }
+    }
+
+    /// quinn shows a controller as a trait object, which only its clone can be taken out of.
+    fn clone_of(of: &dyn Controller) -> Option<Box<Cubic>> {
+        of.clone_box().into_any().downcast().ok()
     }
 
     /// The packets of a connection that its peer has acknowledged, each counted once.
     pub(super) fn acks(of: &dyn Controller) -> u64 {
-        // quinn shows a controller as a trait object, which only its clone can be taken out of.
-        of.clone_box().into_any().downcast::<Cubic>().map_or(0, |cubic| cubic.acks)
+        Cubic::clone_of(of).map_or(0, |cubic| cubic.acks)
+    }
+
+    /// The handshake of a connection is confirmed (RFC 9001 §4.1.2): its window applies.
+    pub(super) fn confirm(of: &dyn Controller) {
+        if let Some(cubic) = Cubic::clone_of(of) {
+            cubic.confirmed.store(true, Ordering::Relaxed);
+        }
     }
 
     /// The window after a loss: between 70 % and 100 % of the current one.
@@ -217,7 +242,7 @@ impl Controller for Cubic {
     }
 
     fn window(&self) -> u64 {
-        self.window
+        if self.confirmed.load(Ordering::Relaxed) { self.window } else { MAXIMUM_WINDOW }
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {

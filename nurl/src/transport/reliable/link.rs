@@ -15,7 +15,7 @@ use quinn_proto::{
 };
 use rand_core::{Rng as _, SeedableRng};
 
-use super::congestion::{Cubic, CubicFactory};
+use super::congestion::{Cubic, CubicFactory, EARLY_BYTES};
 use super::crypto::{NoTokens, Plain, ResetKey};
 use super::inbox::Inbox;
 use super::limits::{
@@ -139,6 +139,8 @@ pub(super) struct Link {
     /// The client's attempt number.
     pub(super) attempt: u64,
     pub(super) connected: bool,
+    /// The handshake is confirmed (RFC 9001 §4.1.2): both sides have all that they need of it.
+    confirmed: bool,
     pub(super) inbox: Inbox,
     /// The peer's connection id in our last packet; a GONE must contain it to be accepted.
     pub(super) remote_cid: Option<Cid>,
@@ -203,6 +205,7 @@ impl Link {
             conn,
             attempt,
             connected: false,
+            confirmed: false,
             inbox: Inbox::default(),
             remote_cid: None,
             local_cid: None,
@@ -220,6 +223,9 @@ impl Link {
         match self.endpoint.handle(now, PEER, None, None, BytesMut::from(packet), &mut reply) {
             Some(DatagramEvent::ConnectionEvent(_, event)) => {
                 self.handle_event(event);
+                if !self.confirmed && self.conn.stats().frame_rx.handshake_done > 0 {
+                    self.confirm();
+                }
                 // Only a new acknowledgement counts: a peer that sends but doesn't receive our packets, and repeats what it
                 // had acknowledged, must not postpone our probes.
                 let frames = self.conn.stats().frame_rx.acks;
@@ -239,6 +245,33 @@ impl Link {
                 Fate::Unknown
             }
             Some(DatagramEvent::Response(_)) | None => Fate::Unknown,
+        }
+    }
+
+    /// This side's handshake is complete. A server's is confirmed by that, a client's by the server (HANDSHAKE_DONE).
+    pub(super) fn complete(&mut self) {
+        self.connected = true;
+        if self.conn.side().is_server() {
+            self.confirm();
+        }
+    }
+
+    fn confirm(&mut self) {
+        self.confirmed = true;
+        Cubic::confirm(self.conn.congestion_state());
+    }
+
+    /// The most bytes of messages that may be under way; `None` if only the congestion window bounds them.
+    pub(super) fn early_limit(&self) -> Option<usize> {
+        (!self.confirmed).then_some(EARLY_BYTES)
+    }
+
+    /// Drops what QUIC has learned of the path.
+    pub(super) fn reset_path(&mut self, now: Instant) {
+        self.conn.path_changed(now);
+        if self.confirmed {
+            // The congestion controller is a new one.
+            Cubic::confirm(self.conn.congestion_state());
         }
     }
 
@@ -304,7 +337,7 @@ impl Link {
         match self.conn.poll_timeout() {
             Some(_) if now >= self.answered + self.loss_delay() => self.fire_timers(now),
             Some(_) => {}
-            None => self.conn.path_changed(now),
+            None => self.reset_path(now),
         }
         self.handle_endpoint_events();
     }

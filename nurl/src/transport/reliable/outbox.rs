@@ -9,7 +9,7 @@ use bytes::Bytes;
 use quinn_proto::{Connection, Dir, StreamId, WriteError};
 
 use super::limits::CLASS_STREAMS;
-use super::wire::header;
+use super::wire::{HEADER_BYTES, header};
 use super::{MessageId, Priority, ReliableConfig};
 
 const CLASSES: usize = CLASS_STREAMS.len();
@@ -76,12 +76,20 @@ impl Outbox {
         self.classes.iter().map(|class| class.bytes).sum()
     }
 
-    /// Opens streams for waiting messages, highest priority first.
-    pub(super) fn pump(&mut self, conn: &mut Connection) {
+    /// Opens streams for waiting messages, highest priority first. With a `limit`, messages under way have together at most
+    /// so many bytes; a longer one waits until there is none.
+    pub(super) fn pump(&mut self, conn: &mut Connection, limit: Option<usize>) {
+        let mut room = limit.map(|limit| {
+            limit.saturating_sub(self.sending.values().map(|message| message.length + HEADER_BYTES).sum())
+        });
         for (index, &streams) in CLASS_STREAMS.iter().enumerate() {
             while self.classes[index].streams < streams {
-                if self.classes[index].waiting.is_empty() {
-                    break;
+                let Some(next) = self.classes[index].waiting.front() else { break };
+                if let Some(room) = &mut room {
+                    match room.checked_sub(next.body.len() + HEADER_BYTES) {
+                        Some(rest) => *room = rest,
+                        None => return,
+                    }
                 }
                 let Some(stream) = conn.streams().open(Dir::Uni) else { return };
                 let class = &mut self.classes[index];

@@ -5,7 +5,7 @@
 //! Two cases look like a resurrection and are none. First, a node that was cut off retracts the verdicts that it
 //! made alone (see `nurl::internals::membership::isolation`). Its own verdicts from then on are excused, and
 //! those made on the way into isolation: no older than [`RETRACT`]. Second, a left member is forgotten after a
-//! while, and may then return as a new member.
+//! while, and may then return as a new member. Both times are the node's own: while its host is suspended, none passes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -20,6 +20,15 @@ use nurl::internals::membership::{DetectorConfig, State};
 use nurl::internals::node::{MemberInfo, NodeEvent};
 
 use super::silence::{self, SILENT, SILENT_TO_THE_ISOLATED};
+
+/// When a node said something: the world's time, and the reading of its host's monotonic clock.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// The world's time.
+    pub world: Duration,
+    /// The reading of the host's monotonic clock.
+    pub own: Duration,
+}
 
 /// The checks of all nodes' events, and the little that they remember.
 #[derive(Debug, Default)]
@@ -45,6 +54,7 @@ struct NodeReports {
 struct Report {
     state: State,
     incarnation: u64,
+    /// When, by the observer's own clock.
     at: Duration,
     /// Reported in isolation, or shortly before: it may be retracted.
     excused: bool,
@@ -87,11 +97,11 @@ impl EventChecks {
         silence::none_held_alive(by, members, limit, long_silent)
     }
 
-    /// An event of the node `by`, whose host has had `boot` processes, at the world's time `at`.
+    /// An event of the node `by`, whose host has had `boot` processes.
     ///
     /// # Errors
     /// The property that the event breaks.
-    pub fn event(&mut self, at: Duration, by: &str, boot: u32, event: &NodeEvent) -> Result<(), Violation> {
+    pub fn event(&mut self, at: Moment, by: &str, boot: u32, event: &NodeEvent) -> Result<(), Violation> {
         let node = self.nodes.entry(by.to_owned()).or_default();
         if boot < node.boot {
             return Ok(());
@@ -102,14 +112,14 @@ impl EventChecks {
         match event {
             NodeEvent::Member { peer, state, incarnation } => {
                 let (state, incarnation) = (*state, *incarnation);
-                let now = Report { state, incarnation, at, excused: node.isolated, met: at };
+                let now = Report { state, incarnation, at: at.own, excused: node.isolated, met: at.world };
                 node.member_reported(by, *peer, now)
             }
             NodeEvent::Isolated(isolated) => {
                 node.isolated = *isolated;
-                node.isolated_at = Some(at);
+                node.isolated_at = Some(at.world);
                 if *isolated {
-                    let young = |report: &&mut Report| at.saturating_sub(report.at) <= RETRACT;
+                    let young = |report: &&mut Report| at.own.saturating_sub(report.at) <= RETRACT;
                     node.reports.values_mut().filter(young).for_each(|report| report.excused = true);
                 }
                 Ok(())
@@ -200,9 +210,14 @@ impl NodeReports {
 mod tests {
     use super::*;
 
+    /// A time at which both clocks read the same.
+    fn at(time: Duration) -> Moment {
+        Moment { world: time, own: time }
+    }
+
     fn says(checks: &mut EventChecks, state: State, incarnation: u64) -> Result<(), Violation> {
         let event = NodeEvent::Member { peer: PublicKey::from_bytes([1; 32]), state, incarnation };
-        checks.event(Duration::from_secs(1), "a", 1, &event)
+        checks.event(at(Duration::from_secs(1)), "a", 1, &event)
     }
 
     fn property(found: Result<(), Violation>) -> String {
@@ -222,10 +237,10 @@ mod tests {
         says(&mut checks, State::Alive, 4).unwrap();
         let event =
             NodeEvent::Member { peer: PublicKey::from_bytes([1; 32]), state: State::Alive, incarnation: 0 };
-        checks.event(Duration::from_secs(2), "a", 2, &event).unwrap();
+        checks.event(at(Duration::from_secs(2)), "a", 2, &event).unwrap();
         // A late event of the old process is ignored.
         says(&mut checks, State::Alive, 9).unwrap();
-        checks.event(Duration::from_secs(2), "a", 2, &event).unwrap();
+        checks.event(at(Duration::from_secs(2)), "a", 2, &event).unwrap();
     }
 
     #[test]
@@ -242,7 +257,7 @@ mod tests {
     fn a_verdict_of_isolation_may_be_taken_back_a_goodbye_may_not() {
         let mut checks = EventChecks::default();
         let isolated = |checks: &mut EventChecks, is| {
-            checks.event(Duration::from_secs(1), "a", 1, &NodeEvent::Isolated(is)).unwrap();
+            checks.event(at(Duration::from_secs(1)), "a", 1, &NodeEvent::Isolated(is)).unwrap();
         };
         says(&mut checks, State::Dead, 4).unwrap();
         isolated(&mut checks, true);
@@ -260,8 +275,17 @@ mod tests {
         let mut checks = EventChecks::default();
         says(&mut checks, State::Dead, 4).unwrap();
         let late = Duration::from_secs(2) + RETRACT;
-        checks.event(late, "a", 1, &NodeEvent::Isolated(true)).unwrap();
+        checks.event(at(late), "a", 1, &NodeEvent::Isolated(true)).unwrap();
         assert!(property(says(&mut checks, State::Alive, 4)).starts_with("who is dead or has left"));
+    }
+
+    #[test]
+    fn no_time_passes_for_a_node_whose_host_is_suspended() {
+        let mut checks = EventChecks::default();
+        says(&mut checks, State::Dead, 4).unwrap();
+        let late = Moment { world: Duration::from_secs(2) + RETRACT, own: RETRACT };
+        checks.event(late, "a", 1, &NodeEvent::Isolated(true)).unwrap();
+        says(&mut checks, State::Alive, 4).unwrap();
     }
 
     #[test]
@@ -271,7 +295,7 @@ mod tests {
         let event =
             NodeEvent::Member { peer: PublicKey::from_bytes([1; 32]), state: State::Alive, incarnation: 1 };
         let later = DetectorConfig::default().left_reclaim + Duration::from_secs(1);
-        checks.event(later, "a", 1, &event).unwrap();
+        checks.event(at(later), "a", 1, &event).unwrap();
     }
 
     #[test]
@@ -281,18 +305,18 @@ mod tests {
         let started = NodeEvent::JobStarted { task, kind: kind.clone() };
         let finished = NodeEvent::JobFinished { task, kind, error: None };
         for _ in 0..KindLimits::default().concurrency {
-            checks.event(Duration::ZERO, "a", 1, &started).unwrap();
+            checks.event(at(Duration::ZERO), "a", 1, &started).unwrap();
         }
-        checks.event(Duration::ZERO, "a", 1, &finished).unwrap();
-        checks.event(Duration::ZERO, "a", 1, &started).unwrap();
-        let one_more = checks.event(Duration::ZERO, "a", 1, &started);
+        checks.event(at(Duration::ZERO), "a", 1, &finished).unwrap();
+        checks.event(at(Duration::ZERO), "a", 1, &started).unwrap();
+        let one_more = checks.event(at(Duration::ZERO), "a", 1, &started);
         assert!(property(one_more).starts_with("a node runs no more handlers"));
     }
 
     #[test]
     fn lost_events_are_no_silence() {
         let mut checks = EventChecks::default();
-        assert!(checks.event(Duration::ZERO, "a", 1, &NodeEvent::Lagged(3)).is_err());
+        assert!(checks.event(at(Duration::ZERO), "a", 1, &NodeEvent::Lagged(3)).is_err());
     }
 
     #[test]

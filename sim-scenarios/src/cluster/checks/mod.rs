@@ -29,7 +29,7 @@ use nurl::rt::time;
 use super::{Setup, Witness};
 use crate::models::sim_hub::SimHub;
 
-pub use events::EventChecks;
+pub use events::{EventChecks, Moment};
 
 /// How often a node is asked for its counters, gauges and members, which no event reports.
 const SAMPLE: Duration = Duration::from_secs(10);

@@ -177,14 +177,15 @@ impl Reliable {
             let Some(event) = link.conn.poll() else {
                 // Before the handshake ends, quinn-proto sets no timer for stream data in flight.
                 if link.connected {
-                    entry.outbox.pump(&mut link.conn);
+                    let limit = link.early_limit();
+                    entry.outbox.pump(&mut link.conn, limit);
                 }
                 break;
             };
             match event {
                 QuicEvent::Connected => {
                     tracing::debug!(target: "nurl::transport", peer = %peer.short(), "a connection of reliable messages is up");
-                    link.connected = true;
+                    link.complete();
                     link.set_window(self.settings.window());
                     self.stats.connections += 1;
                 }

@@ -229,7 +229,7 @@ impl Reliable {
         // The probe uses the old path's round trip, so it comes first.
         self.probe(now, peer);
         if let Some(link) = self.peers.get_mut(&peer).and_then(|entry| entry.link.as_mut()) {
-            link.conn.path_changed(now);
+            link.reset_path(now);
         }
         self.service(now, peer);
     }

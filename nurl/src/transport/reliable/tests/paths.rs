@@ -202,6 +202,34 @@ fn a_handshake_of_which_one_side_heard_nothing_for_a_minute_ends_with_a_connecti
     }
 }
 
+/// The client's last message of the handshake is lost, and more that it sends behind it. What can't be acknowledged before
+/// that message must not leave it without room (seed 175000090 of the scenario `homes`).
+#[test]
+fn a_handshake_whose_end_was_lost_is_finished_when_the_path_is_back() {
+    for (begin, seconds) in (5..60).step_by(10).flat_map(|begin| [2, 8, 20].map(|seconds| (begin, seconds))) {
+        for phase in (0..1_000).step_by(100) {
+            let mut net = Net::pair(15);
+            net.weather.delay = ms(20);
+            net.send(0, 1, Priority::Job, 1, body(50, 0));
+            net.run(ms(begin));
+            net.weather.blackout = true;
+            for _ in 0..seconds {
+                net.send(0, 1, Priority::Job, 1, body(300, 1));
+                net.run(Duration::from_secs(1));
+            }
+            net.run(ms(phase));
+            net.weather.blackout = false;
+            // The first packet to arrive holds data only.
+            net.send(0, 1, Priority::Job, 1, body(300, 1));
+            let took = net.run_until(Duration::from_secs(5), |net| net.acked(0).len() == 2 + seconds);
+            assert!(
+                took < Duration::from_secs(3),
+                "dark from {begin} ms for {seconds} s and {phase} ms: {took:?}"
+            );
+        }
+    }
+}
+
 /// One of two hears nothing for a while, on a path of a long round trip, and has data of its own: its probes repeat what
 /// it had acknowledged, and so must not be taken for answers.
 #[test]

@@ -73,6 +73,8 @@ pub(super) struct ConnectivityCheck {
     sent: usize,
     /// Challenges since the last (re)start without an echo.
     attempt: usize,
+    /// When the first of them was sent.
+    asked: Option<Instant>,
     next: Option<Instant>,
     /// When the series began, and whether a datagram of the peer has hurried it since.
     began: Option<Instant>,
@@ -88,8 +90,7 @@ impl ConnectivityCheck {
     /// Begins the schedule anew, with a challenge now.
     pub(super) fn restart(&mut self, now: Instant) {
         (self.began, self.prompted) = (Some(now), false);
-        self.attempt = 0;
-        self.next = Some(now);
+        self.schedule(now);
     }
 
     /// The peer was heard from this address, so its NAT is open: checks now, once per series, or starts a new
@@ -107,7 +108,7 @@ impl ConnectivityCheck {
 
     /// Schedules one challenge at `at`, and the series behind it if it stays unanswered.
     pub(super) fn schedule(&mut self, at: Instant) {
-        self.attempt = 0;
+        (self.attempt, self.asked) = (0, None);
         self.next = Some(at);
     }
 
@@ -130,7 +131,7 @@ impl ConnectivityCheck {
 
     /// Stops further challenges; open ones may still be answered.
     pub(super) fn rest(&mut self) {
-        self.attempt = 0;
+        (self.attempt, self.asked) = (0, None);
         self.next = None;
     }
 
@@ -150,6 +151,11 @@ impl ConnectivityCheck {
     /// Challenges since the last (re)start without an echo.
     pub(super) fn attempts(&self) -> usize {
         self.attempt
+    }
+
+    /// When the first of these [attempts](ConnectivityCheck::attempts) was sent.
+    pub(super) fn asked(&self) -> Option<Instant> {
+        self.asked
     }
 
     /// Whether the quick checks are under way: begun, unanswered, not exhausted.
@@ -176,6 +182,7 @@ impl ConnectivityCheck {
     /// to a fifth of jitter either way.
     pub(super) fn issue(&mut self, now: Instant, slow: Duration, rng: &mut Rng) -> [u8; 8] {
         let data = self.draw(now, rng);
+        self.asked.get_or_insert(now);
         let index = self.attempt;
         self.attempt = (self.attempt + 1).min(QUICK_GAPS.len() + BACKOFF_GAPS.len() + 1);
         let gap = QUICK_GAPS.iter().chain(&BACKOFF_GAPS).nth(index).copied();

@@ -148,6 +148,11 @@ pub const DATA_LOST_HOLD: (Duration, Duration) = (Duration::from_secs(15), Durat
 /// measuring every path for that would cost more than the probes themselves.
 pub const FLOW: u32 = 10;
 
+/// The interval of round-trip measurements of a relay that carries the data, while as many datagrams flow within it
+/// ([`FLOW`]). All data, and what answers it, may arrive there seconds late and still without a pause, so that nothing else
+/// shows it: a hub's TCP delivers whatever it is given. A fifth more datagrams at most.
+pub const RELAY_REFRESH: Duration = Duration::from_secs(2);
+
 /// The parameters that may differ between meshes and tests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathConfig {

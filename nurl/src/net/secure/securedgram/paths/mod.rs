@@ -96,6 +96,7 @@ pub struct Paths {
     announcement: Announcement,
     reflection: Reflection,
     refresh: RttRefresh,
+    relay_refresh: RttRefresh,
     outbox: PathOutbox,
 }
 
@@ -111,6 +112,7 @@ impl Paths {
             announcement: Announcement::default(),
             reflection: Reflection::default(),
             refresh: RttRefresh::default(),
+            relay_refresh: RttRefresh::default(),
             outbox: PathOutbox::default(),
         }
     }
@@ -169,6 +171,7 @@ impl Paths {
         self.established = false;
         self.outbox.clear_control();
         self.refresh.stop();
+        self.relay_refresh.stop();
         self.announcement.stop();
         self.reflection = Reflection::default();
         let (selection, mut cx) = self.split(now);
@@ -190,7 +193,7 @@ impl Paths {
         let answers = app && !late;
         let answer_due = answers.then(|| now + self.config.answer_delay);
         if app {
-            self.refresh.note_app(now, self.config.rtt_refresh);
+            self.note_app(now);
         }
         let (selection, mut cx) = self.split(now);
         match source {
@@ -265,7 +268,7 @@ impl Paths {
         let (selection, cx) = self.split(now);
         selection.on_sent(&cx, routes);
         if self.established {
-            self.refresh.note_app(now, self.config.rtt_refresh);
+            self.note_app(now);
         }
     }
 
@@ -348,7 +351,15 @@ impl Paths {
         }
         let announcement = self.announcement.due().filter(|_| self.announcement_route().is_some());
         let selection = self.selection.next_deadline(&self.config);
-        [selection, announcement, self.refresh.due()].into_iter().flatten().min()
+        [selection, announcement, self.refresh.due(), self.relay_refresh.due()].into_iter().flatten().min()
+    }
+
+    /// Application data was sent or received.
+    fn note_app(&mut self, now: Instant) {
+        self.refresh.note_app(now, self.config.rtt_refresh);
+        if self.selection.is_relayed() {
+            self.relay_refresh.note_app(now, config::RELAY_REFRESH);
+        }
     }
 
     /// Does everything that is due during a session.
@@ -360,6 +371,9 @@ impl Paths {
         selection.handle_timeout(&mut cx);
         if self.refresh.poll(now, self.config.rtt_refresh) {
             self.selection.measure(now);
+        }
+        if self.relay_refresh.poll(now, config::RELAY_REFRESH) && self.selection.is_relayed() {
+            self.selection.relays.measure_home(now);
         }
         self.challenge(now);
         // Application data is answered on its leg with a keepalive, if no other answer went there.

@@ -1,4 +1,7 @@
 //! When round-trip times are measured: while application data flows. An idle peer costs no traffic.
+//!
+//! All routes are measured every [`PathConfig::rtt_refresh`](super::config::PathConfig::rtt_refresh), a relay that carries the
+//! data more often ([`RELAY_REFRESH`](super::config::RELAY_REFRESH)).
 
 use std::time::{Duration, Instant};
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::challenge::{ConnectivityCheck, Rtt};
 use super::config::{FLAPS_FORGIVEN_AFTER, LOST_HOLD, MAX_RELAYS};
 use super::context::PathContext;
+use super::evidence::patience;
 use super::score::replaces;
 use crate::key::PublicKey;
 
@@ -22,6 +23,8 @@ pub(super) struct RelayLeg {
     answer_due: Option<Instant>,
     /// Losses while in use that are not forgiven yet.
     losses: u32,
+    /// Challenges have gone unanswered for too long, since this time.
+    overdue: Option<Instant>,
     /// It may not carry the data again before this time, if another leg can. A hub that loses most packets lets some
     /// echoes pass, at a short round trip: without a hold, each of them would bring the data back to it.
     held_until: Option<Instant>,
@@ -30,7 +33,16 @@ pub(super) struct RelayLeg {
 impl RelayLeg {
     fn new(hub: PublicKey) -> RelayLeg {
         let check = ConnectivityCheck::default();
-        RelayLeg { hub, check, proven: false, heard: None, answer_due: None, losses: 0, held_until: None }
+        RelayLeg {
+            hub,
+            check,
+            proven: false,
+            heard: None,
+            answer_due: None,
+            losses: 0,
+            overdue: None,
+            held_until: None,
+        }
     }
 
     /// Whether it may carry the data although there are other legs.
@@ -47,6 +59,12 @@ impl RelayLeg {
 
     fn rtt(&self) -> Option<Duration> {
         self.check.rtt.smoothed()
+    }
+
+    /// When its challenges will have gone unanswered for too long: as long as data may.
+    fn overdue_at(&self) -> Option<Instant> {
+        let asked = self.check.asked().filter(|_| self.proven && self.overdue.is_none())?;
+        Some(asked + patience(&self.check.rtt, Duration::ZERO))
     }
 }
 
@@ -120,16 +138,22 @@ impl RelayLegs {
     }
 
     /// Chooses the home relay: a proven leg that isn't held before others, and the present one unless another is faster by
-    /// the margin. `in_doubt` says that the present one gives no answers: if it is left, it is held. Returns whether it
-    /// has changed.
+    /// the margin, or answers what the present one leaves unanswered for too long. `in_doubt` says that the present one
+    /// gives no answers: if it is left, it is held. Returns whether it has changed.
     pub(super) fn choose_home(&mut self, now: Instant, in_doubt: bool) -> bool {
+        let overdue = self.home_leg().and_then(|home| home.overdue);
         let rank = |(index, leg): &(usize, &RelayLeg)| {
-            (!leg.is_selectable(now), !leg.proven, leg.rtt().is_none(), leg.rtt(), *index)
+            let late = leg.overdue.is_some();
+            (!leg.is_selectable(now), !leg.proven, late, leg.rtt().is_none(), leg.rtt(), *index)
         };
         let best = self.legs.iter().enumerate().min_by_key(rank).map(|(_, leg)| leg);
         let keep = match (self.home_leg(), best) {
             (Some(home), Some(best)) => {
-                let faster = best.proven && replaces(&best.check.rtt, &home.check.rtt);
+                let faster = best.proven
+                    && match overdue {
+                        Some(asked) => best.check.proven_since(asked),
+                        None => replaces(&best.check.rtt, &home.check.rtt),
+                    };
                 home.is_selectable(now) >= best.is_selectable(now) && home.proven >= best.proven && !faster
             }
             _ => false,
@@ -138,7 +162,8 @@ impl RelayLegs {
         let changed = !keep && best != self.home;
         if changed {
             let forgiven = self.home_since.is_some_and(|since| now >= since + FLAPS_FORGIVEN_AFTER);
-            if let Some(left) = self.home.filter(|_| in_doubt).and_then(|home| self.get_mut(home)) {
+            let fails = in_doubt || overdue.is_some();
+            if let Some(left) = self.home.filter(|_| fails).and_then(|home| self.get_mut(home)) {
                 left.lose(now, forgiven);
             }
             (self.home, self.home_since) = (best, Some(now));
@@ -152,15 +177,26 @@ impl RelayLegs {
         if leg.check.echo(now, data).is_none() {
             return false;
         }
-        leg.proven = true;
+        (leg.proven, leg.overdue) = (true, None);
         leg.check.sample_then(now, None);
         true
+    }
+
+    /// Whether a challenge over the home relay has just been unanswered for too long.
+    pub(super) fn home_becomes_overdue(&mut self, now: Instant) -> bool {
+        let Some(home) = self.home.and_then(|home| self.get_mut(home)) else { return false };
+        let overdue = home.overdue_at().is_some_and(|at| at <= now);
+        if overdue {
+            home.overdue = home.check.asked();
+        }
+        overdue
     }
 
     /// Checks every leg; `proven` legs must answer again if `in_doubt`.
     pub(super) fn restart(&mut self, now: Instant, in_doubt: bool) {
         for leg in &mut self.legs {
             leg.proven &= !in_doubt;
+            leg.overdue = None;
             leg.check.restart(now);
         }
     }
@@ -169,7 +205,7 @@ impl RelayLegs {
     pub(super) fn close(&mut self) {
         for leg in &mut self.legs {
             leg.check.reset();
-            (leg.proven, leg.heard, leg.answer_due) = (false, None, None);
+            (leg.proven, leg.heard, leg.answer_due, leg.overdue) = (false, None, None, None);
         }
     }
 
@@ -177,6 +213,13 @@ impl RelayLegs {
     pub(super) fn measure(&mut self, now: Instant) {
         for leg in self.legs.iter_mut().filter(|leg| leg.proven) {
             leg.check.schedule_if_idle(now);
+        }
+    }
+
+    /// Measures the home relay, unless a measurement is planned.
+    pub(super) fn measure_home(&mut self, now: Instant) {
+        if let Some(home) = self.home.and_then(|home| self.get_mut(home)) {
+            home.check.schedule_if_idle(now);
         }
     }
 
@@ -216,7 +259,8 @@ impl RelayLegs {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.legs.iter().flat_map(|leg| [leg.check.next(), leg.answer_due]).flatten().min()
+        let legs = self.legs.iter().flat_map(|leg| [leg.check.next(), leg.answer_due]);
+        legs.chain([self.home_leg().and_then(RelayLeg::overdue_at)]).flatten().min()
     }
 }
 

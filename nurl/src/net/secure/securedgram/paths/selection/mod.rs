@@ -173,6 +173,10 @@ impl RouteSelection {
     /// Decides whatever the time decides.
     pub(super) fn handle_timeout(&mut self, cx: &mut PathContext<'_>) {
         self.candidates.end_wait(cx.now);
+        if self.relays.home_becomes_overdue(cx.now) {
+            // Which of the others answers, it is asked now.
+            self.relays.measure(cx.now);
+        }
         self.judge_migration(cx);
         self.judge_active(cx);
         self.take_over(cx);
@@ -497,6 +501,11 @@ impl RouteSelection {
     pub(super) fn answers_due(&self, now: Instant) -> Vec<Route> {
         let direct = self.candidates.answers_due(now).map(Route::Direct);
         direct.chain(self.relays.answers_due(now).map(Route::Relay)).collect()
+    }
+
+    /// Whether a relay carries the data.
+    pub(super) fn is_relayed(&self) -> bool {
+        !self.direct.is_some() && self.relays.home().is_some()
     }
 
     /// Measures the direct path, and the relays that it is compared with.

@@ -618,7 +618,8 @@ fn being_heard_does_not_speed_up_checks_without_bound() {
         world.run(ms(10));
     }
     let challenges = world.nodes[A].paths.stats().challenges - before;
-    assert!((60..=100).contains(&challenges), "{challenges} challenges in a minute");
+    // A challenge in a second, and those of the relay that carries the data, one in two.
+    assert!((60..=130).contains(&challenges), "{challenges} challenges in a minute");
 }
 
 #[test]

@@ -104,12 +104,87 @@ fn answers_that_come_late_have_the_hubs_measured() {
     assert_eq!(world.nodes[A].paths.routes(), Routes::one(Route::Relay(hub(2))));
 }
 
+/// Two hubs, the farther one at 40 ms more, with data in both directions, on the nearer one.
+fn busy_on_the_nearer_hub() -> (World, Routes, Routes) {
+    let mut world = two_hubs();
+    for side in [A, B] {
+        world.nodes[side].app_every = Some(ms(100));
+    }
+    world.link.relays_behind.insert(hub(2), ms(40));
+    world.establish();
+    world.run(secs(5));
+    let [near, far] = [hub(1), hub(2)].map(|hub| Routes::one(Route::Relay(hub)));
+    assert_eq!([A, B].map(|side| world.nodes[side].paths.routes()), [near, near]);
+    (world, near, far)
+}
+
+/// All data passes, ever later and without a pause, as through a link that is slower than it (seed 175000022 of the scenario
+/// `relay-dies`).
+#[test]
+fn a_relay_whose_queue_grows_is_left_within_4_s() {
+    for phase in 0..20 {
+        let (mut world, _, far) = busy_on_the_nearer_hub();
+        world.run(ms(phase * 100));
+        let mut waited = 0;
+        while [A, B].iter().any(|side| world.nodes[*side].paths.routes() != far) {
+            *world.link.relays_behind.entry(hub(1)).or_default() += ms(40);
+            world.run(ms(100));
+            waited += 100;
+            assert!(waited <= 4_000, "phase {phase}");
+        }
+    }
+}
+
+#[test]
+fn a_challenge_that_a_relay_loses_moves_nobody() {
+    let (mut world, near, _) = busy_on_the_nearer_hub();
+    for _ in 0..20 {
+        // A loss of 300 ms, shorter than what is answered too late.
+        world.link.relays_cut.insert(hub(1));
+        world.run(ms(300));
+        world.link.relays_cut.remove(&hub(1));
+        world.run(ms(1_030));
+        assert_eq!([A, B].map(|side| world.nodes[side].paths.routes()), [near, near]);
+    }
+}
+
+#[test]
+fn an_outage_of_all_relays_moves_nobody_to_the_farther_one() {
+    let (mut world, near, _) = busy_on_the_nearer_hub();
+    // Both become slow together: it isn't the hub.
+    for hub in [hub(1), hub(2)] {
+        *world.link.relays_behind.entry(hub).or_default() += ms(350);
+    }
+    for _ in 0..100 {
+        world.run(ms(50));
+        assert_eq!([A, B].map(|side| world.nodes[side].paths.routes().first()), [near.first(), near.first()]);
+    }
+}
+
+#[test]
+fn a_relay_that_carries_little_is_not_measured_more_often() {
+    let (mut world, ..) = busy_on_the_nearer_hub();
+    let challenges = |world: &World| world.nodes[A].paths.stats().challenges;
+    let measured = |world: &mut World, every: u64| {
+        for side in [A, B] {
+            world.nodes[side].app_every = Some(ms(every));
+        }
+        world.run(secs(20));
+        let before = challenges(world);
+        world.run(secs(40));
+        challenges(world) - before
+    };
+    let (busy, calm) = (measured(&mut world, 100), measured(&mut world, 1_000));
+    assert!((18..=60).contains(&busy) && calm <= 12, "{busy} and {calm} challenges in 40 s");
+}
+
 #[test]
 fn what_a_relay_delivers_late_keeps_nobody_there() {
     let mut world = World::new(1);
     for side in [A, B] {
         world.with(side, |paths, now| paths.set_relays(now, &[hub(1), hub(2)]));
-        world.nodes[side].app_every = Some(ms(100));
+        // Too little for the hub to be measured often.
+        world.nodes[side].app_every = Some(ms(500));
     }
     world.link.relays_behind.insert(hub(2), ms(40));
     world.establish();
