@@ -202,6 +202,22 @@ fn a_handshake_of_which_one_side_heard_nothing_for_a_minute_ends_with_a_connecti
     }
 }
 
+/// No window of congestion applies before the handshake is confirmed, so another limit does.
+#[test]
+fn a_client_has_little_under_way_before_its_handshake_is_confirmed() {
+    let mut net = Net::pair(15);
+    net.weather.delay = ms(20);
+    let large = net.send(0, 1, Priority::Bulk, 1, body(1 << 20, 0));
+    let small: Vec<_> = (0..100).map(|n| net.send(0, 1, Priority::Job, 1, body(1_000, n))).collect();
+    // One round trip for the handshake, half a one for the first messages, and as much again for HANDSHAKE_DONE.
+    net.run(ms(75));
+    assert!((10_000..20_000).contains(&net.sent_bytes), "{} bytes before", net.sent_bytes);
+    let took = net.run_until(Duration::from_secs(3), |net| net.acked(0).len() == 101);
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    let acked = net.acked(0);
+    assert!(acked.contains(&large) && small.iter().all(|id| acked.contains(id)));
+}
+
 /// The client's last message of the handshake is lost, and more that it sends behind it. What can't be acknowledged before
 /// that message must not leave it without room (seed 175000090 of the scenario `homes`).
 #[test]
