@@ -36,10 +36,11 @@ use nurl::internals::authority::revocation::{Revocation, Subject};
 use nurl::internals::authority::rotation::Rotation;
 use nurl::internals::authority::slip::{self, Slip};
 use nurl::internals::kit::wall_clock::WallClock;
-use nurl::internals::membership::State;
+use nurl::internals::membership::{Roles, State};
 use nurl::internals::mesh::Ticket;
 use nurl::internals::net::reach::hub_client::Joining;
 use nurl::internals::node::{MemberInfo, Role};
+use nurl::internals::ring::{Ring, RingMember};
 use nurl::internals::transport::PathInfo;
 use nurl::rt::{Rng, time};
 use nurl::{PublicKey, SecretKey};
@@ -377,6 +378,21 @@ impl Cluster {
                 Err(Violation::safety(property, seen).since(verdict.at))
             }
         }
+    }
+
+    /// The ring that follows from a node's members; its own place is as another one sees it.
+    pub async fn ring(&self, of: &Peer, by: &Peer) -> Ring {
+        let own = self.members(by).await.into_iter().filter(|member| member.key == of.key);
+        let members = self.members(of).await.into_iter().chain(own);
+        Ring::new(members.map(|member| RingMember {
+            key: member.key,
+            seed: member.ring_seed,
+            weight: member.weight,
+            zone: member.zone,
+            kinds: member.kinds,
+            live: member.state.is_live(),
+            placed: member.roles.contains(Roles::WORKER) && member.state.is_live(),
+        }))
     }
 
     /// The nodes whose process runs.

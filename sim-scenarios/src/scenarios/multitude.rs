@@ -15,7 +15,6 @@ use chaos::world::{Host, World};
 use nurl::PublicKey;
 use nurl::internals::membership::Roles;
 use nurl::internals::node::{MemberInfo, Role};
-use nurl::internals::ring::{Ring, RingMember};
 
 use crate::cluster::{Cluster, Deadline, Jobs, Peer};
 use crate::stage::{Stage, link_ms, with_store};
@@ -154,7 +153,7 @@ async fn different(cluster: &Cluster, stay: &[Peer]) -> Vec<String> {
     }
     if let (true, [one, other, ..]) = (missing.is_empty(), stay) {
         // Two nodes see each other's place, and so everybody's.
-        let rings = [ring(cluster, one, other).await, ring(cluster, other, one).await];
+        let rings = [cluster.ring(one, other).await, cluster.ring(other, one).await];
         let differs = |number: &u32| {
             let [one, other] = rings.each_ref().map(|ring| ring.owners(&number.to_le_bytes(), REPLICAS));
             one != other
@@ -167,19 +166,4 @@ async fn different(cluster: &Cluster, stay: &[Peer]) -> Vec<String> {
 /// What a member's places on the ring follow from.
 fn placement(member: &MemberInfo) -> ([u8; 8], u16, &str, Roles) {
     (member.ring_seed, member.weight, &member.zone, member.roles)
-}
-
-/// The ring that follows from a node's members; its own place is as another one sees it.
-async fn ring(cluster: &Cluster, of: &Peer, by: &Peer) -> Ring {
-    let own = cluster.members(by).await.into_iter().filter(|member| member.key == of.key);
-    let members = cluster.members(of).await.into_iter().chain(own);
-    Ring::new(members.map(|member| RingMember {
-        key: member.key,
-        seed: member.ring_seed,
-        weight: member.weight,
-        zone: member.zone,
-        kinds: member.kinds,
-        live: member.state.is_live(),
-        placed: member.roles.contains(Roles::WORKER) && member.state.is_live(),
-    }))
 }

@@ -81,6 +81,9 @@ impl Detector {
             // Valid on the mesh group only.
             MessageBody::Announce { .. } => {}
         }
+        if refuted {
+            self.set_right(now, from, via, &message.body);
+        }
         // An unknown peer sent a message: exchange tables, so that both learn of each other.
         let exchanging = matches!(message.body, MessageBody::PushPull(_) | MessageBody::PushPullAck(_));
         if !exchanging && self.view.table.get(&from).is_none() && !self.view.local.has_left() {
@@ -126,6 +129,20 @@ impl Detector {
             pinned.extend(self.view.buddy_fact(now, &from));
         }
         self.view.send(from, via, MessageBody::Ack { seq }, &pinned);
+    }
+
+    /// `from` holds something wrong of this node and has missed the refutation: gossip reaches each member only with high
+    /// probability. So it is told at once, unless the answer to its message says it anyway.
+    fn set_right(&mut self, now: Instant, from: PublicKey, via: Via, message: &MessageBody) {
+        let said = matches!(
+            message,
+            MessageBody::Ping { .. } | MessageBody::PushPull(_) | MessageBody::PushPullAck(_)
+        );
+        if said || !self.view.local.may_correct(now) {
+            return;
+        }
+        let own = self.view.own_fact();
+        self.view.send(from, via, MessageBody::Gossip, own.as_slice());
     }
 
     fn handle_event(&mut self, event: UserEvent) {

@@ -20,6 +20,10 @@ use crate::membership::table::{Fact, Member, MemberRecord, State};
 /// Refutations per second. Two processes with one key outbid each other endlessly; the limit keeps that cheap.
 pub const MAX_REFUTATIONS_PER_SECOND: u32 = 8;
 
+/// Corrections per second: each answers a message that somebody sent, and is little longer. After a false death in all of
+/// the largest mesh, each member is told within a minute.
+const MAX_CORRECTIONS_PER_SECOND: usize = 32;
+
 /// How this node answers a claim about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ClaimAnswer {
@@ -59,6 +63,7 @@ pub(super) struct LocalMember {
     /// The wall clock, as the driver told it last.
     unix_now: Duration,
     refutations: PerSecond,
+    corrections: PerSecond,
 }
 
 impl LocalMember {
@@ -73,6 +78,7 @@ impl LocalMember {
             epoch: 0,
             unix_now: Duration::ZERO,
             refutations: PerSecond::default(),
+            corrections: PerSecond::default(),
         }
     }
 
@@ -179,6 +185,11 @@ impl LocalMember {
         }
         self.epoch = self.epoch.max(counter);
         Ok(())
+    }
+
+    /// Whether one more member may be told, now and by itself, that what it holds of this node is wrong.
+    pub(super) fn may_correct(&mut self, now: Instant) -> bool {
+        self.corrections.add(now, 1) <= MAX_CORRECTIONS_PER_SECOND
     }
 
     /// Weighs a claim about this node, and raises the incarnation if that is the answer. A profile in it is one that this

@@ -398,9 +398,15 @@ impl Detector {
         self.prober.hold(now, &self.view, peer);
     }
 
-    /// A session to `peer` is up.
+    /// A session to `peer` is up. Who is held dead, or to have left, is pinged with that: it may be back.
     pub fn on_session_up(&mut self, now: Instant, peer: PublicKey) {
         self.join.handle_session(&peer);
+        if !self.view.local.is_observer() && self.view.table.get(&peer).is_some_and(|of| !of.state.is_live())
+        {
+            let seq = self.view.outbox.next_seq();
+            self.prober.remember(seq, peer);
+            self.view.send_ping(now, peer, Via::Datagram, seq);
+        }
         self.prober.session_up(now, &mut self.view, peer, self.suspicions.is_under_way(&peer));
         self.healing.session_up(now, &peer);
     }

@@ -38,7 +38,11 @@ fn who_missed_the_refutation_gets_it_with_every_answer() {
     tell(&mut detector, now, 1, MessageBody::Gossip, vec![fact(ME, 4, State::Suspect)]);
     run(&mut detector, &mut now, ms(900));
     let told = sent(&mut detector).into_iter().flat_map(|(.., message)| message.facts);
-    assert_eq!(told.filter(|fact| fact.key == key(ME)).count(), 4, "as often as a fact is told");
+    assert_eq!(
+        told.filter(|fact| fact.key == key(ME)).count(),
+        5,
+        "the accuser at once, and as often as a fact is told"
+    );
     let mut word = |stale: Fact| {
         tell(&mut detector, now, 2, MessageBody::Ping { seq: 3 }, vec![stale]);
         let answer =
@@ -51,6 +55,61 @@ fn who_missed_the_refutation_gets_it_with_every_answer() {
     }
     assert_eq!(word(fact(ME, 4, State::Alive)), None, "an old word that does no harm needs no answer");
     assert_eq!((detector.health(), detector.local().incarnation), (1, 5), "it counts once");
+}
+
+/// Whoever pings gets it with the ack, and whoever sends a table gets one. All others are told at once.
+#[test]
+fn who_missed_the_refutation_is_told_whatever_it_says() {
+    let (mut now, mut detector) = among(3);
+    tell(&mut detector, now, 1, MessageBody::Gossip, vec![fact(ME, 4, State::Suspect)]);
+    run(&mut detector, &mut now, ms(900));
+    sent(&mut detector);
+    let mut told = |body: MessageBody| {
+        tell(&mut detector, now, 2, body, vec![fact(ME, 4, State::Dead)]);
+        let own = |message: &crate::membership::message::MembershipMessage| {
+            message.facts.iter().any(|fact| fact.key == key(ME) && fact.record.incarnation == 5)
+        };
+        sent(&mut detector).iter().filter(|(to, _, message)| *to == key(2) && own(message)).count()
+    };
+    let request = MessageBody::PingReq { seq: 4, target: key(3), timeout_ms: 500 };
+    let bodies = [
+        MessageBody::Gossip,
+        MessageBody::Ack { seq: 7 },
+        MessageBody::Nack { seq: 7 },
+        request,
+        MessageBody::Ping { seq: 3 },
+    ];
+    for body in bodies {
+        assert_eq!(told(body.clone()), 1, "{body:?}");
+    }
+    let answers: usize = (0..100).map(|_| told(MessageBody::Gossip)).sum();
+    assert!((20..=32).contains(&answers), "{answers} answers in a second");
+}
+
+#[test]
+fn who_is_held_dead_or_to_have_left_is_asked_when_a_session_comes_up() {
+    for gone in [State::Dead, State::Left] {
+        let (mut now, mut detector) = among(4);
+        detector.on_hub_pong(now);
+        let of = match gone {
+            State::Left => 2,
+            _ => failed_probe(&mut detector, &mut now).0,
+        };
+        let teller = if gone == State::Left { of } else { 1 + of % 4 };
+        tell(&mut detector, now, teller, MessageBody::Gossip, vec![fact(of, 1, gone)]);
+        run(&mut detector, &mut now, Duration::from_secs(4));
+        assert_eq!(state(&detector, of), gone);
+        sent(&mut detector);
+        detector.on_session_up(now, key(of));
+        let sent = sent(&mut detector);
+        let says = |fact: &Fact| fact.key == key(of) && fact.record.state == gone;
+        let pinged = sent.iter().any(|(to, _, message)| {
+            *to == key(of)
+                && matches!(message.body, MessageBody::Ping { .. })
+                && message.facts.iter().any(says)
+        });
+        assert!(pinged, "{gone:?}: {sent:?}");
+    }
 }
 
 #[test]
