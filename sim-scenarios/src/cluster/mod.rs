@@ -391,7 +391,9 @@ impl Cluster {
             zone: member.zone,
             kinds: member.kinds,
             live: member.state.is_live(),
-            placed: member.roles.contains(Roles::WORKER) && member.state.is_live(),
+            placed: member.roles.contains(Roles::WORKER)
+                && (member.state.is_live()
+                    || (member.state == State::Dead && member.roles.contains(Roles::STORE))),
         }))
     }
 

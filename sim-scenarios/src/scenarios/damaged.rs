@@ -22,6 +22,8 @@ use chaos::scenario::{Mark, Passed, RunResult, Scenario, Trial};
 use chaos::sometimes;
 use chaos::world::Host;
 use nurl::internals::node::Role;
+use nurl::internals::replication::crdt::Kind;
+use nurl::internals::replication::replicator::state_key;
 use nurl::rt::disk;
 
 use crate::cluster::{Cluster, Deadline, Peer};
@@ -231,7 +233,7 @@ async fn all_read(cluster: &Cluster, counted: i128, property: &'static str) -> R
         let (mut missing, mut copies) = (Vec::new(), Vec::new());
         // Who was an owner for a moment keeps its copy for longer than this takes, and it may fall behind.
         let ring = cluster.ring(&cluster.peers[0], &cluster.peers[1]).await;
-        let owners = ring.owners(COUNTER.as_bytes(), COPIES);
+        let owners = ring.owners(&state_key(Kind::Counter, COUNTER.as_bytes()), COPIES);
         for peer in cluster.running() {
             let counter = peer.node(&cluster.world()).await.counter(COUNTER);
             let sum = counter.get().await;
