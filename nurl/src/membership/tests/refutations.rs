@@ -80,7 +80,7 @@ fn who_missed_the_refutation_is_told_whatever_it_says() {
         MessageBody::Ping { seq: 3 },
     ];
     for body in bodies {
-        assert_eq!(told(body.clone()), 1, "{body:?}");
+        assert_eq!(told(body), 1, "{body:?}");
     }
     let answers: usize = (0..100).map(|_| told(MessageBody::Gossip)).sum();
     assert!((20..=32).contains(&answers), "{answers} answers in a second");
