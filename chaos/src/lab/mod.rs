@@ -13,9 +13,10 @@
 //! | `stall` | runs watched from another thread: one that blocks is given up |
 //! | `story`, `bundle`, `diff` | a failure explained, saved, compared |
 //! | `picture` | a run as a page of HTML |
-//! | `selection` | which events a story tells |
+//! | `selection`, `causes` | which events a story tells |
 
 pub mod bundle;
+mod causes;
 pub mod diff;
 pub mod explore;
 pub(crate) mod faults;

@@ -1,4 +1,5 @@
-//! Which events a story tells: the last ones that concern the hosts that the broken property names.
+//! Which events a story tells: those [around the faults](super::causes), and the last ones that concern the hosts that the
+//! broken property names.
 //!
 //! A property's observation names hosts, by their names or by words that mean them, such as keys, and other things by
 //! their ids: "node 3 has no outcome of task 0badcafe". Then only sightings of these concern it:
@@ -13,6 +14,7 @@
 //! A fault that names no host concerns everyone. An event that a host repeats word for word is told once, at its last time,
 //! so that a page reaches far back.
 
+use super::causes::{around_faults, is_bare};
 use crate::world::names::{is_named, words};
 use crate::world::property::Violation;
 use crate::world::sighting::{Seen, Sighting};
@@ -23,8 +25,11 @@ use std::fmt::Write as _;
 /// Sightings in a story: about a page.
 const TOLD: usize = 40;
 
-/// Packets among them if there are enough of other events: the programs' own events say more.
-const PACKETS: usize = 10;
+/// Sightings among them that are told because of a fault, if there was one.
+const CAUSES: usize = TOLD / 2;
+
+/// One of so many last sightings is a packet if there are enough of other events: the programs' own events say more.
+const PACKETS_ONE_OF: usize = 4;
 
 /// The shortest word that counts as an id; its letters and digits are those of hexadecimal numbers.
 const ID_CHARS: usize = 8;
@@ -97,27 +102,15 @@ fn has_id(sighting: &Sighting, ids: &BTreeSet<String>) -> bool {
         .any(|word| ids.iter().any(|id| id.starts_with(word) || word.starts_with(id.as_str())))
 }
 
-/// Appends the last events up to the moment of the broken property that concern it, with their number and that of all
-/// others.
+/// Appends the events up to the moment of the broken property that are around a fault or the last ones that concern it, with
+/// their number and that of all others.
 pub(crate) fn tell(text: &mut String, broken: &Violation, seen: &Recordings) {
     let named = Named::by(broken, seen);
-    let until = seen.sightings.iter().filter(|sighting| sighting.at <= broken.at);
-    let concerned: Vec<&Sighting> = until.filter(|sighting| named.concerns(sighting, &seen.hosts)).collect();
-    let (packets, events): (Vec<_>, Vec<_>) =
-        concerned.iter().copied().partition(|sighting| matches!(sighting.what, Seen::Packet(_)));
-    let events = without_repetitions(&events);
-    let packets: Vec<(&Sighting, String)> =
-        packets.into_iter().map(|packet| (packet, String::new())).collect();
-    let most_events = TOLD - packets.len().min(PACKETS);
-    let events = &events[events.len().saturating_sub(most_events)..];
-    let packets = &packets[packets.len().saturating_sub(TOLD - events.len())..];
-    let mut told: Vec<&(&Sighting, String)> = events.iter().chain(packets).collect();
-    told.sort_by_key(|(sighting, _)| sighting.at);
-    let whom: Vec<&str> = named.hosts.iter().chain(&named.ids).map(String::as_str).collect();
-    let concern = match whom.as_slice() {
-        [] => String::new(),
-        whom => format!(" that concern {}", whom.join(", ")),
-    };
+    let until: Vec<&Sighting> = seen.sightings.iter().filter(|sighting| sighting.at <= broken.at).collect();
+    let concerns = |at: &usize| named.concerns(until[*at], &seen.hosts);
+    let concerned: BTreeSet<usize> = (0..until.len()).filter(concerns).collect();
+    let (causes, faults) = around_faults(&until, &named.hosts, &seen.hosts, CAUSES);
+    let last = last(&until, &concerned, &causes);
     for host in &named.hosts {
         // A program may be known by a long key and by its beginning.
         let keys = seen.aliases.iter().filter(|(_, name)| *name == host).map(|(word, _)| word);
@@ -125,35 +118,82 @@ pub(crate) fn tell(text: &mut String, broken: &Violation, seen: &Recordings) {
             let _ = writeln!(text, "  key         {host} is {key}");
         }
     }
-    let others = seen.sightings.len() - concerned.len();
+    let whom: Vec<&str> = named.hosts.iter().chain(&named.ids).map(String::as_str).collect();
+    let concern = match whom.as_slice() {
+        [] => String::new(),
+        whom => format!(" that concern {}", whom.join(", ")),
+    };
+    let around = match (causes.len(), faults) {
+        (0, _) => String::new(),
+        (lines, 1) => format!("{lines} events around 1 fault, and the "),
+        (lines, faults) => format!("{lines} events around {faults} faults, and the "),
+    };
+    let others = seen.sightings.len() - concerned.union(&causes).count();
     let _ = writeln!(
         text,
-        "  last {} events of {}{concern}; {others} others are left out",
-        told.len(),
+        "  {around}last {} events of {}{concern}; {others} others are left out",
+        last.len(),
         concerned.len()
     );
-    told.iter().for_each(|(sighting, more)| *text += &format!("    {sighting}{more}\n"));
+    let mut told: BTreeMap<usize, &str> = causes.iter().map(|at| (*at, "")).collect();
+    told.extend(last.iter().map(|(at, more)| (*at, more.as_str())));
+    let first_of_last = last.keys().find(|at| concerned.range(..*at).any(|at| !told.contains_key(at)));
+    for (at, more) in &told {
+        if !causes.is_empty() && Some(at) == first_of_last {
+            *text += "         …\n";
+        }
+        let _ = writeln!(text, "    {}{more}", until[*at]);
+    }
+}
+
+/// The last of the sightings that concern the property and that aren't told as causes: by their places, each with what is
+/// to be added to it.
+fn last(run: &[&Sighting], concerned: &BTreeSet<usize>, causes: &BTreeSet<usize>) -> BTreeMap<usize, String> {
+    let (mut events, mut packets, mut bare) = (Vec::new(), Vec::new(), Vec::new());
+    for &at in concerned {
+        match &run[at].what {
+            Seen::Packet(_) if causes.contains(&at) => {}
+            Seen::Packet(packet) if is_bare(packet) && !packet.in_trouble => bare.push(at),
+            Seen::Packet(_) => packets.push(at),
+            Seen::Event(_) | Seen::Note { .. } => events.push(at),
+        }
+    }
+    let mut events = without_repetitions(run, &events);
+    events.retain(|(at, _)| !causes.contains(at));
+    let room = TOLD - causes.len();
+    let most_events = room - (packets.len() + bare.len()).min(room / PACKETS_ONE_OF);
+    let mut last: BTreeMap<usize, String> = newest(events, most_events).collect();
+    for packets in [packets, bare] {
+        last.extend(newest(packets, room - last.len()).map(|at| (at, String::new())));
+    }
+    last
+}
+
+/// The last elements, at most so many.
+fn newest<T>(of: Vec<T>, most: usize) -> impl Iterator<Item = T> {
+    let older = of.len().saturating_sub(most);
+    of.into_iter().skip(older)
 }
 
 /// The events without those that their host repeats in the same words later; the last one says how often it was there.
-fn without_repetitions<'a>(events: &[&'a Sighting]) -> Vec<(&'a Sighting, String)> {
+fn without_repetitions(run: &[&Sighting], events: &[usize]) -> Vec<(usize, String)> {
     let mut count = BTreeMap::new();
-    for sighting in events {
-        if let Seen::Event(event) = &sighting.what {
-            count.entry((&sighting.host, event.to_string())).or_insert((sighting.at, 0)).1 += 1;
+    for &at in events {
+        if let Seen::Event(event) = &run[at].what {
+            count.entry((&run[at].host, event.to_string())).or_insert((run[at].at, 0)).1 += 1;
         }
     }
     let mut told = Vec::new();
-    for sighting in events.iter().rev() {
-        let more = match &sighting.what {
-            Seen::Event(event) => match count.remove(&(&sighting.host, event.to_string())) {
+    for &at in events.iter().rev() {
+        let more = match &run[at].what {
+            Seen::Event(event) => match count.remove(&(&run[at].host, event.to_string())) {
                 Some((_, 1)) => String::new(),
                 Some((first, times)) => format!(" ({times} times since {:.3} s)", first.as_secs_f64()),
                 None => continue,
             },
             _ => String::new(),
         };
-        told.push((*sighting, more));
+        told.push((at, more));
     }
     told.reverse();
     told
@@ -178,7 +218,8 @@ mod tests {
     fn packet(second: u64, host: &str, to: &str, carries: &str) -> Sighting {
         let size = "UDP 9 B".to_owned();
         let fate = "delivered".to_owned();
-        let packet = PacketSeen { to: to.to_owned(), size, fate, carries: carries.to_owned() };
+        let packet =
+            PacketSeen { to: to.to_owned(), size, fate, carries: carries.to_owned(), in_trouble: false };
         at(second, Some(host), Seen::Packet(packet))
     }
 
@@ -270,5 +311,19 @@ mod tests {
         let text = story("", &many);
         assert_eq!(told(&text), [6, 49, 60], "{text}");
         assert!(text.contains("node 1     tries peer=hub (50 times since 0.000 s)\n"), "{text}");
+    }
+
+    #[test]
+    fn half_of_a_story_is_about_the_fault_and_the_rest_about_the_end() {
+        let fault = |text: &str| Seen::Note { kind: "note", text: text.to_owned() };
+        let mut many: Vec<Sighting> = (0..200).map(|second| packet(second, "node 1", "node 2", "")).collect();
+        many.insert(51, at(50, None, fault("fault 1: 50s latency node 2 add=1s jitter=0s for=2s")));
+        let text = story("node 2 is late", &many);
+        let expected: Vec<u64> = [50].into_iter().chain(51..70).chain(180..200).collect();
+        assert_eq!(told(&text), expected, "{text}");
+        let heading =
+            "  20 events around 1 fault, and the last 20 events of 201 that concern node 2; 0 others";
+        assert!(text.contains(heading), "{text}");
+        assert_eq!(text.matches("         …\n").count(), 1, "{text}");
     }
 }

@@ -7,8 +7,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
-/// The entries in one ring, the last ones. A story tells 40 of all hosts.
+/// The entries in one ring, the last ones. A story tells 40 of all hosts. As many of earlier ones are kept for their causes.
 const KEPT: usize = 256;
+
+/// The entries of one ring that are kept from the beginning of each fault on. A story tells 20 around all faults.
+const AROUND_A_FAULT: usize = 32;
 
 /// One event of a watched run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +62,8 @@ pub struct PacketSeen {
     pub fate: String,
     /// What is in it, as far as a label or a decoder tells.
     pub carries: String,
+    /// It was dropped, damaged or doubled on its way.
+    pub in_trouble: bool,
 }
 
 impl Sighting {
@@ -85,7 +90,7 @@ impl fmt::Display for Sighting {
         write!(f, "{:>6}.{:09} {kind:<7} {host:<10} ", self.at.as_secs(), self.at.subsec_nanos())?;
         match &self.what {
             Seen::Event(event) => event.fmt(f),
-            Seen::Packet(PacketSeen { to, size, fate, carries }) => {
+            Seen::Packet(PacketSeen { to, size, fate, carries, .. }) => {
                 let fate = if fate.is_empty() { "under way" } else { fate };
                 let colon = if carries.is_empty() { "" } else { ": " };
                 write!(f, "> {to:<10} {size}, {fate}{colon}{carries}")
@@ -112,37 +117,81 @@ pub(crate) enum Ring {
     Packets,
 }
 
-/// An entry, and its place in the order of all.
-type Numbered<T> = (u64, T);
+/// An entry, its place in the order of all, and whether it outlives its place in the ring.
+#[derive(Debug)]
+struct Numbered<T> {
+    order: u64,
+    stays: bool,
+    entry: T,
+}
 
-/// Each host's last entries of both kinds, with their order among those of all hosts.
+/// The entries of one host and kind.
+#[derive(Debug)]
+struct HostRing<T> {
+    last: VecDeque<Numbered<T>>,
+    /// Older ones that stay.
+    staying: Vec<Numbered<T>>,
+    /// The faults that had begun at the last entry, and how many more entries stay because of the newest of them.
+    faults: u64,
+    still_stay: usize,
+}
+
+/// Each host's last entries of both kinds, and those around the beginnings of faults, with their order among those of all
+/// hosts.
 #[derive(Debug)]
 pub(crate) struct Rings<T> {
     /// By the host's number; `None` is the scenario.
-    rings: BTreeMap<(Option<u32>, Ring), VecDeque<Numbered<T>>>,
+    rings: BTreeMap<(Option<u32>, Ring), HostRing<T>>,
     pushed: u64,
+    faults: u64,
 }
 
 impl<T> Rings<T> {
     pub(crate) fn new() -> Rings<T> {
-        Rings { rings: BTreeMap::new(), pushed: 0 }
+        Rings { rings: BTreeMap::new(), pushed: 0, faults: 0 }
     }
 
-    /// Appends an entry of a host; the oldest one of its ring makes room.
-    pub(crate) fn push(&mut self, host: Option<u32>, ring: Ring, entry: T) {
-        let ring = self.rings.entry((host, ring)).or_default();
-        if ring.len() == KEPT {
-            ring.pop_front();
+    /// A fault begins: of each ring the next entries stay, also when newer ones have displaced all others.
+    pub(crate) fn fault_begins(&mut self) {
+        self.faults += 1;
+    }
+
+    /// Appends an entry of a host; the oldest one of its ring makes room, unless it stays, as `is_told` ones do. Returns
+    /// whether the entry stays.
+    pub(crate) fn push(
+        &mut self,
+        host: Option<u32>,
+        ring: Ring,
+        entry: T,
+        is_told: impl Fn(&T) -> bool,
+    ) -> bool {
+        let new = HostRing { last: VecDeque::new(), staying: Vec::new(), faults: 0, still_stay: 0 };
+        let ring = self.rings.entry((host, ring)).or_insert(new);
+        if ring.faults != self.faults {
+            (ring.faults, ring.still_stay) = (self.faults, AROUND_A_FAULT);
         }
-        ring.push_back((self.pushed, entry));
+        if ring.last.len() == KEPT
+            && let Some(oldest) = ring.last.pop_front()
+            && ring.staying.len() < KEPT
+            && (oldest.stays || is_told(&oldest.entry))
+        {
+            ring.staying.push(oldest);
+        }
+        let stays = ring.still_stay > 0;
+        ring.still_stay = ring.still_stay.saturating_sub(1);
+        ring.last.push_back(Numbered { order: self.pushed, stays, entry });
         self.pushed += 1;
+        stays
     }
 
     /// All entries in their order, each with its host.
     pub(crate) fn into_ordered(self) -> Vec<(Option<u32>, T)> {
         let rings = self.rings.into_iter();
         let mut all: Vec<(u64, Option<u32>, T)> = rings
-            .flat_map(|((host, _), ring)| ring.into_iter().map(move |(order, entry)| (order, host, entry)))
+            .flat_map(|((host, _), ring)| {
+                let entries = ring.staying.into_iter().chain(ring.last);
+                entries.map(move |Numbered { order, entry, .. }| (order, host, entry))
+            })
             .collect();
         all.sort_by_key(|(order, ..)| *order);
         all.into_iter().map(|(_, host, entry)| (host, entry)).collect()
@@ -156,14 +205,30 @@ mod tests {
     #[test]
     fn a_busy_host_displaces_only_its_own_entries_of_one_kind() {
         let mut rings = Rings::new();
-        rings.push(Some(3), Ring::Events, "quiet".to_owned());
-        rings.push(Some(0), Ring::Events, "first".to_owned());
-        (0..KEPT + 5).for_each(|number| rings.push(Some(0), Ring::Packets, number.to_string()));
-        rings.push(None, Ring::Events, "scenario".to_owned());
+        let mut push = |host, ring, entry: &str| rings.push(host, ring, entry.to_owned(), |_| false);
+        push(Some(3), Ring::Events, "quiet");
+        push(Some(0), Ring::Events, "first");
+        (0..KEPT + 5).for_each(|number| _ = push(Some(0), Ring::Packets, &number.to_string()));
+        push(None, Ring::Events, "scenario");
         let all = rings.into_ordered();
         assert_eq!(all.len(), KEPT + 3);
         let at = |place: usize| (all[place].0, all[place].1.as_str());
         assert_eq!([at(0), at(1), at(2)], [(Some(3), "quiet"), (Some(0), "first"), (Some(0), "5")]);
         assert_eq!(at(KEPT + 2), (None, "scenario"));
+    }
+
+    #[test]
+    fn entries_around_a_fault_and_those_that_are_told_anyway_stay() {
+        let mut rings = Rings::new();
+        for number in 0..2_000usize {
+            if number == 100 {
+                rings.fault_begins();
+            }
+            rings.push(Some(0), Ring::Packets, number, |number| *number == 500);
+        }
+        let all: Vec<usize> = rings.into_ordered().into_iter().map(|(_, number)| number).collect();
+        let expected: Vec<usize> =
+            (100..100 + AROUND_A_FAULT).chain([500]).chain(2_000 - KEPT..2_000).collect();
+        assert_eq!(all, expected);
     }
 }

@@ -16,7 +16,7 @@ use super::history::{Fate, HISTORY_KEPT, History, HistoryRecorder, Shown};
 use super::labels::Labels;
 use super::names::Names;
 use super::novelty::Novelties;
-use super::packets::{PacketText, Packets, describe};
+use super::packets::{ARRIVED, PacketText, Packets, describe};
 use super::sighting::{ProtocolEvent, Ring, Rings, Seen, Sighting};
 use super::timeline::{Timeline, TimelineRecorder};
 use crate::wire::link::DropCause;
@@ -81,7 +81,7 @@ pub struct RecordingOptions {
 pub struct Recordings {
     /// The last events, as text.
     pub last: Vec<String>,
-    /// What each host's last events and packets were, in the order of time.
+    /// What each host's last events and packets were, and those after the beginning of each fault, in the order of time.
     pub sightings: Vec<Sighting>,
     /// The hosts, in the order in which they were made.
     pub hosts: Vec<String>,
@@ -219,6 +219,7 @@ impl Watch {
 
     /// A fault of the plan begins, as the last record says.
     pub(crate) fn fault_begins(&mut self, number: usize) {
+        self.sightings.fault_begins();
         if let Some(history) = &mut self.history {
             history.last_note_begins(number);
         }
@@ -228,8 +229,20 @@ impl Watch {
     }
 
     fn keep(&mut self, host: Option<u32>, ring: Ring, kept: Kept) {
-        if self.keep > 0 {
-            self.sightings.push(host, ring, kept);
+        if self.keep == 0 {
+            return;
+        }
+        let packet = match kept {
+            Kept::Packet(number) => Some(number),
+            Kept::Other(..) => None,
+        };
+        let packets = &self.packets;
+        let stays = self.sightings.push(host, ring, kept, |kept| match kept {
+            Kept::Packet(number) => packets.is_in_trouble(*number),
+            Kept::Other(..) => false,
+        });
+        if let Some(number) = packet.filter(|_| stays) {
+            self.packets.stays(number);
         }
     }
 
@@ -294,9 +307,7 @@ impl Watch {
         if let (Some(src), Some(origin)) = (seen.src, seen.origin) {
             self.names.lives_at(src, origin);
         }
-        if sender.is_some() && !seen.is_empty {
-            self.keep(sender, Ring::Packets, Kept::Packet(number));
-        }
+        let is_kept = sender.is_some() && !seen.is_empty;
         if let Some(history) = &mut self.history {
             match sender {
                 Some(host) => history.sent(now_ns, host, number, &seen),
@@ -308,6 +319,9 @@ impl Watch {
         self.line(now_ns, what, place, &full, Some(short.trim_end()));
         let comment = comment(&self.names, &seen, sender.is_none().then_some(place));
         self.packets.insert(now_ns, number, seen);
+        if is_kept {
+            self.keep(sender, Ring::Packets, Kept::Packet(number));
+        }
         comment
     }
 
@@ -322,7 +336,7 @@ impl Watch {
         if let (Some(host), Some(dst)) = (host, self.packets.get(number).and_then(|packet| packet.dst)) {
             self.names.lives_at(dst, host);
         }
-        let how = if damaged.is_some() { "delivered damaged" } else { "delivered" };
+        let how = if damaged.is_some() { "delivered damaged" } else { ARRIVED };
         let more = damaged.map_or_else(String::new, |hash| format!("damaged {hash}"));
         self.fate(now_ns, "delivered", place, number, &more);
         self.packets.end(now_ns, number, Some(place), how);
