@@ -61,22 +61,31 @@
 //! | `kernel`: [`clock`] | a host: process, clocks, disk, interfaces, sockets |
 //! | `wire`: [`link`], [`middlebox`] | between hosts: packets, links, boxes, networks |
 //! | `ids`, [`seed`] | the names of hosts, networks and ends; random streams |
-#![cfg(madsim)]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the world behind the door")]
 
-#[cfg(feature = "cli")]
+#[cfg(all(madsim, feature = "cli"))]
 pub mod cli;
+#[cfg(madsim)]
 mod ids;
+#[cfg(madsim)]
 mod kernel;
+#[cfg(madsim)]
 mod lab;
+#[cfg(madsim)]
 pub mod rt;
+#[cfg(madsim)]
 pub mod seed;
+#[cfg(madsim)]
 pub mod testing;
+#[cfg(madsim)]
 pub mod tokio;
+#[cfg(madsim)]
 mod wire;
+#[cfg(madsim)]
 pub mod world;
 
 /// Networks, and the ends of links.
+#[cfg(madsim)]
 pub mod net {
     pub use crate::ids::{End, NetId};
     pub use crate::world::net::Net;
@@ -133,9 +142,12 @@ pub mod net {
 /// | variable | meaning |
 /// | --- | --- |
 /// | `CHAOS_SEED=7` | runs this seed alone, and also writes its whole trace and its packets (`packets.pcapng`) |
+/// | `CHAOS_BUNDLE=target/chaos/…` | runs what a story was told of, with the shrunk faults, and writes the same files |
 /// | `CHAOS_SEEDS=500` | runs another number of seeds |
 ///
-/// The first seed is run twice: if the second run isn't the same, the test fails and says what differed.
+/// The first seed is run twice: if the second run isn't the same, the test fails and says what differed. A test that names
+/// faults fails if no run ever had one: it proves nothing. A test that holds says what it has done, which
+/// `cargo test -- --nocapture` shows: `20 seeds, 31 faults begun, 4012 packets`.
 ///
 /// What isn't `async`, or takes other arguments, doesn't compile:
 ///
@@ -158,24 +170,51 @@ pub mod net {
 /// #[chaos::test(faults = [Crash])]
 /// async fn faults_without_a_trial() {}
 /// ```
+///
+/// ```compile_fail
+/// #[chaos::test(faults = [Crash])]
+/// async fn faults_in_a_world(world: chaos::World) {}
+/// ```
 #[doc(inline)]
+#[cfg(madsim)]
 pub use chaos_macros::test;
+#[cfg(not(madsim))]
+pub use chaos_macros::test_without_the_flag as test;
+#[cfg(madsim)]
 pub use ids::HostId;
+#[cfg(madsim)]
 pub use kernel::clock;
+#[cfg(madsim)]
 pub use lab::plan::{FaultKind, Plan, Targets};
+#[cfg(madsim)]
 pub use lab::points::Point;
+#[cfg(madsim)]
 pub use lab::run::{Failure, Run, RunOutcome, run};
+#[cfg(madsim)]
 pub use lab::scenario::{Passed, RunResult, Scenario, Trial};
+#[cfg(madsim)]
 pub use lab::{bundle, diff, explore, no_return, picture, plan, run, scenario, shrink, story, sweep};
+#[cfg(madsim)]
 pub use net::Net;
+#[cfg(madsim)]
 pub use wire::link::{DropCause, LinkConfig, Rate};
+#[cfg(madsim)]
 pub use wire::middlebox::Middlebox;
+#[cfg(madsim)]
 pub use wire::{link, middlebox};
+#[cfg(madsim)]
 pub use world::labels::Labels;
+#[cfg(madsim)]
 pub use world::novelty::{FirstReach, Novelties, Novelty};
+#[cfg(madsim)]
 pub use world::property::{PropertyKind, Violation};
+#[cfg(madsim)]
 pub use world::recipe::{Branch, Recipe, RecipeError};
+#[cfg(madsim)]
 pub use world::stats::WorldStats;
+#[cfg(madsim)]
 pub use world::timeline::Timeline;
+#[cfg(madsim)]
 pub use world::watch::{Decoder, RecordingOptions, Recordings};
+#[cfg(madsim)]
 pub use world::{Host, World, history, property, sighting, stats};

@@ -4,6 +4,7 @@
 
 use chaos::rt::{task, time};
 use chaos::{Targets, Trial, Violation, World};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -68,6 +69,13 @@ mod failing {
         std::future::pending::<()>().await;
     }
 
+    #[chaos::test]
+    #[ignore = "fails on purpose; the tests below run it"]
+    async fn with_the_real_tokio() {
+        // As `::tokio::spawn` does.
+        panic!("there is no reactor running, must be called from the context of a Tokio 1.x runtime");
+    }
+
     #[chaos::test(faults = [Crash, Loss, Latency, Duplicate])]
     #[ignore = "fails on purpose; the tests below run it"]
     async fn with_a_fault_that_matters(trial: Trial) {
@@ -80,12 +88,30 @@ mod failing {
     }
 }
 
-/// Runs one of the failing tests, with variables; returns whether it passed, and what it printed.
-fn outcome(name: &str, variables: &[(&str, &str)]) -> (bool, String) {
+/// Tests that prove nothing.
+mod vacuous {
+    use super::*;
+
+    #[chaos::test(seeds = 3, faults = [Crash])]
+    #[ignore = "fails on purpose; the tests below run it"]
+    async fn never_started(trial: Trial) {
+        trial.world.host("node 1").addr("10.0.0.1");
+    }
+
+    #[chaos::test(seeds = 3, faults = [Crash])]
+    #[ignore = "fails on purpose; the tests below run it"]
+    async fn without_a_target(trial: Trial) {
+        trial.start_faults(&Targets::default(), Duration::from_secs(60));
+    }
+}
+
+/// Runs a test of this program, with variables; returns whether it passed, and what it printed.
+fn outcome(path: &str, variables: &[(&str, &str)]) -> (bool, String) {
     let output = Command::new(std::env::current_exe().unwrap())
-        .args([&format!("failing::{name}"), "--exact", "--ignored", "--nocapture"])
+        .args([path, "--exact", "--include-ignored", "--nocapture"])
         .env_remove("CHAOS_SEED")
         .env_remove("CHAOS_SEEDS")
+        .env_remove("CHAOS_BUNDLE")
         .envs(variables.iter().copied())
         .output()
         .unwrap();
@@ -94,7 +120,8 @@ fn outcome(name: &str, variables: &[(&str, &str)]) -> (bool, String) {
 }
 
 fn fails(name: &str, variables: &[(&str, &str)], with: &[&str]) -> String {
-    let (passed, text) = outcome(name, variables);
+    let path = if name.contains("::") { name.to_owned() } else { format!("failing::{name}") };
+    let (passed, text) = outcome(&path, variables);
     assert!(!passed, "{text}");
     for part in with {
         assert!(text.contains(part), "{part:?} is not in {text}");
@@ -113,14 +140,13 @@ fn a_failure_is_told_with_the_line_that_replays_it() {
 
 #[test]
 fn the_environment_says_which_seeds_are_run() {
-    let (passed, text) = outcome("with_seed_seven", &[("CHAOS_SEEDS", "6")]);
+    let (passed, text) = outcome("failing::with_seed_seven", &[("CHAOS_SEEDS", "6")]);
     assert!(passed, "{text}");
-    let (passed, text) = outcome("with_seed_seven", &[("CHAOS_SEED", "8")]);
+    let (passed, text) = outcome("failing::with_seed_seven", &[("CHAOS_SEED", "8")]);
     assert!(passed && text.contains("with_seed_seven holds with seed 8"), "{text}");
-    let text = fails("with_seed_seven", &[("CHAOS_SEED", "7")], &["its whole trace: ", "its packets: "]);
     let trace = text.lines().find_map(|line| line.strip_prefix("its whole trace: ")).unwrap();
-    let trace = std::fs::read_to_string(trace).unwrap();
-    assert!(trace.contains("node 1"), "{trace}");
+    assert!(trace.ends_with("with_seed_seven-8.whole.trace"), "{trace}");
+    assert!(std::fs::read_to_string(trace).unwrap().contains("node 1"), "{trace}");
     fails("with_seed_seven", &[("CHAOS_SEED", "x")], &["CHAOS_SEED=x is not a number"]);
 }
 
@@ -131,9 +157,68 @@ fn a_seed_that_gives_another_run_fails_and_the_difference_is_told() {
     fails("with_another_run_of_the_seed", &[("CHAOS_SEED", "1")], &told);
 }
 
+/// The folder in a story's line about its files.
+fn folder_of(text: &str) -> PathBuf {
+    let line = text.lines().find_map(|line| line.trim().strip_prefix("files  ")).unwrap();
+    line.trim().split_once(": ").unwrap().0.into()
+}
+
 #[test]
-fn a_plan_is_shrunk_to_the_fault_that_matters() {
-    let text = fails("with_a_fault_that_matters", &[], &["shrunk"]);
-    let plan = text.split("plan  ").nth(1).unwrap().lines().next().unwrap();
-    assert!(plan.contains(" 1 fault,"), "{text}");
+fn a_plan_is_shrunk_to_the_fault_that_matters_and_replayed_as_it_is() {
+    let text = fails("with_a_fault_that_matters", &[], &["shrunk", "events around 1 fault, and the last"]);
+    let has_one_fault = |text: &str| text.split("plan  ").nth(1).unwrap().starts_with("      1 fault,");
+    assert!(has_one_fault(&text), "{text}");
+    // Of all runs only the first one prints its panic, which the story repeats twice.
+    assert_eq!(text.matches("node 1 is down").count(), 3, "{text}");
+    let folder = folder_of(&text);
+    let bundle = folder.display().to_string();
+    let replay = format!("CHAOS_BUNDLE={bundle}");
+    assert!(text.contains(&format!("replay: {replay} cargo test failing::")), "{text}");
+    // The same run again, with all of its files.
+    let again = fails("with_a_fault_that_matters", &[("CHAOS_BUNDLE", &bundle)], &[&replay, "whole.trace"]);
+    assert!(has_one_fault(&again) && !again.contains("shrunk  "), "{again}");
+    let digest = |text: &str| text.split("digest  ").nth(1).unwrap().lines().next().unwrap().to_owned();
+    assert_eq!(digest(&again), digest(&text));
+    let replayed = folder_of(&again);
+    assert!(replayed.parent().unwrap().ends_with("replayed"), "{again}");
+    let trace = std::fs::read_to_string(replayed.join("whole.trace")).unwrap();
+    let faults = trace.lines().filter(|line| line.contains(" note ") && line.contains(": ")).count();
+    assert_eq!(faults, 1, "{trace}");
+    assert!(replayed.join("packets.pcapng").is_file());
+    fails(
+        "with_seed_seven",
+        &[("CHAOS_BUNDLE", &bundle)],
+        &["a run of with_a_fault_that_matters, and this is"],
+    );
+}
+
+#[test]
+fn a_seed_alone_leaves_the_files_of_the_run_that_is_told() {
+    let text = fails(
+        "with_seed_seven",
+        &[("CHAOS_SEED", "7")],
+        &["events.txt, whole.trace, packets.pcapng; all of"],
+    );
+    let folder = folder_of(&text);
+    assert!(folder.ends_with("with_seed_seven-7"), "{text}");
+    let trace = std::fs::read_to_string(folder.join("whole.trace")).unwrap();
+    assert!(trace.contains("node 1"), "{trace}");
+}
+
+#[test]
+fn a_test_that_names_faults_and_never_has_any_fails() {
+    fails("vacuous::never_started", &[], &["none was ever started: call `trial.start_faults`"]);
+    fails("vacuous::without_a_target", &[], &["no target can have them"]);
+    let (passed, text) = outcome("a_trial_has_the_faults_of_the_attribute", &[]);
+    assert!(passed && text.contains("a_trial_has_the_faults_of_the_attribute: 3 seeds, "), "{text}");
+    assert!(!text.contains(" 0 faults begun"), "{text}");
+}
+
+#[test]
+fn a_call_of_the_real_tokio_is_told_with_a_hint() {
+    fails(
+        "with_the_real_tokio",
+        &[],
+        &["hint        the program calls the real tokio here: import chaos::tokio"],
+    );
 }

@@ -4,7 +4,7 @@ use crate::options::Options;
 use proc_macro2::TokenStream;
 use quote::quote;
 use syn::spanned::Spanned;
-use syn::{Error, FnArg, Ident, ItemFn, LitStr, Result, parse2};
+use syn::{Error, FnArg, Ident, ItemFn, LitStr, Result, Type, parse2};
 
 /// An ordinary test function around the attribute's function.
 pub(crate) fn test(options: TokenStream, function: TokenStream) -> Result<TokenStream> {
@@ -54,18 +54,25 @@ fn check(function: &ItemFn, options: &Options) -> Result<()> {
     let mut inputs = sig.inputs.iter();
     match inputs.next() {
         Some(FnArg::Receiver(receiver)) => return Err(Error::new(receiver.span(), wrong)),
+        Some(FnArg::Typed(argument)) if is_world(&argument.ty) => has_no_trial(options)?,
         Some(FnArg::Typed(_)) => {}
-        None => {
-            if let Some(at) = options.faults_at {
-                let message = "faults are started by the test: take `trial: chaos::Trial`, and call `trial.start_faults`";
-                return Err(Error::new(at, message));
-            }
-        }
+        None => has_no_trial(options)?,
     }
     match inputs.next() {
         Some(second) => Err(Error::new(second.span(), wrong)),
         None => Ok(()),
     }
+}
+
+/// Refuses the option `faults`.
+fn has_no_trial(options: &Options) -> Result<()> {
+    let Some(at) = options.faults_at else { return Ok(()) };
+    let message = "faults are started by the test: take `trial: chaos::Trial`, and call `trial.start_faults`";
+    Err(Error::new(at, message))
+}
+
+fn is_world(argument: &Type) -> bool {
+    matches!(argument, Type::Path(path) if path.path.segments.last().is_some_and(|last| last.ident == "World"))
 }
 
 /// The statements that set what the attribute says.
@@ -114,6 +121,8 @@ mod tests {
             ("seeds = 7, seeds = 8", "async fn a() {}", "given twice"),
             ("time_limit = \"ten\"", "async fn a() {}", "\"10min\""),
             ("faults = [Crash]", "async fn a() {}", "take `trial: chaos::Trial`"),
+            ("faults = [Crash]", "async fn a(world: World) {}", "take `trial: chaos::Trial`"),
+            ("faults = [Crash]", "async fn a(world: chaos::World) {}", "take `trial: chaos::Trial`"),
         ];
         for (options, function, expected) in table {
             let refusal = refusal(options, function);

@@ -8,7 +8,8 @@
 //! | `story.txt` | the failure, described for a person |
 //! | `plan.txt` | the fault plan, shrunk; it can be edited and passed back with `--plan` |
 //! | `plan.drawn.txt` | the plan before shrinking, if it was shrunk |
-//! | `events.txt` | the last two thousand events |
+//! | `events.txt` | the last two thousand events; the first line says if there were more |
+//! | `whole.trace`, `packets.pcapng` | all events and packets of the run, if the teller was asked for them |
 //! | `first.trace`, `second.trace` | both traces of a run that isn't reproducible |
 //!
 //! A run is kept for good as the bundle alone ([`Bundle::kept`]): a regression, which has to hold from then on. A seed
@@ -30,8 +31,13 @@ const FORMAT: u32 = 2;
 pub const FILE: &str = "bundle.json";
 
 /// All files that a bundle may have.
-pub(crate) const FILES: [&str; 7] =
-    [FILE, "story.txt", "plan.txt", "plan.drawn.txt", "events.txt", "first.trace", "second.trace"];
+pub(crate) const FILES: [&str; 9] =
+    [FILE, "story.txt", "plan.txt", "plan.drawn.txt", EVENTS, TRACE, PACKETS, "first.trace", "second.trace"];
+
+/// The last events of the run, its whole trace, and its packets.
+pub(crate) const EVENTS: &str = "events.txt";
+pub(crate) const TRACE: &str = "whole.trace";
+pub(crate) const PACKETS: &str = "packets.pcapng";
 
 /// A run: its inputs, and its result as far as it is worth keeping.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,5 +1,6 @@
 //! Work that is shared by threads, with results in the order of the work.
 
+use crate::world::panics::as_silent;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -13,14 +14,14 @@ pub(crate) fn in_order<I: Sync, T: Send>(jobs: usize, items: &[I], work: impl Fn
     let done: Vec<Mutex<Option<T>>> = items.iter().map(|_| Mutex::default()).collect();
     thread::scope(|scope| {
         for _ in 0..jobs.max(1).min(items.len()) {
-            scope.spawn(|| {
+            scope.spawn(as_silent(|| {
                 while let Some((item, slot)) = {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     items.get(at).zip(done.get(at))
                 } {
                     *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(work(item));
                 }
-            });
+            }));
         }
     });
     let taken = |slot: Mutex<Option<T>>| slot.into_inner().unwrap_or_else(PoisonError::into_inner);

@@ -9,7 +9,7 @@ use crate::wire::pcap::Pcap;
 use crate::world::World;
 use crate::world::logs::{Logs, keep_audible};
 use crate::world::novelty::NoveltyWatch;
-use crate::world::panics::{CatchPanic, note_panic_locations, panic_message, panicked_at};
+use crate::world::panics::{CatchPanic, as_silent, note_panic_locations, panic_message, panicked_at};
 use crate::world::process;
 use crate::world::property::{Violation, check_all};
 use crate::world::pulse::{self, Running};
@@ -382,7 +382,8 @@ fn capture_failed(error: io::Error) -> Failure {
 }
 
 fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let thread = thread::Builder::new().name("world".to_owned()).stack_size(STACK_BYTES).spawn(work);
+    let thread = thread::Builder::new().name("world".to_owned()).stack_size(STACK_BYTES);
+    let thread = thread.spawn(as_silent(work));
     match thread.expect("the operating system gives a thread").join() {
         Ok(value) => value,
         Err(payload) => std::panic::resume_unwind(payload),

@@ -226,6 +226,8 @@ pub struct Report {
     pub events: u64,
     /// Virtual time that it took.
     pub elapsed: Duration,
+    /// Packets that left an interface.
+    pub packets: u64,
     /// The marks that it reached.
     pub marks: BTreeSet<&'static str>,
     /// The fault plan that was started, if there was one.
@@ -341,6 +343,7 @@ impl Scenario {
             digest: outcome.digest,
             events: outcome.events,
             elapsed: outcome.elapsed,
+            packets: outcome.stats.packets_sent,
             marks: outcome.marks,
             plan: account.report(),
             verdict,

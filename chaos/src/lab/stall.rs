@@ -1,5 +1,6 @@
 //! Work that is watched from another thread: a run in which a poll doesn't return must not silence the program.
 
+use crate::world::panics::as_silent;
 use crate::world::pulse::{Pulse, TIME_MOVES_ON, in_progress};
 use std::fmt;
 use std::sync::Arc;
@@ -83,10 +84,10 @@ pub(crate) fn attended<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, GivenUp> {
     let (sender, receiver) = mpsc::channel();
-    let worker = thread::spawn(move || {
+    let worker = thread::spawn(as_silent(move || {
         // A caller that has given up doesn't listen.
         let _ = sender.send(work());
-    });
+    }));
     let mut watch = StallWatch::new(worker.thread().id());
     loop {
         match receiver.recv_timeout(LOOK_EVERY) {

@@ -5,7 +5,7 @@
 //! the [bundle](crate::lab::bundle) and returns the story. An irreproducible run is made twice more with whole traces,
 //! and the story shows where they diverge.
 
-use crate::lab::bundle::Bundle;
+use crate::lab::bundle::{Bundle, EVENTS, PACKETS, TRACE};
 use crate::lab::diff::diff;
 use crate::lab::picture::Picture;
 use crate::lab::plan::Plan;
@@ -14,7 +14,7 @@ use crate::lab::scenario::{Options, Report, Scenario};
 use crate::lab::selection;
 use crate::lab::shrink::Shrunk;
 use crate::world::property::{PropertyKind, Violation};
-use crate::world::watch::{Decoder, RecordingOptions};
+use crate::world::watch::{Decoder, RecordingOptions, Recordings};
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,6 +24,12 @@ const EVENTS_KEPT: usize = 2_000;
 
 /// The story in a bundle's folder.
 const STORY: &str = "story.txt";
+
+/// The panic of tokio's own sockets, timers and tasks, which have no runtime in a world.
+const REAL_TOKIO: &str = "must be called from the context of a Tokio 1.x runtime";
+
+const REAL_TOKIO_HINT: &str = "the program calls the real tokio here: import chaos::tokio (crate::tokio); \
+                               tests/*.rs don't see the library's cfg(test)";
 
 /// The beginning of a story's last line.
 const REPLAY: &str = "replay: ";
@@ -44,13 +50,16 @@ pub struct Teller {
     pub keep: Option<PathBuf>,
     /// Targets of log lines that are told, or beginnings of them; see [`RecordingOptions::logs`].
     pub logs: &'static [&'static str],
+    /// Whether the bundle gets the run's whole trace and its packets.
+    pub whole: bool,
 }
 
 impl Teller {
     /// Settings for bundles in `folder`, for runs of `cargo chaos`.
     pub fn new(folder: impl Into<PathBuf>) -> Teller {
         let invocation = INVOCATION.to_owned();
-        Teller { decoder: None, folder: folder.into(), invocation, replay: None, keep: None, logs: &[] }
+        let (folder, logs) = (folder.into(), &[]);
+        Teller { decoder: None, folder, invocation, replay: None, keep: None, logs, whole: false }
     }
 
     /// Makes the folder of a bundle, and removes the files of an earlier failure of this seed, which would be wrong
@@ -166,8 +175,11 @@ pub fn explain(
     let subject = shrunk.map_or(failing, |shrunk| &shrunk.report);
     let options = Options { scheduler_seed: Some(subject.scheduler_seed), ..subject.options.clone() };
     let folder = teller.make_room(failing)?;
+    let whole = |name: &str| teller.whole.then(|| folder.join(name));
     let watching = RecordingOptions {
         last: EVENTS_KEPT,
+        trace: whole(TRACE),
+        capture: whole(PACKETS),
         decoder: teller.decoder,
         logs: teller.logs,
         history: true,
@@ -192,7 +204,7 @@ pub fn explain(
     if let (Some(_), Some(unleashed)) = (shrunk, &failing.plan) {
         std::fs::write(folder.join("plan.drawn.txt"), unleashed.plan.to_string())?;
     }
-    std::fs::write(folder.join("events.txt"), seen.last.join("\n") + "\n")?;
+    std::fs::write(folder.join(EVENTS), events(&seen))?;
     let picture = picture_of(&folder);
     let pictured = Report { verdict: Err(broken.clone()), ..again };
     if let Some(drawn) = Picture::of(&pictured, &seen) {
@@ -212,11 +224,24 @@ pub fn explain(
     let _ = writeln!(text, "  digest      {} over {} events", subject.digest, subject.events);
     let _ = writeln!(text, "  same on rerun: {same}");
     let _ = writeln!(text, "  picture     {}", picture.display());
+    let more = if teller.whole { format!(", {TRACE}, {PACKETS}") } else { String::new() };
+    let of = if shrunk.is_some() { "all of this run, with the shrunk plan" } else { "all of this run" };
+    let _ = writeln!(text, "  files       {}: {EVENTS}{more}; {of}", folder.display());
     let bundle = shell_word(&folder.display().to_string());
     let replay = teller.replay.clone().unwrap_or_else(|| format!("{} replay {bundle}", teller.invocation));
     let _ = writeln!(text, "{REPLAY}{replay}");
     std::fs::write(folder.join(STORY), &text)?;
     Ok(Story { text, bundle: folder, reproducible, broken })
+}
+
+/// The last events; if there were more, the first line says so.
+fn events(seen: &Recordings) -> String {
+    let all = seen.earlier + seen.last.len() as u64;
+    let cut = match seen.earlier {
+        0 => String::new(),
+        _ => format!("# the last {} lines of {all}\n", seen.last.len()),
+    };
+    cut + &seen.last.join("\n") + "\n"
 }
 
 fn save_plan(report: &Report, folder: &Path) -> io::Result<()> {
@@ -247,6 +272,9 @@ fn head(report: &Report, broken: &Violation) -> String {
     let _ = writeln!(text, "  when        {} of virtual time{host}", show(broken.at));
     if !broken.file.is_empty() {
         let _ = writeln!(text, "  where       {}:{}", broken.file, broken.line);
+    }
+    if broken.seen.contains(REAL_TOKIO) {
+        let _ = writeln!(text, "  hint        {REAL_TOKIO_HINT}");
     }
     text
 }

@@ -53,16 +53,38 @@ impl<F: Future> Future for CatchPanic<F> {
 thread_local! {
     /// The location of the last panic of this thread.
     static LAST_PANIC: Cell<Option<String>> = const { Cell::new(None) };
+
+    /// Whether panics of this thread are printed.
+    static SILENT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// From now on, panics record their location for [`panicked_at`]; their printed messages stay the same.
+/// Does work in whose runs panics aren't printed: they are results, and a shrink makes dozens of them.
+pub(crate) fn silently<T>(work: impl FnOnce() -> T) -> T {
+    let before = SILENT.replace(true);
+    let done = work();
+    SILENT.set(before);
+    done
+}
+
+/// The work for another thread, which will be as silent as this one.
+pub(crate) fn as_silent<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    let silent = SILENT.get();
+    move || {
+        SILENT.set(silent);
+        work()
+    }
+}
+
+/// From now on, panics record their location for [`panicked_at`]; they are printed as before, unless the thread is silent.
 pub(crate) fn note_panic_locations() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         if let Some(at) = info.location() {
             LAST_PANIC.set(Some(format!(", at {}:{}:{}", at.file(), at.line(), at.column())));
         }
-        before(info);
+        if !SILENT.get() {
+            before(info);
+        }
     }));
 }
 

@@ -81,6 +81,8 @@ pub struct RecordingOptions {
 pub struct Recordings {
     /// The last events, as text.
     pub last: Vec<String>,
+    /// How many events there were before these.
+    pub earlier: u64,
     /// What each host's last events and packets were, and those after the beginning of each fault, in the order of time.
     pub sightings: Vec<Sighting>,
     /// The hosts, in the order in which they were made.
@@ -115,6 +117,7 @@ pub(crate) struct Watch {
     timeline: Option<TimelineRecorder>,
     keep: usize,
     last: VecDeque<String>,
+    earlier: u64,
     decoder: Option<Decoder>,
     out: Option<BufWriter<File>>,
     /// The last draw, not yet written: further draws from that stream at that instant replace it.
@@ -156,6 +159,7 @@ impl Watch {
             timeline: wanted.timeline.clone().map(TimelineRecorder::new),
             keep: wanted.last,
             last: VecDeque::new(),
+            earlier: 0,
             decoder: wanted.decoder.filter(|_| has_reader),
             out: wanted.trace.as_deref().map(create).transpose()?.map(BufWriter::new),
             drawn: None,
@@ -187,8 +191,17 @@ impl Watch {
             self.history.map(|history| history.end(|addr| names.at(addr), |text| names.shown(text)));
         let (hosts, aliases) = (names.hosts().to_vec(), names.aliases());
         let timeline = self.timeline.map(TimelineRecorder::end);
-        let last = self.last.into();
-        Ok(Recordings { last, sightings, history, timeline, hosts, aliases, ..Recordings::default() })
+        let (last, earlier) = (self.last.into(), self.earlier);
+        Ok(Recordings {
+            last,
+            earlier,
+            sightings,
+            history,
+            timeline,
+            hosts,
+            aliases,
+            ..Recordings::default()
+        })
     }
 
     pub(crate) fn names(&self) -> &Names {
@@ -226,6 +239,14 @@ impl Watch {
         if let Some(timeline) = &mut self.timeline {
             timeline.fault_begins(number);
         }
+    }
+
+    fn keep_line(&mut self, line: String) {
+        if self.last.len() == self.keep {
+            self.last.pop_front();
+            self.earlier += 1;
+        }
+        self.last.push_back(line);
     }
 
     fn keep(&mut self, host: Option<u32>, ring: Ring, kept: Kept) {
@@ -286,10 +307,7 @@ impl Watch {
             timeline.record(now_ns, CLOSING.contains(&what), || head.clone() + short.unwrap_or(full));
         }
         if self.keep > 0 && !CLOSING.contains(&what) {
-            if self.last.len() == self.keep {
-                self.last.pop_front();
-            }
-            self.last.push_back(head + short.unwrap_or(full));
+            self.keep_line(head + short.unwrap_or(full));
         }
     }
 
@@ -389,10 +407,7 @@ impl Watch {
         if self.keep == 0 {
             return;
         }
-        if self.last.len() == self.keep {
-            self.last.pop_front();
-        }
-        self.last.push_back(line);
+        self.keep_line(line);
         self.keep(host, Ring::Events, Kept::Other(now_ns, Seen::Event(event)));
     }
 

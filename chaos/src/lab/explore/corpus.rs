@@ -223,6 +223,7 @@ mod tests {
             scheduler_seed: 0,
             digest: String::new(),
             events: 10_000,
+            packets: 0,
             elapsed: Duration::ZERO,
             marks: std::collections::BTreeSet::new(),
             plan: None,

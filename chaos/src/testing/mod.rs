@@ -1,13 +1,20 @@
 //! Scenarios as ordinary tests: what the attribute [`chaos::test`](macro@crate::test) expands to.
 
+mod done;
+mod seeds;
+
+use crate::lab::bundle::{self, Bundle};
 use crate::lab::plan::FaultKind;
 use crate::lab::scenario::{Body, Options, Passed, Report, RunResult, Scenario, Trial};
 use crate::lab::shrink::Shrinker;
 use crate::lab::stall::{GivenUp, PATIENCE, attended};
 use crate::lab::story::{Teller, explain, shell_word};
 use crate::world::World;
+use crate::world::panics::silently;
 use crate::world::property::Violation;
 use crate::world::watch::RecordingOptions;
+use done::Done;
+use seeds::{BUNDLE, Seeds};
 use std::any::Any;
 use std::env;
 use std::fmt::Debug;
@@ -112,36 +119,6 @@ where
     })
 }
 
-/// The seeds to run.
-#[derive(Debug, PartialEq, Eq)]
-enum Seeds {
-    /// One alone, told in full.
-    Alone(u64),
-    Several {
-        start: u64,
-        count: u64,
-    },
-}
-
-impl Seeds {
-    /// What the two variables say, `seed` and `seeds`.
-    fn asked(test: &Test, seed: Option<&str>, seeds: Option<&str>) -> Result<Seeds, String> {
-        let number = |name: &str, text: &str| {
-            text.trim()
-                .parse::<u64>()
-                .map_err(|_| format!("{name}={text} is not a number from 0 to {}", u64::MAX))
-        };
-        if let Some(seed) = seed {
-            return Ok(Seeds::Alone(number("CHAOS_SEED", seed)?));
-        }
-        let count = seeds.map(|seeds| number("CHAOS_SEEDS", seeds)).transpose()?.unwrap_or(test.seeds);
-        if count == 0 {
-            return Err("CHAOS_SEEDS=0 would test nothing".to_owned());
-        }
-        Ok(Seeds::Several { start: test.start, count })
-    }
-}
-
 impl Test {
     /// A test of this path and body, everything else at its default.
     pub fn new(path: &'static str, body: Body) -> Test {
@@ -152,49 +129,68 @@ impl Test {
     /// Runs the seeds for which the test or the environment asks.
     ///
     /// # Panics
-    /// With the story of the first seed that fails.
+    /// With the story of the first seed that fails. Also if all hold and the test names faults, but no run had any.
     #[track_caller]
     pub fn check(&self) {
-        let variable = |name| env::var(name).ok();
-        let (seed, seeds) = (variable("CHAOS_SEED"), variable("CHAOS_SEEDS"));
-        let held = Seeds::asked(self, seed.as_deref(), seeds.as_deref()).and_then(|seeds| self.run(&seeds));
-        if let Err(story) = held {
-            panic!("\n{story}");
+        let held = Seeds::asked(self, |name| env::var(name).ok()).and_then(|seeds| self.run(&seeds));
+        match held {
+            Ok(done) => println!("{done}"),
+            Err(story) => panic!("\n{story}"),
         }
     }
 
-    fn run(&self, seeds: &Seeds) -> Result<(), String> {
-        match *seeds {
-            Seeds::Alone(seed) => self.run_alone(seed),
-            Seeds::Several { start, count } => {
-                (0..count).try_for_each(|n| self.run_one(start.wrapping_add(n), n == 0))
+    /// Makes the runs; returns what they have done, for a person.
+    fn run(&self, seeds: &Seeds) -> Result<String, String> {
+        match seeds {
+            Seeds::Alone(seed) => self.run_alone(Options::seed(*seed), None),
+            Seeds::Bundle(bundle) => {
+                let refused = |why: &str| format!("{BUNDLE}={}: {why}", bundle.display());
+                let read = Bundle::load(bundle).map_err(|error| refused(&error.to_string()))?;
+                if read.scenario != self.name() {
+                    return Err(refused(&format!("a run of {}, and this is {}", read.scenario, self.name())));
+                }
+                let options = read.options().map_err(|error| refused(&error.to_string()))?;
+                self.run_alone(options, Some(bundle))
+            }
+            &Seeds::Several { start, count } => {
+                let mut done = Done::default();
+                for n in 0..count {
+                    done.add(&self.run_one(start.wrapping_add(n), n == 0)?);
+                }
+                if let Some(why) = done.is_vacuous().filter(|_| !self.faults.is_empty()) {
+                    return Err(format!("{} names faults, but {why}\n", self.path));
+                }
+                let Done { seeds, faults, packets, .. } = done;
+                Ok(format!("{}: {seeds} seeds, {faults} faults begun, {packets} packets", self.path))
             }
         }
     }
 
     /// Runs a seed; `twice` also compares it with a second run.
-    fn run_one(&self, seed: u64, twice: bool) -> Result<(), String> {
-        let report = self.attended(seed, move |test| test.scenario().run(&Options::seed(seed)))?;
-        if !twice && report.verdict.is_ok() { Ok(()) } else { self.judge(report) }
-    }
-
-    /// The story of a run that failed, or of which a second run differs.
-    fn judge(&self, report: Report) -> Result<(), String> {
-        if report.verdict.is_ok() {
-            let seed = report.options.seed;
-            let again = self.attended(seed, move |test| test.scenario().run(&Options::seed(seed)))?;
-            if (&again.digest, &again.verdict) == (&report.digest, &report.verdict) {
-                return Ok(());
-            }
+    fn run_one(&self, seed: u64, twice: bool) -> Result<Report, String> {
+        let run = move |test: &Test| test.scenario().run(&Options::seed(seed));
+        let report = self.attended(seed, run)?;
+        let held = report.verdict.is_ok();
+        if held && !twice {
+            return Ok(report);
         }
-        Err(self.told(report)?)
+        if held && is_same(&self.attended(seed, run)?, &report) {
+            return Ok(report);
+        }
+        Err(self.told(report, None, false)?)
     }
 
-    /// Runs one seed, with all that can be recorded of it.
-    fn run_alone(&self, seed: u64) -> Result<(), String> {
+    /// Makes one run, with all that can be recorded of it. A run of a bundle is told as it is.
+    fn run_alone(&self, options: Options, bundle: Option<&Path>) -> Result<String, String> {
+        let (seed, name) = (options.seed, options.file_name(self.name()));
+        let own = options.clone();
+        let report = self.attended(seed, move |test| test.scenario().run(&own))?;
+        if report.verdict.is_err() {
+            return Err(self.told(report, bundle, true)?);
+        }
         let folder = self.folder();
         let [trace, packets] =
-            ["trace", "packets.pcapng"].map(|name| folder.join(format!("seed-{seed}.{name}")));
+            [bundle::TRACE, bundle::PACKETS].map(|file| folder.join(format!("{name}.{file}")));
         std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         let watching = RecordingOptions {
             trace: Some(trace.clone()),
@@ -202,32 +198,43 @@ impl Test {
             logs: self.logs,
             ..RecordingOptions::default()
         };
-        let report =
-            self.attended(seed, move |test| test.scenario().run_watched(&Options::seed(seed), &watching))?;
-        let (report, _) = report.map_err(|error| error.to_string())?;
-        let files = format!("its whole trace: {}\nits packets: {}", trace.display(), packets.display());
-        let held = format!(
-            "{} holds with seed {seed}: {} events, digest {}",
-            self.path, report.events, report.digest
-        );
-        self.judge(report).map_err(|story| format!("{story}{files}\n"))?;
-        println!("{held}\n{files}");
-        Ok(())
+        let again = self.attended(seed, move |test| test.scenario().run_watched(&options, &watching))?;
+        let (again, _) = again.map_err(|error| error.to_string())?;
+        if !is_same(&again, &report) {
+            return Err(self.told(report, bundle, true)?);
+        }
+        let faults = report.plan.as_ref().map_or(0, |plan| plan.begun);
+        Ok(format!(
+            "{} holds with seed {seed}: {} events, {faults} faults begun, {} packets, digest {}\nits whole trace: {}\nits packets: {}",
+            self.path,
+            report.events,
+            report.packets,
+            report.digest,
+            trace.display(),
+            packets.display()
+        ))
     }
 
-    /// The story of a run that failed, with the plan of its faults shrunk.
-    fn told(&self, report: Report) -> Result<String, String> {
-        let replay =
-            format!("CHAOS_SEED={} cargo test {} -- --exact", report.options.seed, shell_word(self.filter()));
-        let teller = Teller { replay: Some(replay), logs: self.logs, ..Teller::new(self.folder()) };
+    /// The story of a run that failed, with the plan of its faults shrunk, unless it is that of a bundle.
+    fn told(&self, report: Report, bundle: Option<&Path>, whole: bool) -> Result<String, String> {
         let seed = report.options.seed;
-        let explained = self.attended(seed, move |test| {
+        let folder = if bundle.is_some() { self.folder().join("replayed") } else { self.folder() };
+        let usual = bundle.map_or_else(
+            || folder.join(report.options.file_name(self.name())),
+            |bundle| bundle.canonicalize().unwrap_or_else(|_| bundle.to_owned()),
+        );
+        let of_bundle = format!("{BUNDLE}={}", shell_word(&usual.display().to_string()));
+        let (logs, is_replay) = (self.logs, bundle.is_some());
+        let work = move |test: &Test| {
             let has_faults = report.plan.as_ref().is_some_and(|plan| !plan.plan.is_empty());
-            let small = (report.verdict.is_err() && has_faults)
+            let small = (report.verdict.is_err() && has_faults && !is_replay)
                 .then(|| Shrinker::new(test.scenario(), SHRINK_RUNS).shrink(&report, &mut |_| ()));
+            let run = if small.is_some() || is_replay { of_bundle } else { format!("CHAOS_SEED={seed}") };
+            let replay = Some(format!("{run} cargo test {} -- --exact", shell_word(test.filter())));
+            let teller = Teller { replay, logs, whole, ..Teller::new(folder) };
             explain(&teller, &test.scenario(), &report, small.as_ref())
-        })?;
-        explained
+        };
+        self.attended(seed, move |test| silently(|| work(test)))?
             .map(|story| story.text)
             .map_err(|error| format!("seed {seed} fails, and can't be told: {error}"))
     }
@@ -247,8 +254,12 @@ impl Test {
 
     fn scenario(&self) -> Scenario {
         let (time_limit, faults) = (self.time_limit, self.faults);
-        let name = self.filter().rsplit("::").next().unwrap_or(self.path);
-        Scenario { time_limit, faults, ..Scenario::new(name, "", self.body) }
+        Scenario { time_limit, faults, ..Scenario::new(self.name(), "", self.body) }
+    }
+
+    /// Its function's name.
+    fn name(&self) -> &'static str {
+        self.filter().rsplit("::").next().unwrap_or(self.path)
     }
 
     /// Its name as the test harness has it, without the crate.
@@ -263,6 +274,11 @@ impl Test {
     }
 }
 
+/// Whether two runs of a seed are the same.
+fn is_same(one: &Report, other: &Report) -> bool {
+    (&one.digest, &one.verdict) == (&other.digest, &other.verdict)
+}
+
 /// The folder into which cargo builds, in which this program is. Cargo marks it, unless the folder was there before.
 fn target_folder() -> PathBuf {
     let program = env::current_exe().unwrap_or_default();
@@ -273,24 +289,6 @@ fn target_folder() -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn test() -> Test {
-        Test {
-            seeds: 5,
-            start: 100,
-            ..Test::new("a::b::c", |trial| Box::pin(in_world(async move { drop(trial) })))
-        }
-    }
-
-    #[test]
-    fn the_environment_names_one_seed_or_a_number_of_them() {
-        let asked = |seed, seeds| Seeds::asked(&test(), seed, seeds);
-        assert_eq!(asked(None, None), Ok(Seeds::Several { start: 100, count: 5 }));
-        assert_eq!(asked(None, Some("500")), Ok(Seeds::Several { start: 100, count: 500 }));
-        assert_eq!(asked(Some("7"), Some("500")), Ok(Seeds::Alone(7)));
-        assert!(asked(Some("seven"), None).unwrap_err().starts_with("CHAOS_SEED=seven is not a number"));
-        assert!(asked(None, Some("0")).is_err());
-    }
 
     #[test]
     fn an_error_is_a_broken_property_and_a_violation_stays_one() {
@@ -303,7 +301,7 @@ mod tests {
 
     #[test]
     fn a_bundle_is_in_a_folder_of_its_module() {
-        let test = test();
+        let test = Test::new("a::b::c", |trial| Box::pin(in_world(async move { drop(trial) })));
         assert!(test.folder().ends_with("chaos/a/b"), "{}", test.folder().display());
         assert_eq!((test.filter(), test.scenario().name), ("b::c", "c"));
     }
