@@ -123,20 +123,21 @@ pub(crate) fn tell(text: &mut String, broken: &Violation, seen: &Recordings) {
         [] => String::new(),
         whom => format!(" that concern {}", whom.join(", ")),
     };
-    let around = match (causes.len(), faults) {
-        (0, _) => String::new(),
-        (lines, 1) => format!("{lines} events around 1 fault, and the "),
-        (lines, faults) => format!("{lines} events around {faults} faults, and the "),
+    let mut told: BTreeMap<usize, &str> = causes.iter().map(|at| (*at, "")).collect();
+    told.extend(last.iter().map(|(at, more)| (*at, more.as_str())));
+    let is_whole = concerned.iter().all(|at| told.contains_key(at));
+    let (around, of_last) = match (causes.len(), faults) {
+        (0, _) => (String::new(), last.len()),
+        _ if is_whole => (String::new(), told.len()),
+        (lines, 1) => (format!("{lines} events around 1 fault, and the "), last.len()),
+        (lines, faults) => (format!("{lines} events around {faults} faults, and the "), last.len()),
     };
     let others = seen.sightings.len() - concerned.union(&causes).count();
     let _ = writeln!(
         text,
-        "  {around}last {} events of {}{concern}; {others} others are left out",
-        last.len(),
+        "  {around}last {of_last} events of {}{concern}; {others} others are left out",
         concerned.len()
     );
-    let mut told: BTreeMap<usize, &str> = causes.iter().map(|at| (*at, "")).collect();
-    told.extend(last.iter().map(|(at, more)| (*at, more.as_str())));
     let first_of_last = last.keys().find(|at| concerned.range(..*at).any(|at| !told.contains_key(at)));
     for (at, more) in &told {
         if !causes.is_empty() && Some(at) == first_of_last {

@@ -1,5 +1,5 @@
-//! The description of a failure: the broken property, its place and time, the draws, the last events and packets of the
-//! hosts that it names, and the command that repeats the run.
+//! The description of a failure: the broken property, its place and time, the draws, the events and packets around its
+//! faults, the last ones of the hosts that it names, and the command that repeats the run.
 //!
 //! [`explain`] repeats the failing run with recordings, which also shows whether it is reproducible. Then it writes
 //! the [bundle](crate::lab::bundle) and returns the story. An irreproducible run is made twice more with whole traces,

@@ -27,10 +27,23 @@
 //! | no ICMP: a datagram to a closed port is lost silently | a connected socket gets `ConnectionRefused` |
 //! | `time::Instant` and the timers follow the host's own clock, which faults make fast, slow, or stop | follow the machine's |
 //! | `time::timeout` returns an unnamed future | a `Timeout` |
-//! | `sync::watch` wakes its readers in the order in which they began to wait; `sync::Barrier` is absent | in random order |
+//! | `sync::watch` wakes its readers in the order in which they began to wait | in random order |
 //! | `fs::File` writes at once | needs a `flush` |
 //! | a file's name is durable when its directory is synced: `File::open(directory)` and `sync_all` | the same, on the letter of POSIX |
-//! | absent: `runtime`, `main`, `LocalSet`, `task_local!`, `block_in_place`, `process`, `signal`, `io::stdin`, Unix sockets, `TcpSocket`, options of sockets but `set_nodelay`, readiness (`readable`, `try_read`) and `peek` of TCP, `time::pause`, and of `fs` all that lists, removes or describes directories | present |
+//!
+//! Absent are
+//!
+//! | of | what |
+//! | --- | --- |
+//! | `tokio` | `main` and `test` (the attribute is [`chaos::test`](macro@crate::test)), `runtime`, `process`, `signal`, `task_local!` |
+//! | `task` | `LocalSet`, `block_in_place`, `Id`, `id`, `Builder`, `coop`, `consume_budget`, `unconstrained` |
+//! | `time` | `pause`, `resume` and `advance`: the world's time moves by itself |
+//! | `sync` | `Barrier` |
+//! | `io` | `stdin`, `stdout`, `stderr` |
+//! | `net` | Unix sockets, `TcpSocket`, options of sockets but `set_nodelay`, `from_std` and `into_std` |
+//! | `net::UdpSocket` | `peek_from` and all that peeks, `join_multicast_v4` and all of multicast, `broadcast` |
+//! | `net::TcpStream` | `peek`, and readiness: `readable`, `try_read` |
+//! | `fs` | all that lists or removes directories, links, permissions; `File::try_clone`; of a file's metadata all but length and kind |
 //!
 //! `std::time` and the entropy of `rand` and of `HashMap` are the world's, too; `SystemTime` doesn't know the faults of a
 //! host's clock, [`rt::time::unix_now`](crate::rt::time::unix_now) does. A real socket or thread of `std` is the machine's, and

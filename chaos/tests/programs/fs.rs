@@ -19,6 +19,9 @@ async fn a_file_is_written_read_renamed_and_removed() -> Result<()> {
     fs::write("data/b", "old").await?;
     fs::rename("data/a", "data/b").await?;
     assert_eq!(fs::read_to_string("data/b").await?, "hello");
+    let (file, directory) = (fs::metadata("data/b").await?, fs::metadata("data").await?);
+    assert_eq!((file.len(), file.is_file(), directory.is_dir()), (5, true, true));
+    assert_eq!(fs::metadata("data/a").await.unwrap_err().kind(), ErrorKind::NotFound);
     assert!(!fs::try_exists("data/a").await?);
     File::create("data/b").await?;
     assert!(fs::read("data/b").await?.is_empty());

@@ -30,17 +30,28 @@ enum Opened {
     Directory(PathBuf),
 }
 
-/// What is known about an open file.
+/// What is known about a file or a directory.
 #[derive(Debug, Clone)]
 pub struct Metadata {
     len: u64,
+    is_dir: bool,
 }
 
 impl Metadata {
-    /// Its length in bytes.
+    /// Its length in bytes; 0 for a directory.
     #[expect(clippy::len_without_is_empty, reason = "these are the standard library's names")]
     pub fn len(&self) -> u64 {
         self.len
+    }
+
+    /// Whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        self.is_dir
+    }
+
+    /// Whether it is a file.
+    pub fn is_file(&self) -> bool {
+        !self.is_dir
     }
 }
 
@@ -131,7 +142,10 @@ impl File {
     /// # Errors
     /// When the process that opened it is gone.
     pub async fn metadata(&self) -> io::Result<Metadata> {
-        Ok(Metadata { len: self.file()?.len()? })
+        match &self.what {
+            Opened::File(file) => Ok(Metadata { len: file.len()?, is_dir: false }),
+            Opened::Directory(_) => Ok(Metadata { len: 0, is_dir: true }),
+        }
     }
 
     fn read(&mut self, buf: &mut ReadBuf<'_>) -> io::Result<()> {

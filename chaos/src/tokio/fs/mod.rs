@@ -78,6 +78,14 @@ pub async fn remove_file(path: impl AsRef<Path>) -> io::Result<()> {
     disk::remove(path.as_ref())
 }
 
+/// What is known about the file or directory at `path`.
+///
+/// # Errors
+/// `NotFound`.
+pub async fn metadata(path: impl AsRef<Path>) -> io::Result<Metadata> {
+    File::open(path).await?.metadata().await
+}
+
 /// Whether there is a file or directory at `path`.
 ///
 /// # Errors
