@@ -28,8 +28,8 @@ const STORY: &str = "story.txt";
 /// The panic of tokio's own sockets, timers and tasks, which have no runtime in a world.
 const REAL_TOKIO: &str = "must be called from the context of a Tokio 1.x runtime";
 
-const REAL_TOKIO_HINT: &str = "the program calls the real tokio here: import chaos::tokio (crate::tokio); \
-                               tests/*.rs don't see the library's cfg(test)";
+const REAL_TOKIO_HINT: &str = "the program calls the real tokio here: import chaos::tokio (other files: the crate's \
+                               tokio); tests/*.rs don't see the library's cfg(test)";
 
 /// The beginning of a story's last line.
 const REPLAY: &str = "replay: ";
@@ -325,5 +325,13 @@ mod tests {
         assert_eq!(shell_word("target/chaos/toy-7"), "target/chaos/toy-7");
         assert_eq!(shell_word("my runs/it's"), "'my runs/it'\\''s'");
         assert_eq!(shell_word(""), "''");
+    }
+
+    #[test]
+    fn events_that_are_not_all_say_so_first() {
+        let last = vec!["6".to_owned(), "7".to_owned()];
+        let seen = Recordings { last, ..Recordings::default() };
+        assert_eq!(events(&seen), "6\n7\n");
+        assert_eq!(events(&Recordings { earlier: 5, ..seen }), "# the last 2 lines of 7\n6\n7\n");
     }
 }
