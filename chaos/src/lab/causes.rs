@@ -1,8 +1,8 @@
 //! The causes in a story: what happened around the beginning of each fault.
 //!
 //! The last events of a run that checks at its end are often healthy, and what went wrong was long before. So a part of
-//! a story is about the faults, of which a shrunk plan has few: of each its beginning, the packets that were lost since then
-//! or, if none was, the beginning itself, with what the hosts concerned did next. The hosts concerned are those that the
+//! a story is about the faults, of which a shrunk plan has few: of each its beginning, and the packets that were lost since
+//! then, with what the hosts concerned did next. The hosts concerned are those that the
 //! property names, and those that the fault names. Their peers, with which they exchanged packets, are heard too: a
 //! peer's log says what it made of an answer that was late.
 
@@ -11,8 +11,9 @@ use crate::world::sighting::{PacketSeen, Seen, Sighting};
 use crate::world::watch::NOTE;
 use std::collections::BTreeSet;
 
-/// The fewest lines that are worth telling of a fault, or of a lost packet.
+/// The fewest lines that are worth telling of a fault, and of a moment since its beginning.
 const LEAST_LINES: usize = 4;
+const LEAST_OF_A_MOMENT: usize = 3;
 
 /// One of so many lines is a packet also if there are enough events of programs.
 const PACKETS_ONE_OF: usize = 3;
@@ -100,9 +101,10 @@ impl Around<'_> {
             _ => false,
         };
         let left = room.saturating_sub(chosen.len());
-        let mut moments: Vec<usize> = (begin..end).filter(is_lost).take(left / LEAST_LINES).collect();
-        if moments.is_empty() {
-            moments.push(begin);
+        let most = (left / LEAST_OF_A_MOMENT).max(1);
+        let mut moments: Vec<usize> = (begin..end).filter(is_lost).take(most).collect();
+        if moments.len() < most {
+            moments.insert(0, begin);
         }
         let mut told = BTreeSet::new();
         for (n, &moment) in moments.iter().enumerate() {
@@ -217,12 +219,14 @@ mod tests {
         let run = with_a_fault(|n| n == 14 || n == 25);
         let (told, _) = chosen(&run, &["backup"], 11);
         assert_eq!(told, [1_001, 1_001, 1_400, 1_410, 1_500, 1_510, 2_500, 2_510, 2_600, 2_610, 3_001]);
+        let (with_room, _) = chosen(&run, &["backup"], 14);
+        assert_eq!(with_room[..5], [1_001, 1_001, 1_010, 1_100, 1_110], "its beginning, too");
     }
 
     #[test]
     fn of_many_faults_the_last_ones_of_the_named_hosts_are_told() {
         let fault = |n: u64| {
-            let host = if n % 2 == 0 { "backup" } else { "stranger" };
+            let host = if n.is_multiple_of(2) { "backup" } else { "stranger" };
             note(n * 100, "note", &format!("fault {}: 1s crash {host} for=10ms", n + 1))
         };
         let run: Vec<Sighting> = (0..20).map(fault).collect();

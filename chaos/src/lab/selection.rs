@@ -138,9 +138,12 @@ pub(crate) fn tell(text: &mut String, broken: &Violation, seen: &Recordings) {
         "  {around}last {of_last} events of {}{concern}; {others} others are left out",
         concerned.len()
     );
-    let first_of_last = last.keys().find(|at| concerned.range(..*at).any(|at| !told.contains_key(at)));
+    let gap = causes.last().and_then(|end| {
+        let (next, _) = last.range(end + 1..).next()?;
+        concerned.range(end + 1..*next).next().map(|_| *next)
+    });
     for (at, more) in &told {
-        if !causes.is_empty() && Some(at) == first_of_last {
+        if Some(*at) == gap {
             *text += "         …\n";
         }
         let _ = writeln!(text, "    {}{more}", until[*at]);
