@@ -1,5 +1,6 @@
 //! Tests of whole nodes that exchange messages.
 
+mod at_once;
 mod bounds;
 mod drain;
 mod ends;

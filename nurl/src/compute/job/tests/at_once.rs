@@ -1,0 +1,87 @@
+//! What a call leads to happens in the same call: nothing waits for the next event or timer.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use rand_core::SeedableRng;
+
+use super::super::message::{Message, Submit};
+use super::super::*;
+use super::harness::{View, World, key, persist, secs};
+use crate::key::PublicKey;
+use crate::rt::Rng;
+
+/// Node `of` among workers 1 to `count`, the first of whom executes all.
+fn node(of: u8, count: u8) -> (Instant, Jobs) {
+    let now = World::new(1, 1).now;
+    let mut jobs = Jobs::new(Config::default(), key(of), 1, now, Rng::seed_from_u64(1));
+    jobs.register("work", KindLimits::default());
+    jobs.set_placement(now, Arc::new(View::of(&(1..=count).collect::<Vec<_>>())));
+    persist(&mut jobs);
+    (now, jobs)
+}
+
+fn said(jobs: &mut Jobs) -> Vec<(PublicKey, Message)> {
+    std::iter::from_fn(|| jobs.poll_transmit())
+        .map(|(to, bytes)| (to, Message::decode(&bytes).unwrap()))
+        .collect()
+}
+
+#[test]
+fn a_task_of_this_nodes_own_starts_with_the_call_that_submits_it() {
+    let (now, mut jobs) = node(1, 1);
+    let options = SubmitOptions::default;
+    jobs.submit(now, "work", b"", Bytes::new(), options()).unwrap();
+    let first = jobs.poll_run(now).expect("submitted");
+    let id = TaskId::from_bytes([7; 16]);
+    jobs.submit_with_id(now, id, "work", b"", Bytes::new(), options()).unwrap();
+    let second = jobs.poll_run(now).expect("submitted with an id");
+    assert_eq!(second.task, id);
+    assert!(jobs.cancel(now, id));
+    assert_eq!(jobs.poll_cancel(), Some(second.id), "cancelled");
+    jobs.finished(now, first.id, Ok(Bytes::new()));
+    let done = std::iter::from_fn(|| jobs.poll_event());
+    assert!(done.into_iter().any(|event| matches!(event, JobEvent::Done { task, .. } if task == first.task)));
+}
+
+#[test]
+fn an_outcome_goes_to_the_keys_owners_with_the_call_that_records_it() {
+    let (now, mut jobs) = node(1, 5);
+    jobs.submit(now, "work", b"", Bytes::new(), SubmitOptions::default()).unwrap();
+    let run = jobs.poll_run(now).unwrap();
+    said(&mut jobs);
+    jobs.finished(now, run.id, Ok(Bytes::new()));
+    let told: BTreeSet<_> = said(&mut jobs)
+        .into_iter()
+        .filter_map(|(to, message)| matches!(message, Message::Replica(_)).then_some(to))
+        .collect();
+    assert_eq!(told, BTreeSet::from([key(2), key(3)]), "the other owners");
+}
+
+#[test]
+fn those_who_may_have_run_a_task_are_asked_up_to_eight() {
+    for (reach, asked) in [(0, 2), (2, 2), (5, 5), (7, 7), (8, 8), (13, 8)] {
+        // The last one within its reach: all before it may have had it, and the owners.
+        let (now, mut jobs) = node(reach as u8 + 1, 14);
+        let submit = Submit {
+            task: TaskId::from_bytes([7; 16]),
+            attempt: 1,
+            reach,
+            hops: 0,
+            submitter: key(20),
+            kind: "work".into(),
+            key: Bytes::new(),
+            priority: Priority::Normal,
+            life: secs(60),
+            ask: true,
+            force: false,
+            parent: None,
+            payload: Bytes::new(),
+        };
+        jobs.handle_message(now, Submitter::alone(key(20)), Message::Submit(submit).encode());
+        let asks = said(&mut jobs).into_iter().filter(|(_, message)| matches!(message, Message::Ask { .. }));
+        assert_eq!(asks.count(), asked, "reach {reach}");
+    }
+}
