@@ -60,27 +60,56 @@ fn an_outcome_goes_to_the_keys_owners_with_the_call_that_records_it() {
     assert_eq!(told, BTreeSet::from([key(2), key(3)]), "the other owners");
 }
 
+/// A task that somebody else submits, by their third attempt.
+fn submit(reach: u16, ask: bool) -> Submit {
+    Submit {
+        task: TaskId::from_bytes([7; 16]),
+        attempt: 3,
+        reach,
+        hops: 0,
+        submitter: key(20),
+        kind: "work".into(),
+        key: Bytes::new(),
+        priority: Priority::Normal,
+        life: secs(60),
+        ask,
+        force: false,
+        parent: None,
+        payload: Bytes::new(),
+    }
+}
+
+fn tell(jobs: &mut Jobs, now: Instant, message: &Message) {
+    jobs.handle_message(now, Submitter::alone(key(20)), message.encode());
+}
+
+#[test]
+fn a_run_for_which_nobody_waits_any_more_is_stopped_with_the_message_that_says_so() {
+    let task = TaskId::from_bytes([7; 16]);
+    // What is said, and whether the run ends by it.
+    for (message, ends) in [
+        (Message::Cancel { task }, true),
+        (Message::Withdraw { task, attempt: 3 }, true),
+        (Message::Withdraw { task, attempt: 4 }, true),
+        // It belongs to an attempt that came before.
+        (Message::Withdraw { task, attempt: 2 }, false),
+        (Message::Cancel { task: TaskId::from_bytes([8; 16]) }, false),
+    ] {
+        let (now, mut jobs) = node(1, 3);
+        tell(&mut jobs, now, &Message::Submit(submit(0, false)));
+        let run = jobs.poll_run(now).expect("submitted");
+        tell(&mut jobs, now, &message);
+        assert_eq!(jobs.poll_cancel(), ends.then_some(run.id), "{message:?}");
+        assert_eq!(jobs.gauges().executing, usize::from(!ends), "{message:?}");
+    }
+}
+
 #[test]
 fn those_who_may_have_run_a_task_are_asked_up_to_eight() {
     for (reach, asked) in [(0, 2), (2, 2), (5, 5), (7, 7), (8, 8), (13, 8)] {
         // The last one within its reach: all before it may have had it, and the owners.
         let (now, mut jobs) = node(reach as u8 + 1, 14);
-        let submit = Submit {
-            task: TaskId::from_bytes([7; 16]),
-            attempt: 1,
-            reach,
-            hops: 0,
-            submitter: key(20),
-            kind: "work".into(),
-            key: Bytes::new(),
-            priority: Priority::Normal,
-            life: secs(60),
-            ask: true,
-            force: false,
-            parent: None,
-            payload: Bytes::new(),
-        };
-        jobs.handle_message(now, Submitter::alone(key(20)), Message::Submit(submit).encode());
+        tell(&mut jobs, now, &Message::Submit(submit(reach, true)));
         let asks = said(&mut jobs).into_iter().filter(|(_, message)| matches!(message, Message::Ask { .. }));
         assert_eq!(asks.count(), asked, "reach {reach}");
     }
