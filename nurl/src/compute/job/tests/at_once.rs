@@ -104,6 +104,36 @@ fn a_run_for_which_nobody_waits_any_more_is_stopped_with_the_message_that_says_s
     }
 }
 
+/// To whom copies of records are sent within a second.
+fn copies(jobs: &mut Jobs, now: Instant) -> BTreeSet<PublicKey> {
+    while let Some(due) = jobs.poll_timeout().filter(|due| *due <= now + secs(1)) {
+        jobs.handle_timeout(due);
+    }
+    let copies = said(jobs).into_iter().filter(|(_, message)| matches!(message, Message::Replica(_)));
+    copies.map(|(to, _)| to).collect()
+}
+
+#[test]
+fn an_owner_that_is_back_gets_the_copies_again_and_an_executors_death_sends_them_to_the_others() {
+    let (now, mut jobs) = node(1, 3);
+    tell(&mut jobs, now, &Message::Submit(submit(0, false)));
+    let run = jobs.poll_run(now).expect("submitted");
+    jobs.finished(now, run.id, Ok(Bytes::new()));
+    let copy = said(&mut jobs).into_iter().find(|(_, message)| matches!(message, Message::Replica(_)));
+    let (_, copy) = copy.expect("to the owners");
+    assert_eq!(copies(&mut jobs, now), BTreeSet::new(), "both have it");
+    jobs.on_member(now, key(3), MemberChange::Dead);
+    assert_eq!(copies(&mut jobs, now), BTreeSet::new(), "the other one has it still");
+    jobs.on_member(now, key(3), MemberChange::Alive);
+    assert_eq!(copies(&mut jobs, now), BTreeSet::from([key(3)]), "it may lack all");
+    // Another owner has it from the executor, which may have told it to nobody else.
+    let (now, mut other) = node(2, 3);
+    other.handle_message(now, Submitter::alone(key(1)), copy.encode());
+    assert_eq!(copies(&mut other, now), BTreeSet::new());
+    other.on_member(now, key(1), MemberChange::Dead);
+    assert!(copies(&mut other, now).contains(&key(3)));
+}
+
 #[test]
 fn those_who_may_have_run_a_task_are_asked_up_to_eight() {
     for (reach, asked) in [(0, 2), (2, 2), (5, 5), (7, 7), (8, 8), (13, 8)] {

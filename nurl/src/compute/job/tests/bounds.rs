@@ -192,8 +192,10 @@ fn outcomes_are_bounded_and_none_is_evicted() {
     for n in 0..options::MAX_RECORDS as u32 {
         copy(1000 + n, Bytes::new());
     }
-    let (records, _, refused) = copy(1, big);
+    let (records, _, refused) = copy(1, big.clone());
     assert_eq!((records, refused), (options::MAX_RECORDS, 1 + fit as u64));
+    // A record that is there may not grow beyond it either.
+    assert_eq!(copy(1000, big), (records, options::MAX_RECORD_BYTES, refused + 1));
     // The table is empty after their horizon.
     jobs.handle_timeout(now + secs(61));
     assert_eq!((jobs.gauges().records, jobs.gauges().record_bytes), (0, 0));
