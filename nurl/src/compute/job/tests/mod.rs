@@ -1,6 +1,5 @@
 //! Tests of whole nodes that exchange messages.
 
-mod at_once;
 mod bounds;
 mod drain;
 mod ends;
@@ -12,3 +11,4 @@ mod routing;
 mod seeds;
 mod shares;
 mod silent_clients;
+mod single;

@@ -1,4 +1,4 @@
-//! What a call leads to happens in the same call: nothing waits for the next event or timer.
+//! One node, driven directly. What a call leads to happens in the same call, and waits for no other event or timer.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,10 +7,11 @@ use std::time::Instant;
 use bytes::Bytes;
 use rand_core::SeedableRng;
 
-use super::super::message::{Message, Submit};
+use super::super::message::{Message, RecordCopy, Submit};
 use super::super::*;
 use super::harness::{View, World, key, persist, secs};
 use crate::key::PublicKey;
+use crate::ring::Epoch;
 use crate::rt::Rng;
 
 /// Node `of` among workers 1 to `count`, the first of whom executes all.
@@ -132,6 +133,58 @@ fn an_owner_that_is_back_gets_the_copies_again_and_an_executors_death_sends_them
     assert_eq!(copies(&mut other, now), BTreeSet::new());
     other.on_member(now, key(1), MemberChange::Dead);
     assert!(copies(&mut other, now).contains(&key(3)));
+}
+
+#[test]
+fn an_owner_that_is_back_gets_all_copies_in_batches() {
+    let (mut now, mut jobs) = node(1, 3);
+    let count = 2 * options::RESYNC_BATCH + 1;
+    let token = Epoch { counter: 1, owner: key(2) };
+    for n in 0..count as u128 {
+        let copy = RecordCopy {
+            task: TaskId::from_bytes(n.to_le_bytes()),
+            digest: [0; 32],
+            submitters: vec![key(20)],
+            kind: "work".into(),
+            key: Bytes::new(),
+            keep: secs(60),
+            record: Record::new(Ok(Bytes::new()), token, key(2)),
+        };
+        jobs.handle_message(now, Submitter::alone(key(2)), Message::Replica(copy).encode());
+    }
+    said(&mut jobs);
+    jobs.on_member(now, key(3), MemberChange::Alive);
+    let mut batches = Vec::new();
+    while let Some(due) = jobs.poll_timeout().filter(|due| *due <= now + secs(1)) {
+        now = due;
+        jobs.handle_timeout(now);
+        let copies = said(&mut jobs)
+            .into_iter()
+            .filter(|(to, message)| *to == key(3) && matches!(message, Message::Replica(_)));
+        batches.push(copies.count());
+    }
+    batches.retain(|copies| *copies > 0);
+    assert_eq!(batches, [options::RESYNC_BATCH, options::RESYNC_BATCH, 1]);
+}
+
+#[test]
+fn an_outcome_that_is_said_again_is_no_second_run_and_anothers_is() {
+    let (now, mut jobs) = node(4, 3);
+    let task = jobs.submit(now, "work", b"", Bytes::new(), SubmitOptions::default()).unwrap();
+    let token = |owner| Epoch { counter: 1, owner: key(owner) };
+    let accepted = Message::Accepted { task, attempt: 0, boot: 1, token: token(1) };
+    jobs.handle_message(now, Submitter::alone(key(1)), accepted.encode());
+    for (by, second_runs) in [(1, 0), (1, 0), (2, 1)] {
+        let record = Record::new(Ok(Bytes::new()), token(by), key(by));
+        let outcome = Message::Outcome { task, attempt: 0, record };
+        jobs.handle_message(now, Submitter::alone(key(by)), outcome.encode());
+        assert!(
+            said(&mut jobs)
+                .iter()
+                .any(|(to, message)| *to == key(by) && matches!(message, Message::Ack { .. }))
+        );
+        assert_eq!(jobs.stats().duplicate_results, second_runs, "by {by}");
+    }
 }
 
 #[test]
