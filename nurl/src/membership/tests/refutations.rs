@@ -86,6 +86,28 @@ fn who_missed_the_refutation_is_told_whatever_it_says() {
     assert!((20..=32).contains(&answers), "{answers} answers in a second");
 }
 
+/// It may not know of it: gossip about a member goes to the others.
+#[test]
+fn who_is_suspect_or_held_dead_learns_it_with_the_answer_to_its_ping() {
+    for held in [State::Suspect, State::Dead] {
+        let (mut now, mut detector) = among(4);
+        detector.on_hub_pong(now);
+        let (of, _) = failed_probe(&mut detector, &mut now);
+        if held == State::Dead {
+            tell(&mut detector, now, 1 + of % 4, MessageBody::Gossip, vec![fact(of, 1, State::Dead)]);
+            run(&mut detector, &mut now, Duration::from_secs(4));
+        }
+        assert_eq!(state(&detector, of), held);
+        sent(&mut detector);
+        let says = |fact: &Fact| fact.key == key(of) && fact.record.state == held;
+        tell(&mut detector, now, of, MessageBody::Ping { seq: 3 }, Vec::new());
+        let told = sent(&mut detector).into_iter().any(|(to, _, message)| {
+            to == key(of) && message.body == MessageBody::Ack { seq: 3 } && message.facts.iter().any(says)
+        });
+        assert!(told, "{held:?}");
+    }
+}
+
 #[test]
 fn who_is_held_dead_or_to_have_left_is_asked_when_a_session_comes_up() {
     for gone in [State::Dead, State::Left] {
