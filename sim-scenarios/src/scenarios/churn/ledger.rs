@@ -47,6 +47,8 @@ pub(crate) struct Risked {
 /// The ledger of a run.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Ledger {
+    /// The writers' names, which are those of their hosts: a story tells what these did.
+    names: Vec<String>,
     accounts: Vec<Account>,
     elements: BTreeMap<String, Fate>,
     texts: BTreeSet<String>,
@@ -56,8 +58,9 @@ impl Ledger {
     /// Writers for whom the amounts that a call adds have digits.
     pub(crate) const WRITERS: usize = 6;
 
-    pub(crate) fn new(writers: usize) -> Ledger {
-        Ledger { accounts: vec![Account::default(); writers], ..Ledger::default() }
+    pub(crate) fn new(writers: impl Iterator<Item = String>) -> Ledger {
+        let names: Vec<_> = writers.collect();
+        Ledger { accounts: vec![Account::default(); names.len()], names, ..Ledger::default() }
     }
 
     /// The amount that `writer` adds.
@@ -124,12 +127,10 @@ impl Ledger {
     pub(crate) fn agree(&mut self, sum: i128) -> Result<Risked, String> {
         let mut risked = Risked::default();
         let digits = digits(sum, self.accounts.len())?;
-        for (writer, (account, digit)) in self.accounts.iter_mut().zip(digits).enumerate() {
+        for ((account, name), digit) in self.accounts.iter_mut().zip(&self.names).zip(digits) {
             let Account { least, most, at_risk, .. } = *account;
             if !(least..=most).contains(&digit) {
-                return Err(format!(
-                    "{digit} increments of writer {writer} are counted, of {least} to {most}"
-                ));
+                return Err(format!("{digit} increments of {name} are counted, of {least} to {most}"));
             }
             let outlived = at_risk.min(digit - least);
             risked.outlived += outlived;
@@ -189,12 +190,16 @@ fn digits(sum: i128, writers: usize) -> Result<Vec<u64>, String> {
 mod tests {
     use super::*;
 
+    fn of(writers: usize) -> Ledger {
+        Ledger::new((0..writers).map(|n| format!("node {n}")))
+    }
+
     fn sum(counts: &[i128]) -> i128 {
         counts.iter().enumerate().map(|(at, count)| count * i128::from(Ledger::weight(at))).sum()
     }
 
     fn books() -> Ledger {
-        let mut ledger = Ledger::new(2);
+        let mut ledger = of(2);
         for _ in 0..3 {
             ledger.adds(0);
             ledger.added(0);
@@ -235,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_set_has_what_was_inserted_and_not_what_was_removed() {
-        let mut ledger = Ledger::new(1);
+        let mut ledger = of(1);
         for element in ["a", "b", "c"] {
             ledger.inserts(element);
         }
@@ -253,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_text_that_nobody_wrote_is_seen() {
-        let mut ledger = Ledger::new(1);
+        let mut ledger = of(1);
         ledger.check_text(None).unwrap();
         ledger.sets("x");
         ledger.check_text(Some("x")).unwrap();

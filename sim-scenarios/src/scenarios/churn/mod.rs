@@ -127,7 +127,7 @@ async fn run(trial: Trial) -> RunResult {
         .meet(MEET)
         .await?;
 
-    let ledger = Arc::new(Mutex::new(Ledger::new(cluster.peers.len())));
+    let ledger = Arc::new(Mutex::new(Ledger::new(cluster.peers.iter().map(|peer| peer.name.clone()))));
     let writers: Vec<_> = cluster
         .peers
         .iter()

@@ -49,7 +49,10 @@ pub(super) struct Bookkeeping {
 
 impl Applications {
     pub(super) fn new(world: World, cluster: &Cluster) -> Applications {
-        let books = Bookkeeping { ledger: Ledger::new(cluster.peers.len()), ..Bookkeeping::default() };
+        let books = Bookkeeping {
+            ledger: Ledger::new(cluster.peers.iter().map(|peer| peer.name.clone())),
+            ..Bookkeeping::default()
+        };
         let (peers, witness) = (cluster.peers.clone(), cluster.witness.clone());
         Applications { world, peers, witness, books: Mutex::new(books) }
     }
