@@ -351,3 +351,12 @@ fn a_wide_mesh_settles_without_a_false_word() {
         assert!(!cluster.saw(at, Duration::ZERO, wrong));
     }
 }
+
+#[test]
+fn a_hub_that_answers_ends_isolation_at_once() {
+    let (mut now, mut detector) = among(3);
+    run(&mut detector, &mut now, Duration::from_secs(15));
+    assert!(events(&mut detector).contains(&MembershipEvent::Isolated(true)), "nobody has answered");
+    detector.on_hub_pong(now);
+    assert!(events(&mut detector).contains(&MembershipEvent::Isolated(false)));
+}
