@@ -104,11 +104,11 @@ fn answers_that_come_late_have_the_hubs_measured() {
     assert_eq!(world.nodes[A].paths.routes(), Routes::one(Route::Relay(hub(2))));
 }
 
-/// Two hubs, the farther one at 40 ms more, with data in both directions, on the nearer one.
-fn busy_on_the_nearer_hub() -> (World, Routes, Routes) {
+/// Two hubs, the farther one at 40 ms more, with data in both directions so often, on the nearer one.
+fn on_the_nearer_hub(every: Duration) -> (World, Routes, Routes) {
     let mut world = two_hubs();
     for side in [A, B] {
-        world.nodes[side].app_every = Some(ms(100));
+        world.nodes[side].app_every = Some(every);
     }
     world.link.relays_behind.insert(hub(2), ms(40));
     world.establish();
@@ -123,7 +123,7 @@ fn busy_on_the_nearer_hub() -> (World, Routes, Routes) {
 #[test]
 fn a_relay_whose_queue_grows_is_left_within_4_s() {
     for phase in 0..20 {
-        let (mut world, _, far) = busy_on_the_nearer_hub();
+        let (mut world, _, far) = on_the_nearer_hub(ms(100));
         world.run(ms(phase * 100));
         let mut waited = 0;
         while [A, B].iter().any(|side| world.nodes[*side].paths.routes() != far) {
@@ -137,7 +137,7 @@ fn a_relay_whose_queue_grows_is_left_within_4_s() {
 
 #[test]
 fn a_challenge_that_a_relay_loses_moves_nobody() {
-    let (mut world, near, _) = busy_on_the_nearer_hub();
+    let (mut world, near, _) = on_the_nearer_hub(ms(100));
     for _ in 0..20 {
         // A loss of 300 ms, shorter than what is answered too late.
         world.link.relays_cut.insert(hub(1));
@@ -150,7 +150,7 @@ fn a_challenge_that_a_relay_loses_moves_nobody() {
 
 #[test]
 fn an_outage_of_all_relays_moves_nobody_to_the_farther_one() {
-    let (mut world, near, _) = busy_on_the_nearer_hub();
+    let (mut world, near, _) = on_the_nearer_hub(ms(100));
     // Both become slow together: it isn't the hub.
     for hub in [hub(1), hub(2)] {
         *world.link.relays_behind.entry(hub).or_default() += ms(350);
@@ -163,7 +163,7 @@ fn an_outage_of_all_relays_moves_nobody_to_the_farther_one() {
 
 #[test]
 fn a_relay_that_carries_little_is_not_measured_more_often() {
-    let (mut world, ..) = busy_on_the_nearer_hub();
+    let (mut world, ..) = on_the_nearer_hub(ms(100));
     let challenges = |world: &World| world.nodes[A].paths.stats().challenges;
     let measured = |world: &mut World, every: u64| {
         for side in [A, B] {
@@ -179,18 +179,31 @@ fn a_relay_that_carries_little_is_not_measured_more_often() {
 }
 
 #[test]
-fn what_a_relay_delivers_late_keeps_nobody_there() {
-    let mut world = World::new(1);
-    for side in [A, B] {
-        world.with(side, |paths, now| paths.set_relays(now, &[hub(1), hub(2)]));
-        // Too little for the hub to be measured often.
-        world.nodes[side].app_every = Some(ms(500));
+fn a_late_datagram_is_no_answer_and_gets_none() {
+    for late in [false, true] {
+        let freshness = Freshness { newest_on_leg: true, late };
+        let mut world = World::direct(1);
+        world.nodes[A].app_every = Some(ms(100));
+        world.run(secs(5));
+        world.link.cut = [true; 2];
+        world.run(ms(900));
+        assert_eq!(world.nodes[A].paths.state().reason, PathReason::Suspect);
+        world.with(A, |paths, now| paths.on_authentic(now, Route::Direct(addr(2)), freshness, APP_LEN, true));
+        let suspect = world.nodes[A].paths.state().reason == PathReason::Suspect;
+        assert_eq!(suspect, late, "a doubt is ended by what is not late");
+
+        let (mut world, ..) = on_the_nearer_hub(secs(60));
+        let before = world.nodes[A].paths.stats().answers;
+        world.with(A, |paths, now| paths.on_authentic(now, Route::Relay(hub(1)), freshness, APP_LEN, true));
+        world.run(secs(1));
+        assert_eq!(world.nodes[A].paths.stats().answers - before, u64::from(!late));
     }
-    world.link.relays_behind.insert(hub(2), ms(40));
-    world.establish();
-    world.run(secs(5));
-    let [near, far] = [hub(1), hub(2)].map(|hub| Routes::one(Route::Relay(hub)));
-    assert_eq!([A, B].map(|side| world.nodes[side].paths.routes()), [near, near]);
+}
+
+#[test]
+fn what_a_relay_delivers_late_keeps_nobody_there() {
+    // Too little for the hub to be measured often.
+    let (mut world, near, far) = on_the_nearer_hub(ms(500));
     // A growing queue: half of the datagrams pass, ever later, and there is never a silence.
     let slower = |world: &mut World, times: u64| {
         for _ in 0..times {
