@@ -5,12 +5,20 @@ use chaos::property::{PropertyKind, Violation};
 use chaos::rt::{task, time};
 use chaos::scenario::{Knob, KnobKind, Options, Passed, Scenario};
 use chaos::shrink::Shrinker;
-use chaos::sweep::Sweep;
+use chaos::sweep::{Sweep, SweepEvent};
 use std::time::Duration;
 
 #[test]
 fn a_run_in_which_a_poll_does_not_return_does_not_silence_a_sweep() {
-    let swept = swept(&Sweep { patience: Duration::from_secs(3), jobs: 1, ..sweep(&[BLOCKED], 4) });
+    // What is still to come is known while a run stands still.
+    let mut totals = Vec::new();
+    let swept =
+        Sweep { patience: Duration::from_secs(3), jobs: 1, ..sweep(&[BLOCKED], 4) }.run(&mut |event| {
+            if let SweepEvent::Progress(progress) = event {
+                totals.push(progress.of);
+            }
+        });
+    assert!(totals.len() > 2 && totals.iter().all(|of| *of == Some(4)), "{totals:?}");
     assert_eq!((swept.runs(), swept.skipped), (3, 0));
     let [stuck] = swept.stuck.as_slice() else { panic!("{:?}", swept.stuck) };
     assert_eq!((stuck.scenario.as_str(), stuck.seed), ("blocked", 2));

@@ -48,9 +48,9 @@ impl<'a> Book<'a> {
         }
     }
 
-    /// Adds to the number of runs to be made; `None` makes it unknown.
+    /// The number of runs to be made, if it is known.
     pub(super) fn expect(&mut self, runs: Option<u64>) {
-        self.of = self.of.zip(runs).map(|(before, more)| before + more);
+        self.of = runs;
     }
 
     /// The scenarios that have not reached all of their marks.

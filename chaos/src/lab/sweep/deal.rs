@@ -60,8 +60,6 @@ impl Deal {
         if self.scenarios.is_empty() {
             return;
         }
-        let count = self.scenarios.len() as u64;
-        book.expect(self.runs.map(|runs| self.sweep.count_mine(runs, count)));
         let (begun, jobs, sweep) = (self.begun, self.sweep.jobs.max(1), self.sweep.clone());
         let work = Arc::new(SharedWork {
             known_left: AtomicU64::new(sweep.known.len() as u64),

@@ -130,6 +130,13 @@ impl Sweep {
             begun,
         };
         let dealt = first.runs;
+        let count = scenarios.len() as u64;
+        // How many of the rest are the shard's depends on how many scenarios they go to, so this is exact later only.
+        let mine = |all: u64, done: u64, to: usize| match count {
+            0 => 0,
+            _ => self.count_mine(done, count) + self.count_mine(all - done, to as u64),
+        };
+        book.expect(self.runs.zip(dealt).map(|(all, done)| mine(all, done, scenarios.len())));
         first.run(&mut book, told);
         if let (Some(all), Some(done)) = (self.runs, dealt) {
             let wanting = book.wanting();
@@ -137,10 +144,11 @@ impl Sweep {
                 sweep: self.clone(),
                 scenarios: if wanting.is_empty() { scenarios.clone() } else { wanting },
                 place: done,
-                number: done.div_ceil((scenarios.len() as u64).max(1)),
+                number: done.div_ceil(count.max(1)),
                 runs: Some(all - done),
                 begun,
             };
+            book.expect(Some(mine(all, done, second.scenarios.len())));
             second.run(&mut book, told);
         }
         told(SweepEvent::Progress(book.progress(begun.elapsed())));
