@@ -418,6 +418,7 @@ fn membership_messages_are_these_bytes() {
 #[test]
 fn keys_have_these_places_on_the_ring() {
     let member = |from: u8| RingMember {
+        boot: 0,
         key: PublicKey::from_bytes([from; 32]),
         seed: [from; 8],
         weight: 1,
@@ -536,6 +537,7 @@ fn state_messages_are_these_bytes() {
     let (now, wall) = (now(), Duration::from_millis(1_700_000_000_000));
     let key = |from: u8| PublicKey::from_bytes([from; 32]);
     let member = |from: u8| RingMember {
+        boot: 0,
         key: key(from),
         seed: [from; 8],
         weight: 1,

@@ -238,4 +238,31 @@ mod tests {
         queue.remove(&GossipTopic::UserEvent(key(1), 0));
         assert!(queue.push(GossipTopic::UserEvent(key(1), 9999), vec![0]));
     }
+
+    #[test]
+    fn events_that_were_told_often_enough_make_room() {
+        let mut queue = GossipQueue::default();
+        for round in 0..3 {
+            for at in 0..MAX_QUEUED_EVENTS as u64 {
+                assert!(queue.push(GossipTopic::UserEvent(key(round), at), vec![0]), "{round}: {at}");
+            }
+            assert!(!queue.push(GossipTopic::UserEvent(key(9), 0), vec![0]));
+            queue.pick(usize::MAX, 2, &[]);
+            assert!(!queue.push(GossipTopic::UserEvent(key(9), 0), vec![0]), "each has to be told once more");
+            queue.pick(usize::MAX, 2, &[]);
+            assert!(queue.is_empty());
+        }
+    }
+
+    #[test]
+    fn seven_facts_that_do_not_fit_hide_no_smaller_one_and_eight_do() {
+        for (large, hidden) in [(MISSES - 1, false), (MISSES, true)] {
+            let mut queue = GossipQueue::default();
+            queue.push(GossipTopic::Member(key(0)), vec![7]);
+            for at in 1..=large as u16 {
+                queue.push(GossipTopic::Member(key(at)), vec![0; 9]);
+            }
+            assert_eq!(queue.pick(8, 9, &[]).facts.is_empty(), hidden, "{large}");
+        }
+    }
 }

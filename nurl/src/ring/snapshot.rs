@@ -12,6 +12,8 @@ use crate::key::PublicKey;
 pub struct RingMember {
     /// The member's public key.
     pub key: PublicKey,
+    /// The boot id of its process, as far as it is known. It says nothing about the member's place.
+    pub boot: u64,
     /// What its points are made of.
     pub seed: RingSeed,
     /// Its share relative to others. With 0 it owns nothing; [`MAX_WEIGHT`](super::MAX_WEIGHT) is the

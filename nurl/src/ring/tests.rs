@@ -18,6 +18,7 @@ fn seed(n: u32) -> [u8; 8] {
 fn member(n: u32) -> RingMember {
     RingMember {
         key: key(n),
+        boot: 0,
         seed: seed(n),
         weight: 1,
         zone: String::new(),

@@ -386,6 +386,7 @@ impl Cluster {
         let members = self.members(of).await.into_iter().chain(own);
         Ring::new(members.map(|member| RingMember {
             key: member.key,
+            boot: member.boot,
             seed: member.ring_seed,
             weight: member.weight,
             zone: member.zone,

@@ -233,3 +233,19 @@ impl Default for KindLimits {
         KindLimits { concurrency: 4, queue: 256, time_limit: None }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_of_zero_becomes_a_millisecond_and_others_stay() {
+        let zero =
+            Config { accept_timeout: Duration::ZERO, fetch_after: Duration::ZERO, ..Config::default() };
+        let sane = zero.sane();
+        let least = Duration::from_millis(1);
+        assert_eq!((sane.accept_timeout, sane.fetch_after), (least, least));
+        assert_eq!(Config { silence: least, ..Config::default() }.sane().silence, least);
+        assert_eq!(sane.silence, Config::default().silence);
+    }
+}

@@ -166,6 +166,7 @@ impl Roster {
                 }
             }
             Event::Restarted { peer, .. } => {
+                self.views.changed();
                 outlets.event(&NodeEvent::Restarted { peer });
                 outlets.verdict(peer, MemberChange::Restarted);
             }

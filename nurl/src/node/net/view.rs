@@ -49,6 +49,7 @@ pub(super) fn view(detector: &Detector, complete: bool) -> Arc<View> {
 fn ring_member(member: &Member) -> RingMember {
     RingMember {
         key: member.key,
+        boot: member.boot,
         seed: member.grant.ring_seed,
         weight: member.weight(),
         zone: member.grant.zone.clone(),

@@ -66,6 +66,7 @@ impl WorkPlane {
         }
         let config = replicator::Config {
             observer: parts.role == Role::Observer,
+            boot: parts.boot,
             clock: memory.clock,
             durable: durable.is_some(),
             ..replicator::Config::default()

@@ -59,6 +59,8 @@ pub struct Config {
     pub clock: Stamp,
     /// An observer writes through a member and holds nothing.
     pub observer: bool,
+    /// The boot id of this process: an operation that was sent to an earlier one isn't made here.
+    pub boot: u64,
     /// Whether the driver stores the keys of [`Replicator::poll_changed`](super::Replicator::poll_changed) durably: then
     /// a write is safe here without any owner's answer.
     pub durable: bool,
@@ -77,6 +79,7 @@ impl Default for Config {
             max_own: MAX_OWN,
             clock: Stamp::default(),
             observer: false,
+            boot: 0,
             durable: false,
         }
     }

@@ -124,6 +124,7 @@ mod tests {
     fn ring(members: &[u8], away: &[u8]) -> Arc<Ring> {
         Arc::new(Ring::new(members.iter().map(|n| RingMember {
             key: peer(*n),
+            boot: 0,
             seed: *peer(*n).as_bytes().first_chunk().expect("32 bytes"),
             weight: 1,
             zone: String::new(),

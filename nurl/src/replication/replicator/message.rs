@@ -122,15 +122,21 @@ pub(super) enum Message {
         key: ByteVec,
         #[n(2)]
         op: Op,
+        /// The boot id of the member's process to which it was sent first; another process doesn't make it.
+        #[n(3)]
+        boot: Option<u64>,
     },
     /// The outcome of an operation. 0: applied. 1: not done, busy. 2: not done, refused. 3: done, but no owner has
-    /// acknowledged it.
+    /// acknowledged it. 4: not done by this process, since it isn't the one that was asked.
     #[n(10)]
     OperationReply {
         #[n(0)]
         id: ByteArray<16>,
         #[n(1)]
         outcome: u8,
+        /// With 4, the boot id of this process.
+        #[n(2)]
+        boot: Option<u64>,
     },
     /// The copy of a node that leaves the key's owners or the mesh. It is acknowledged like a delta.
     #[n(11)]
@@ -256,7 +262,7 @@ mod tests {
                 Message::Copy { key: of(key), id: 1, state: state() },
                 Message::ReadReply { key: of(key), id: 1, state: Some(state()) },
                 Message::States { items: vec![sound, Item { key: of(key), bytes: state() }] },
-                Message::Operation { id: [1; 16].into(), key: of(key), op },
+                Message::Operation { id: [1; 16].into(), key: of(key), op, boot: Some(7) },
             ];
             for message in messages {
                 let decoded = Message::decode(&message.encode());

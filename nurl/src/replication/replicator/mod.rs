@@ -308,9 +308,11 @@ impl Replicator {
                     self.finish_read(at, id);
                 }
             }
-            Message::Operation { id, key, op } => self.on_operation(at, from, id.into(), &key, op),
-            Message::OperationReply { id, outcome } => {
-                self.operations.on_reply(sh, from, id.into(), outcome);
+            Message::Operation { id, key, op, boot } => {
+                self.on_operation(at, from, (id.into(), boot), &key, op);
+            }
+            Message::OperationReply { id, outcome, boot } => {
+                self.operations.on_reply(sh, now, from, id.into(), (outcome, boot));
             }
         }
     }

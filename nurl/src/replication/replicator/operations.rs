@@ -1,7 +1,9 @@
 //! Observers' writes: an operation with an id, sent to one member and retried only there.
 //!
-//! Trying "increment" at two members would count twice, so an observer never turns to another member. If its member
-//! is lost, the observer gets `Unknown` and its application decides. [`served`](super::served) is the
+//! Trying "increment" at two members would count twice, so an observer never turns to another member, nor to another
+//! process of the same: each operation names the process to which it was sent first. If the member is lost, or its process
+//! is another one, the observer gets `Unknown` and its application decides. But what was sent only once, and came to
+//! another process, wasn't done by the one that it names, so it is sent to this one. [`served`](super::served) is the
 //! member's side.
 
 use std::collections::BTreeMap;
@@ -12,7 +14,7 @@ use rand_core::Rng as _;
 use super::error::{UpdateError, UpdateFailure};
 use super::event::ReplicatorEvent;
 use super::message::{Message, Op};
-use super::served::{APPLIED, BUSY, REFUSED, UNKNOWN};
+use super::served::{ANOTHER, APPLIED, BUSY, REFUSED, UNKNOWN};
 use super::shared::Shared;
 use crate::key::PublicKey;
 use crate::rt::{Point, buggify};
@@ -58,9 +60,27 @@ struct Underway {
     /// The id given by the caller.
     call: u64,
     member: PublicKey,
-    message: Message,
+    key: Vec<u8>,
+    op: Op,
+    /// The member's process to which it is sent, if it is known.
+    boot: Option<u64>,
+    /// How often it was sent to this process.
+    sent: u32,
+    /// Whether it was sent to another process first, which hasn't got it.
+    moved: bool,
     next: Instant,
     give_up: Instant,
+}
+
+impl Underway {
+    /// Sends it, once more or for the first time.
+    fn send(&mut self, sh: &mut Shared, now: Instant, id: OperationId) {
+        let (key, op) = (self.key.clone().into(), self.op.clone());
+        sh.send(self.member, &Message::Operation { id: id.into(), key, op, boot: self.boot });
+        let is_hasty = self.sent == 0 && buggify(Point::OperationRepeated);
+        self.next = now + if is_hasty { RETRY / 20 } else { RETRY };
+        self.sent = self.sent.saturating_add(1);
+    }
 }
 
 /// The operations of this node as an observer.
@@ -74,7 +94,7 @@ impl Operations {
         sh: &mut Shared,
         now: Instant,
         call: u64,
-        member: PublicKey,
+        (member, boot): (PublicKey, Option<u64>),
         key: &[u8],
         op: Op,
     ) -> Result<(), UpdateError> {
@@ -83,23 +103,46 @@ impl Operations {
         }
         let mut id = [0; 16];
         sh.rng.fill_bytes(&mut id);
-        let message = Message::Operation { id: id.into(), key: key.to_vec().into(), op };
-        sh.send(member, &message);
-        let first = if buggify(Point::OperationRepeated) { RETRY / 20 } else { RETRY };
-        let (next, give_up) = (now + first, now + GIVE_UP);
-        self.0.insert(id, Underway { call, member, message, next, give_up });
+        let give_up = now + GIVE_UP;
+        let mut underway = Underway {
+            call,
+            member,
+            key: key.to_vec(),
+            op,
+            boot,
+            sent: 0,
+            moved: false,
+            next: give_up,
+            give_up,
+        };
+        underway.send(sh, now, id);
+        self.0.insert(id, underway);
         Ok(())
     }
 
-    pub(super) fn on_reply(&mut self, sh: &mut Shared, from: PublicKey, id: OperationId, code: u8) {
-        let Some(outcome) = outcome_of(code) else {
-            sh.stats.malformed += 1;
+    pub(super) fn on_reply(
+        &mut self,
+        sh: &mut Shared,
+        now: Instant,
+        from: PublicKey,
+        id: OperationId,
+        (code, boot): (u8, Option<u64>),
+    ) {
+        let known = self.0.get_mut(&id).filter(|underway| underway.member == from);
+        let (Some(underway), false) = (known, code > ANOTHER) else {
+            let counter = if code > ANOTHER { &mut sh.stats.malformed } else { &mut sh.stats.stray };
+            *counter += 1;
             return;
         };
-        if self.0.get(&id).is_some_and(|underway| underway.member == from) {
-            self.end(sh, id, outcome);
-        } else {
-            sh.stats.stray += 1;
+        match outcome_of(code) {
+            Some(outcome) => self.end(sh, id, outcome),
+            None if underway.sent > 1 => self.end(sh, id, Err(OperationError::Unknown)),
+            // A message arrives at one process at most, so the one that was asked hasn't got it.
+            None if underway.moved || boot.is_none() => self.end(sh, id, Err(OperationError::Busy)),
+            None => {
+                (underway.boot, underway.sent, underway.moved) = (boot, 0, true);
+                underway.send(sh, now, id);
+            }
         }
     }
 
@@ -110,8 +153,7 @@ impl Operations {
             if underway.give_up <= now {
                 lost.push(*id);
             } else if underway.next <= now {
-                underway.next = now + RETRY;
-                sh.send(underway.member, &underway.message);
+                underway.send(sh, now, *id);
             }
         }
         for id in lost {

@@ -1,6 +1,7 @@
 //! Other nodes' operations: each is made once, however often it arrives, and its outcome is remembered.
 //!
-//! A member remembers an outcome for longer than the observer retries.
+//! A member remembers an outcome for longer than the observer retries, and as long as its process lives: the next process
+//! doesn't know what was done, so it makes nothing that was asked of an earlier one.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -21,6 +22,8 @@ pub(super) const BUSY: u8 = 1;
 pub(super) const REFUSED: u8 = 2;
 /// The write was made, but no owner has acknowledged it.
 pub(super) const UNKNOWN: u8 = 3;
+/// The operation was sent to another process of this node.
+pub(super) const ANOTHER: u8 = 4;
 
 /// An observer, and the id of its operation.
 type Name = (PublicKey, OperationId);
@@ -69,7 +72,7 @@ impl Served {
     ) {
         let outcome = code(outcome);
         self.remembered.entry((from, id)).and_modify(|remembered| *remembered = Some(outcome));
-        sh.send(from, &Message::OperationReply { id: id.into(), outcome });
+        sh.send(from, &Message::OperationReply { id: id.into(), outcome, boot: None });
     }
 
     /// Forgets the outcomes whose time is over.
@@ -111,6 +114,6 @@ mod tests {
         for (outcome, told) in table {
             assert_eq!(outcome_of(code(outcome)), Some(told), "{outcome:?}");
         }
-        assert_eq!(outcome_of(UNKNOWN + 1), None);
+        assert_eq!((outcome_of(ANOTHER), outcome_of(ANOTHER + 1)), (None, None));
     }
 }

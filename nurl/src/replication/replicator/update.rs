@@ -20,7 +20,7 @@ use super::event::ReplicatorEvent;
 use super::key::checked_key;
 use super::message::{Message, Op};
 use super::operations::OperationId;
-use super::served::Arrival;
+use super::served::{ANOTHER, Arrival};
 use super::shared::Moment;
 use crate::key::PublicKey;
 use crate::replication::crdt::{Digest, Value};
@@ -50,8 +50,10 @@ impl Replicator {
     }
 
     fn operate(&mut self, now: Instant, id: u64, key: &[u8], op: Op) -> Result<(), UpdateError> {
-        let owner = *self.shared.ring.owners(key, 1).first().ok_or(UpdateError::NoOwners)?;
-        self.operations.operate(&mut self.shared, now, id, owner, key, op)
+        let ring = &self.shared.ring;
+        let owner = *ring.owners(key, 1).first().ok_or(UpdateError::NoOwners)?;
+        let boot = ring.member(&owner).map(|member| member.boot);
+        self.operations.operate(&mut self.shared, now, id, (owner, boot), key, op)
     }
 
     /// Begins a caller's write.
@@ -231,11 +233,25 @@ impl Replicator {
         self.shared.stats.stray += u64::from(!known);
     }
 
-    /// Makes an observer's write, once.
-    pub(super) fn on_operation(&mut self, at: Moment, from: PublicKey, id: OperationId, key: &[u8], op: Op) {
+    /// Makes an observer's write, once: not if another process of this node may have made it.
+    pub(super) fn on_operation(
+        &mut self,
+        at: Moment,
+        from: PublicKey,
+        (id, boot): (OperationId, Option<u64>),
+        key: &[u8],
+        op: Op,
+    ) {
+        let own = self.shared.config.boot;
+        if boot.is_some_and(|asked| asked != own) {
+            let reply = Message::OperationReply { id: id.into(), outcome: ANOTHER, boot: Some(own) };
+            self.shared.send(from, &reply);
+            return;
+        }
         match self.served.arrive(at.now, from, id) {
             Arrival::Over(outcome) => {
-                self.shared.send(from, &Message::OperationReply { id: id.into(), outcome });
+                let reply = Message::OperationReply { id: id.into(), outcome, boot: None };
+                self.shared.send(from, &reply);
             }
             Arrival::Repeated => {}
             Arrival::New => {

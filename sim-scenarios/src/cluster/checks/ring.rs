@@ -28,6 +28,7 @@ pub(super) fn check_owners(
 ) -> Result<(), Violation> {
     let placed = |member: &MemberInfo| RingMember {
         key: member.key,
+        boot: member.boot,
         seed: member.ring_seed,
         weight: member.weight,
         zone: member.zone.clone(),
@@ -37,6 +38,7 @@ pub(super) fn check_owners(
     };
     let me = RingMember {
         key: local,
+        boot: 0,
         seed: [0; 8],
         weight: 1,
         zone: String::new(),

@@ -123,8 +123,12 @@ fn a_value_of_another_kind_than_its_key_says_changes_nothing_whoever_sends_it() 
         for from in [OBSERVER, 1] {
             mesh.tell(from, &key, &own(from, kind));
             mesh.tell(from, &key, &Value::new(kind));
-            let operation =
-                Message::Operation { id: [from; 16].into(), key: key.clone().into(), op: op(kind) };
+            let operation = Message::Operation {
+                id: [from; 16].into(),
+                key: key.clone().into(),
+                op: op(kind),
+                boot: None,
+            };
             let (now, wall) = (mesh.now, mesh.wall);
             mesh.node(0).handle_message(now, wall, peer(from), &operation.encode());
             mesh.deliver();

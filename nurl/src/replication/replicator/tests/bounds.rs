@@ -58,7 +58,8 @@ fn operations_are_bounded_at_both_ends() {
     let ask = |member: &mut Replicator, now, n: u32| {
         let mut id = [0; 16];
         id[..4].copy_from_slice(&n.to_le_bytes());
-        let message = Message::Operation { id: id.into(), key: b"\x01n".to_vec().into(), op: add(1) };
+        let message =
+            Message::Operation { id: id.into(), key: b"\x01n".to_vec().into(), op: add(1), boot: None };
         member.handle_message(now, wall, peer(0), &message.encode());
         while let Some((_, answer)) = member.poll_transmit() {
             if let Some(Message::OperationReply { outcome, .. }) = Message::decode(&answer) {
@@ -115,7 +116,7 @@ proptest! {
             Message::Summary { range: range.clone(), hash: [1; 16].into() },
             Message::Digests { range, items: vec![item.clone()] },
             Message::States { items: vec![item] },
-            Message::Operation { id: [1; 16].into(), key, op: insert(b"x") },
+            Message::Operation { id: [1; 16].into(), key, op: insert(b"x"), boot: None },
         ];
         let mut bytes = messages[which].encode();
         let at = at.index(bytes.len());

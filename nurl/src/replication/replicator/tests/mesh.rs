@@ -23,6 +23,7 @@ pub(super) fn peer(n: u8) -> PublicKey {
 pub(super) fn ring(members: impl IntoIterator<Item = u8>) -> Arc<Ring> {
     Arc::new(Ring::new(members.into_iter().map(|n| RingMember {
         key: peer(n),
+        boot: 0,
         seed: *peer(n).as_bytes().first_chunk().expect("32 bytes"),
         weight: 1,
         zone: String::new(),
@@ -262,7 +263,8 @@ impl Mesh {
     ) -> Result<(), UpdateError> {
         let now = self.now;
         let node = self.node(n);
-        node.operations.operate(&mut node.shared, now, id, member, key, op)
+        let boot = node.shared.ring.member(&member).map(|member| member.boot);
+        node.operations.operate(&mut node.shared, now, id, (member, boot), key, op)
     }
 
     /// Kills a node and starts it again without its store.

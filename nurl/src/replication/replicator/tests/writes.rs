@@ -189,6 +189,61 @@ fn an_operation_is_unknown_when_its_member_is_lost() {
     }
 }
 
+/// Starts a node again on its store, as another process.
+fn reboot(mesh: &mut Mesh, n: u8, boot: u64) {
+    mesh.config.boot = boot;
+    mesh.restart(n);
+}
+
+#[test]
+fn what_a_process_may_have_done_is_not_done_by_the_next_one_and_its_fate_is_unknown() {
+    let mut mesh = Mesh::new(4);
+    mesh.config.observer = true;
+    mesh.start(200, 1);
+    mesh.config.observer = false;
+    mesh.set_ring(0..4);
+    mesh.cut.insert((peer(1), peer(200)));
+    mesh.operate(200, 5, peer(1), K, add(1)).unwrap();
+    mesh.run(3);
+    assert_eq!(mesh.counter(K), 1, "it is done, and the answer is lost");
+    reboot(&mut mesh, 1, 9);
+    mesh.cut.clear();
+    mesh.run(3);
+    let outcome = Err(OperationError::Unknown.into());
+    assert!(mesh.events.contains(&(peer(200), ReplicatorEvent::Updated { id: 5, outcome })));
+    mesh.run(20);
+    assert_eq!(mesh.counter(K), 1);
+}
+
+#[test]
+fn what_was_sent_once_and_comes_to_a_new_process_is_done_there() {
+    let mut mesh = Mesh::new(3);
+    reboot(&mut mesh, 1, 9);
+    // The view still has the boot id of the process before.
+    mesh.operate(0, 5, peer(1), K, add(1)).unwrap();
+    mesh.deliver();
+    let done = ReplicatorEvent::Updated { id: 5, outcome: Ok(()) };
+    assert!(mesh.events.contains(&(peer(0), done)));
+    assert_eq!(mesh.counter(K), 1);
+}
+
+#[test]
+fn a_member_that_always_says_it_is_another_process_is_believed_once() {
+    let mut mesh = Mesh::new(2);
+    mesh.operate(0, 5, peer(1), K, add(1)).unwrap();
+    for boot in [8, 9] {
+        let (_, asked) = mesh.node(0).poll_transmit().expect("it is sent");
+        let Some(Message::Operation { id, boot: told, .. }) = Message::decode(&asked) else { panic!() };
+        assert_eq!(told, Some(if boot == 8 { 0 } else { 8 }));
+        let reply = Message::OperationReply { id, outcome: 4, boot: Some(boot) }.encode();
+        let (now, wall) = (mesh.now, mesh.wall);
+        mesh.node(0).handle_message(now, wall, peer(1), &reply);
+    }
+    let outcome = Err(OperationError::Busy.into());
+    assert_eq!(mesh.node(0).poll_event(), Some(ReplicatorEvent::Updated { id: 5, outcome }));
+    assert!(mesh.node(0).poll_transmit().is_none());
+}
+
 #[test]
 fn a_write_from_a_fast_clock_is_parked_equally_everywhere_and_shown_in_time() {
     let mut mesh = Mesh::new(3);
