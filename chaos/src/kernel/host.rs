@@ -13,6 +13,7 @@ use super::tcp::Tcp;
 use super::udp::UdpSockets;
 use crate::ids::{HostId, NetId};
 use crate::seed::{Rng, rekey, stream};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
@@ -27,6 +28,8 @@ pub(crate) struct HostState {
     pub(crate) nics: Nics,
     pub(crate) names: Names,
     pub(crate) points: Points,
+    /// The bounds of its program's tables that a scenario has set, by the names of the tables.
+    pub(crate) bounds: BTreeMap<String, usize>,
     pub(crate) clock: Clock,
     pub(crate) disk: Disk,
     pub(crate) udp: UdpSockets,
@@ -46,6 +49,7 @@ impl HostState {
             cpu: Slowness::default(),
             nics: Nics::default(),
             names: Names::default(),
+            bounds: BTreeMap::new(),
             points: Points::new(stream(seed, &format!("points/{name}"))),
             clock: Clock::new(),
             disk: Disk::new(

@@ -5,6 +5,7 @@
 //! [`time`], [`task`] and [`rng`]. Outside of any run, in a plain test of a pure core, only the clocks and [`rng`]
 //! work.
 
+mod bounds;
 pub mod disk;
 mod dns;
 mod label;
@@ -18,6 +19,7 @@ use crate::world::sim;
 
 pub use crate::world::property::{exposed, reached};
 pub use crate::world::rng::Rng;
+pub use bounds::bound;
 pub use label::{is_read, known_as, label, labelled, labelled_within};
 pub use points::buggify;
 

@@ -223,6 +223,16 @@ impl Host {
         self
     }
 
+    /// Sets the bound of a table of its program, from now on and across restarts, where the program asks
+    /// [`rt::bound`](crate::rt::bound) for it. A table that holds more already keeps it.
+    pub fn set_bound(&self, table: &str, entries: usize) {
+        sim::with(|sim| {
+            sim.setup(Some(self.0), &format!("bound of {table}: {entries}"));
+            sim.hosts.has_bounds = true;
+            sim.host_mut(self.0).bounds.insert(table.to_owned(), entries);
+        });
+    }
+
     /// Starts its process now, and at every [`restart`](Host::restart). When the future returns, the process ends
     /// with all of its tasks. When the future panics, the run fails.
     #[track_caller]

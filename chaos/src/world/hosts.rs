@@ -19,6 +19,8 @@ pub(crate) struct Hosts {
     pub(crate) spawns: u64,
     /// Whether a point of a program has ever been turned on.
     pub(crate) has_points: bool,
+    /// Whether the bound of a program's table has ever been set.
+    pub(crate) has_bounds: bool,
 }
 
 impl Hosts {

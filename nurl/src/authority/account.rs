@@ -83,6 +83,13 @@ impl Account {
     }
 }
 
+impl From<PublicKey> for Account {
+    /// The account of a key of which no more is known.
+    fn from(key: PublicKey) -> Account {
+        Account::alone(key)
+    }
+}
+
 impl Holder for Account {
     type Party = Party;
     type Path = [Party; 3];

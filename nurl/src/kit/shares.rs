@@ -123,6 +123,26 @@ impl<H: Holder> Shares<H> {
         self.level(cut::<H>(&path, 0), budget).saturating_sub(self.at(&cut::<H>(&path, 1)))
     }
 
+    /// Whether a holder may have one more of `limit` where nobody pays, since what was given can't be taken back: each party
+    /// on its path may have at most as much as it leaves free of what the party around it may have. So one that takes all it
+    /// can has half of it, and others always find room.
+    pub fn leaves_room(&self, holder: &H, limit: u64) -> bool {
+        let path = holder.path();
+        let (mut may, mut has, mut outer) = (limit, self.total, H::NOBODY);
+        for (party, amount) in path.as_ref().iter().zip(self.amounts(holder)) {
+            // A party that is alone in the one around it, by name, is the same.
+            if *party == outer {
+                continue;
+            }
+            may = may.saturating_sub(has - amount) / 2;
+            (has, outer) = (amount, *party);
+            if amount >= may {
+                return false;
+            }
+        }
+        true
+    }
+
     /// The amount of the party, or of the holder, at the end of a path.
     fn at(&self, path: &H::Path) -> u64 {
         self.amounts.get(path).copied().unwrap_or(0)

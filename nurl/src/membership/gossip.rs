@@ -82,6 +82,20 @@ impl GossipQueue {
         true
     }
 
+    /// Makes room for an event of this node's own in a full queue: of the others' events the one that was sent most often
+    /// gives way, since most members have it. Returns whether one did.
+    pub fn make_room_for_own_event(&mut self, own: PublicKey) -> bool {
+        if self.events < MAX_QUEUED_EVENTS {
+            return false;
+        }
+        let others = self.waiting.values().rev().map(|(topic, _)| *topic);
+        let mut others =
+            others.filter(|topic| matches!(topic, GossipTopic::UserEvent(origin, _) if *origin != own));
+        let gives_way = others.next();
+        gives_way.iter().for_each(|topic| self.remove(topic));
+        gives_way.is_some()
+    }
+
     /// Removes a fact from the queue.
     pub fn remove(&mut self, topic: &GossipTopic) {
         if let Some(place) = self.places.remove(topic) {

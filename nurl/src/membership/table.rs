@@ -26,6 +26,7 @@ use super::suspicion::MAX_ACCUSERS;
 use crate::authority::level::Level;
 use crate::authority::pass::Grant;
 use crate::key::PublicKey;
+use crate::rt::{Table, bound};
 
 /// The most members other than this node. At about 400 bytes each a table is 1.6 MiB, and one push-pull about as
 /// much; a larger mesh needs partial views, which this design doesn't have.
@@ -457,7 +458,7 @@ impl MemberTable {
         if self.forgotten.incarnation(&fact.key).is_some_and(|known| said.incarnation <= known) {
             return Err(FactRefusal::Forgotten);
         }
-        let full = self.entries.len() >= MAX_MEMBERS;
+        let full = self.entries.len() >= bound(Table::Members, MAX_MEMBERS);
         if full && (!state.is_live() || self.longest_gone().is_none()) {
             return Err(FactRefusal::TableFull);
         }
@@ -477,7 +478,7 @@ impl MemberTable {
             fact.record.profile.as_ref().and_then(|profile| Some((profile.said(), profile.grant()?)));
         let Some((said, grant)) = proven else { return Err(FactRefusal::Unknown) };
         let mut reclaimed = None;
-        if self.entries.len() >= MAX_MEMBERS
+        if self.entries.len() >= bound(Table::Members, MAX_MEMBERS)
             && let Some(victim) = self.longest_gone()
         {
             self.remove(&victim);

@@ -17,6 +17,7 @@ use std::time::Duration;
 use super::epoch::Epoch;
 use crate::key::PublicKey;
 use crate::membership::limit::{answer_limit, told_limit};
+use crate::rt::{Table, bound};
 
 /// Keys that a node acts for at once. An idle tenure costs its key and about 100 bytes, and the least recently used
 /// idle one is evicted for a new one. A new tenure is refused only if all of them have running attempts.
@@ -204,7 +205,7 @@ impl TenureBook {
         if counter > self.durable {
             return Err(TenureError::NotDurable);
         }
-        if self.held.len() >= self.capacity {
+        if self.held.len() >= bound(Table::Tenures, self.capacity) {
             let Some((_, key)) = self.idle.pop_first() else {
                 self.counters.full += 1;
                 return Err(TenureError::Full);

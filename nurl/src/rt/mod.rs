@@ -12,6 +12,7 @@
 //! | [`disk`] | synchronous files with explicit syncs, atomic replacement, private modes |
 //! | [`sync`] | channels and locks whose wake order doesn't depend on ambient entropy |
 //! | [`rng`] | a labelled ChaCha20 stream |
+//! | [`bound`] | bounds of tables, made smaller in the simulated world only |
 //! | [`buggify`] | rare ways that are allowed, taken on purpose in the simulated world only |
 //! | [`cost`] | what computation costs: time in the simulated world only |
 //! | [`exposed`], [`reached`] | bytes that a hub reads, rare paths taken: reported to the simulated world only |
@@ -32,10 +33,12 @@ pub use chaos::rt::{Rng, disk, exposed, net, reached, rng, task, time};
 #[cfg(feature = "sim")]
 pub use chaos::rt::{is_read, known_as, label, labelled, labelled_within};
 
+mod bounds;
 mod buggify;
 mod cost;
 pub mod sync;
 
+pub use bounds::{Table, bound};
 #[cfg(feature = "sim")]
 pub use buggify::POINTS;
 pub use buggify::{Point, buggify};

@@ -14,6 +14,7 @@ use super::task::TaskId;
 use crate::authority::account::Account;
 use crate::key::PublicKey;
 use crate::kit::shares::Shares;
+use crate::rt::{Table, bound};
 
 /// How long a task waits for its claim, and a claim for its task: some round trips, and the time that a large payload
 /// takes.
@@ -65,9 +66,10 @@ impl<T> Room<T> {
             return 1;
         }
         let mut dropped = 0;
-        while self.items.len() >= MAX_FORWARDED || self.bytes.total() as usize + bytes > MAX_FORWARDED_BYTES {
-            let shares = if self.items.len() >= MAX_FORWARDED { &self.counts } else { &self.bytes };
-            let more = if self.items.len() >= MAX_FORWARDED { 1 } else { bytes as u64 };
+        let most = bound(Table::Forwarded, MAX_FORWARDED);
+        while self.items.len() >= most || self.bytes.total() as usize + bytes > MAX_FORWARDED_BYTES {
+            let shares = if self.items.len() >= most { &self.counts } else { &self.bytes };
+            let more = if self.items.len() >= most { 1 } else { bytes as u64 };
             dropped += 1;
             let Some(payer) = shares.payer(&from, more) else { return dropped };
             let theirs = self.items.iter().filter(|(_, waiting)| waiting.from == payer);

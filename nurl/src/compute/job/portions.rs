@@ -7,6 +7,7 @@ use super::options::{MAX_EXECUTION_BYTES, MAX_EXECUTIONS, NEWCOMER_BYTES};
 use super::task::Priority;
 use crate::authority::account::{Account, Party};
 use crate::kit::shares::{Holder as _, Shares};
+use crate::rt::{Table, bound};
 
 /// The portions of all submitters that have a task here.
 #[derive(Debug, Default)]
@@ -74,7 +75,7 @@ impl Portions {
         let is_newcomer = self.tasks.amounts(submitter).next() == Some(0);
         let kept_free = if is_newcomer { 0 } else { NEWCOMER_BYTES };
         let bytes = bytes as u64;
-        let (shares, more) = if self.tasks.total() >= MAX_EXECUTIONS as u64 {
+        let (shares, more) = if self.tasks.total() >= bound(Table::Executions, MAX_EXECUTIONS) as u64 {
             (&self.tasks, 1)
         } else if self.bytes.total() + bytes > (MAX_EXECUTION_BYTES - kept_free) as u64 {
             (&self.bytes, bytes)

@@ -22,6 +22,7 @@ use super::shared::{SharedContext, Timer};
 use super::task::TaskId;
 use crate::authority::account::Account;
 use crate::key::PublicKey;
+use crate::rt::{Table, bound};
 
 /// Records that end within this time are dropped together, at most this much late: shared times cost less than single
 /// ones.
@@ -222,10 +223,12 @@ impl Replica {
         records: usize,
         bytes: usize,
     ) -> bool {
+        let most = bound(Table::Records, MAX_RECORDS);
+        let most_bytes = bound(Table::RecordBytes, MAX_RECORD_BYTES);
         loop {
-            let victim = if self.table.len() + records > MAX_RECORDS {
+            let victim = if self.table.len() + records > most {
                 self.holdings.oldest_for(holder, records)
-            } else if self.holdings.bytes() + bytes > MAX_RECORD_BYTES {
+            } else if self.holdings.bytes() + bytes > most_bytes {
                 let table = &self.table;
                 let has_bytes =
                     |task: &TaskId| table.get(task).is_some_and(|kept| kept.record.held_bytes() > 0);
@@ -282,7 +285,8 @@ impl Replica {
         }
         let before = kept.record.held_bytes();
         let grows = theirs.held_bytes() > before;
-        if grows && self.holdings.bytes() - before + theirs.held_bytes() > MAX_RECORD_BYTES {
+        let most_bytes = bound(Table::RecordBytes, MAX_RECORD_BYTES);
+        if grows && self.holdings.bytes() - before + theirs.held_bytes() > most_bytes {
             shared.stats.records_refused += 1;
             return;
         }

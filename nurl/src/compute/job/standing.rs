@@ -58,7 +58,7 @@ impl Submitter {
     }
 
     /// On whose account it has what it has here.
-    pub(super) fn account(&self) -> Account {
+    pub(crate) fn account(&self) -> Account {
         self.standing.as_ref().map_or(Account::alone(self.key), |standing| standing.account(self.key))
     }
 }

@@ -30,6 +30,7 @@ use crate::key::PublicKey;
 use crate::kit::backoff::full_jitter;
 use crate::kit::draw;
 use crate::ring::Epoch;
+use crate::rt::{Table, bound};
 
 mod refusals;
 
@@ -136,7 +137,8 @@ impl Submissions {
         if let Some(former) = former.or_else(|| self.resolved.get(&id).map(|task| task.digest)) {
             return if former == digest { Ok(()) } else { Err(SubmitError::Conflict(id)) };
         }
-        if self.open.len() >= MAX_SUBMISSIONS || self.bytes + payload.len() > MAX_SUBMISSION_BYTES {
+        let full = self.open.len() >= bound(Table::Submissions, MAX_SUBMISSIONS);
+        if full || self.bytes + payload.len() > MAX_SUBMISSION_BYTES {
             shared.stats.refused_submits += 1;
             return Err(SubmitError::Busy { retry_after: SUBMITTER_RETRY_AFTER });
         }

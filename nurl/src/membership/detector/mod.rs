@@ -180,6 +180,8 @@ impl Detector {
         }
         let (origin, id) = (self.view.local.key(), self.view.rng.next_u64());
         let event = UserEvent { origin, id, body: body.to_vec() };
+        let displaced = self.view.gossip.queue.make_room_for_own_event(origin);
+        self.view.stats.gossip_full += u64::from(displaced);
         if !self.view.push_gossip(GossipTopic::UserEvent(origin, id), message::encode_event(&event)) {
             return Err(MembershipError::EventsFull);
         }

@@ -141,7 +141,7 @@ impl WorkPlane {
             WorkInput::Message { from, kind: kind::JOB, body } => self.jobs.handle_message(now, from, body),
             WorkInput::Message { from, body, .. } => {
                 rt::cost(Cost::MergedByte, body.len());
-                self.replicator.handle_message(now, time::unix_now(), from.key(), &body);
+                self.replicator.handle_message(now, time::unix_now(), from.account(), &body);
             }
             WorkInput::Issued(pass) => {
                 self.jobs.set_standing(Standing::of(&pass));

@@ -25,12 +25,21 @@ pub(super) enum Asked {
     Delta { key: Vec<u8>, from: PublicKey, id: u64, state: Vec<u8> },
 }
 
+impl Asked {
+    /// Whether another node asked for it.
+    pub(super) fn is_anothers(&self) -> bool {
+        !matches!(self, Asked::Write { caller: Caller::Driver(_), .. })
+    }
+}
+
 /// The waiting work, by the id of its read.
 #[derive(Debug, Default)]
 pub(super) struct Asking {
     waiting: BTreeMap<u64, Asked>,
     /// The bytes of the deltas.
     bytes: usize,
+    /// The number of works that other nodes asked for.
+    of_others: usize,
 }
 
 impl Asking {
@@ -38,17 +47,24 @@ impl Asking {
         self.waiting.len()
     }
 
+    /// The number of works that other nodes asked for.
+    pub(super) fn of_others(&self) -> usize {
+        self.of_others
+    }
+
     /// Adds work under the id of its read.
     pub(super) fn insert(&mut self, read: u64, asked: Asked) {
         if let Asked::Delta { state, .. } = &asked {
             self.bytes += state.len();
         }
+        self.of_others += usize::from(asked.is_anothers());
         self.waiting.insert(read, asked);
     }
 
     /// Removes the work whose read is over.
     pub(super) fn take(&mut self, read: u64) -> Option<Asked> {
         let asked = self.waiting.remove(&read)?;
+        self.of_others -= usize::from(asked.is_anothers());
         if let Asked::Delta { state, .. } = &asked {
             self.bytes -= state.len();
         }

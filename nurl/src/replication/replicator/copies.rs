@@ -8,6 +8,7 @@ use super::error::UpdateError;
 use super::shared::Shared;
 use crate::key::PublicKey;
 use crate::replication::crdt::{Digest, Value};
+use crate::rt::{Table, bound};
 
 /// One key's state.
 #[derive(Debug)]
@@ -160,7 +161,7 @@ impl Copies {
                 Merged::Changed
             }
             None => {
-                let full = self.entries.len() >= sh.config.max_entries
+                let full = self.entries.len() >= bound(Table::HeldKeys, sh.config.max_entries)
                     || self.bytes + size + key.len() > sh.config.max_held_bytes;
                 if full {
                     sh.stats.full += 1;

@@ -52,7 +52,8 @@ pub struct ReplicationStats {
     pub foreign: u64,
     /// Acknowledgements and answers that match no request, or come from the wrong node.
     pub stray: u64,
-    /// States refused because the node holds as much as it may, and deltas refused because too many wait.
+    /// States refused because the node holds as much as it may, deltas refused because too many wait, and observers' writes
+    /// refused because too many are remembered.
     pub full: u64,
     /// Messages dropped because the queue was full.
     pub outbox_dropped: u64,

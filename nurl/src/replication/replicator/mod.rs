@@ -87,6 +87,7 @@ use self::record::Record;
 use self::served::Served;
 use self::shared::{Moment, Shared};
 use self::writes::Writes;
+use crate::authority::account::Account;
 use crate::key::PublicKey;
 use crate::kit::draw;
 use crate::replication::crdt::{Kind, Stamp, Value};
@@ -177,7 +178,10 @@ impl Replicator {
 
     fn begin_read(&mut self, now: Instant, id: u64, key: &[u8]) -> Result<(), UpdateError> {
         let sh = &mut self.shared;
-        if !self.reads.has_room() || self.reads.contains(id) || sh.events.waiting() >= MAX_READS {
+        if !self.reads.has_room(false, self.asking.of_others())
+            || self.reads.contains(id)
+            || sh.events.waiting() >= MAX_READS
+        {
             return Err(UpdateError::Full("reads"));
         }
         if let Some(value) = self.held.owned(key) {
@@ -266,8 +270,10 @@ impl Replicator {
         self.reads.ask_present_owners(&self.shared, now);
     }
 
-    /// Takes a message from `from`. `wall` is the wall clock as time since 1970.
-    pub fn handle_message(&mut self, now: Instant, wall: Duration, from: PublicKey, bytes: &[u8]) {
+    /// Takes a message from `from`, on whose account it has what it has here. `wall` is the wall clock as time since 1970.
+    pub fn handle_message(&mut self, now: Instant, wall: Duration, from: impl Into<Account>, bytes: &[u8]) {
+        let by = from.into();
+        let from = by.key();
         let (sh, at) = (&mut self.shared, Moment { now, wall });
         let Some(message) = Message::decode(bytes) else {
             sh.stats.malformed += 1;
@@ -309,7 +315,7 @@ impl Replicator {
                 }
             }
             Message::Operation { id, key, op, boot } => {
-                self.on_operation(at, from, (id.into(), boot), &key, op);
+                self.on_operation(at, by, (id.into(), boot), &key, op);
             }
             Message::OperationReply { id, outcome, boot } => {
                 self.operations.on_reply(sh, now, from, id.into(), (outcome, boot));

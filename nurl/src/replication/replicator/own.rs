@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::config::Config;
 use crate::replication::crdt::Value;
 use crate::replication::identity::ReplicaId;
+use crate::rt::{Table, bound};
 
 /// This node's total writes to a key, from which its next delta continues. An owner reads them from the state that it
 /// holds; for every other key that the node wrote, it keeps this record.
@@ -49,7 +50,7 @@ impl Sums {
 
     /// Whether the key's sums are or can be remembered.
     pub(super) fn has_room(&self, config: &Config, key: &[u8]) -> bool {
-        self.0.contains_key(key) || self.0.len() < config.max_own
+        self.0.contains_key(key) || self.0.len() < bound(Table::OwnKeys, config.max_own)
     }
 
     /// Remembers `own` in addition to the sums known. There must be room.

@@ -13,6 +13,7 @@ use super::message::Message;
 use super::shared::Shared;
 use crate::key::PublicKey;
 use crate::replication::crdt::{Digest, Value};
+use crate::rt::{Table, bound};
 
 /// After this time a read ends with the answers that have arrived.
 const WAIT: Duration = Duration::from_secs(1);
@@ -129,9 +130,11 @@ impl Reading {
 pub(super) struct Reads(BTreeMap<u64, Reading>);
 
 impl Reads {
-    /// Whether another read may begin.
-    pub(super) fn has_room(&self) -> bool {
-        self.0.len() < MAX_READS
+    /// Whether another read may begin, of this node's callers or for another node's write, of which `for_others` are under
+    /// way. They have half as much room of their own, so that others' new keys keep no caller here from reading.
+    pub(super) fn has_room(&self, for_another: bool, for_others: usize) -> bool {
+        let most = bound(Table::Reads, MAX_READS);
+        if for_another { for_others < most / 2 } else { self.0.len() - for_others < most }
     }
 
     pub(super) fn contains(&self, id: u64) -> bool {

@@ -10,10 +10,15 @@ use super::error::UpdateError;
 use super::message::Message;
 use super::operations::OperationId;
 use super::shared::Shared;
+use crate::authority::account::Account;
 use crate::key::PublicKey;
+use crate::kit::shares::Shares;
+use crate::rt::{Table, bound};
 
-/// Limit on the operations that a member remembers. With more than that in 10 minutes it answers busy.
-pub(super) const MAX_REMEMBERED: usize = 16_384;
+/// Limit on the operations that a member remembers. None can be forgotten early, since it could be made twice. So an
+/// observer has to leave room to others: a pass that was admitted by hand may have half of these in 10 minutes, one of an
+/// invitation a quarter. Over that the member answers busy.
+pub(super) const MAX_REMEMBERED: usize = 65_536;
 /// How long a member remembers an outcome: ten times the observer's retry time, for delayed messages.
 pub(super) const REMEMBER: Duration = Duration::from_secs(600);
 
@@ -35,8 +40,10 @@ pub(super) enum Arrival {
     New,
     /// It is under way. The reply follows when it is over.
     Repeated,
-    /// It is over, or there is no room for it: the member replies with this outcome.
+    /// It is over: the member replies with this outcome.
     Over(u8),
+    /// There is no room for it: the member replies that it is busy.
+    Full,
 }
 
 /// The operations of other nodes.
@@ -44,19 +51,25 @@ pub(super) enum Arrival {
 pub(super) struct Served {
     /// The outcomes; none while an operation is under way here.
     remembered: BTreeMap<Name, Option<u8>>,
-    forget: VecDeque<(Instant, Name)>,
+    /// When each is forgotten, and whose it is.
+    forget: VecDeque<(Instant, Name, Account)>,
+    /// Who has how many of them. A pass counts as a whole: each command has a key of its own.
+    shares: Shares<Account>,
 }
 
 impl Served {
     /// Takes an operation, unless it is known.
-    pub(super) fn arrive(&mut self, now: Instant, from: PublicKey, id: OperationId) -> Arrival {
-        match self.remembered.get(&(from, id)) {
+    pub(super) fn arrive(&mut self, now: Instant, from: Account, id: OperationId) -> Arrival {
+        let (name, account) = ((from.key(), id), from.of_pass());
+        let limit = bound(Table::Operations, MAX_REMEMBERED) as u64;
+        match self.remembered.get(&name) {
             Some(Some(outcome)) => Arrival::Over(*outcome),
             Some(None) => Arrival::Repeated,
-            None if self.remembered.len() >= MAX_REMEMBERED => Arrival::Over(BUSY),
+            None if !self.shares.leaves_room(&account, limit) => Arrival::Full,
             None => {
-                self.remembered.insert((from, id), None);
-                self.forget.push_back((now + REMEMBER, (from, id)));
+                self.remembered.insert(name, None);
+                self.shares.add(account, 1);
+                self.forget.push_back((now + REMEMBER, name, account));
                 Arrival::New
             }
         }
@@ -77,8 +90,9 @@ impl Served {
 
     /// Forgets the outcomes whose time is over.
     pub(super) fn expire(&mut self, now: Instant) {
-        while let Some((_, name)) = self.forget.pop_front_if(|(due, _)| *due <= now) {
+        while let Some((_, name, account)) = self.forget.pop_front_if(|(due, ..)| *due <= now) {
             self.remembered.remove(&name);
+            self.shares.sub(account, 1);
         }
     }
 }

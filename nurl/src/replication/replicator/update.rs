@@ -20,8 +20,9 @@ use super::event::ReplicatorEvent;
 use super::key::checked_key;
 use super::message::{Message, Op};
 use super::operations::OperationId;
-use super::served::{ANOTHER, Arrival};
+use super::served::{ANOTHER, Arrival, BUSY};
 use super::shared::Moment;
+use crate::authority::account::Account;
 use crate::key::PublicKey;
 use crate::replication::crdt::{Digest, Value};
 
@@ -64,7 +65,13 @@ impl Replicator {
         if self.shared.config.observer {
             return Err(UpdateError::Observer);
         }
-        if self.writes.waiting() + self.asking.len() >= MAX_WRITES {
+        let under_way = self.writes.waiting() + self.asking.len();
+        // Others' writes leave half of the room to this node's own callers, and aren't counted against these.
+        let full = match caller {
+            Caller::Driver(_) => under_way - self.asking.of_others() >= MAX_WRITES,
+            Caller::Observer(..) => under_way >= MAX_WRITES / 2,
+        };
+        if full {
             return Err(UpdateError::Full("writes under way"));
         }
         if self.must_ask(key, &op) {
@@ -107,7 +114,7 @@ impl Replicator {
 
     /// Asks the other owners; [`asked`](Replicator::asked) continues the work.
     fn ask(&mut self, now: Instant, key: &[u8], asked: Asked) -> Result<(), UpdateError> {
-        if !self.reads.has_room() {
+        if !self.reads.has_room(asked.is_anothers(), self.asking.of_others()) {
             return Err(UpdateError::Full("reads"));
         }
         let read = self.shared.fresh_id();
@@ -237,20 +244,25 @@ impl Replicator {
     pub(super) fn on_operation(
         &mut self,
         at: Moment,
-        from: PublicKey,
+        by: Account,
         (id, boot): (OperationId, Option<u64>),
         key: &[u8],
         op: Op,
     ) {
-        let own = self.shared.config.boot;
+        let (from, own) = (by.key(), self.shared.config.boot);
         if boot.is_some_and(|asked| asked != own) {
             let reply = Message::OperationReply { id: id.into(), outcome: ANOTHER, boot: Some(own) };
             self.shared.send(from, &reply);
             return;
         }
-        match self.served.arrive(at.now, from, id) {
+        match self.served.arrive(at.now, by, id) {
             Arrival::Over(outcome) => {
                 let reply = Message::OperationReply { id: id.into(), outcome, boot: None };
+                self.shared.send(from, &reply);
+            }
+            Arrival::Full => {
+                self.shared.stats.full += 1;
+                let reply = Message::OperationReply { id: id.into(), outcome: BUSY, boot: None };
                 self.shared.send(from, &reply);
             }
             Arrival::Repeated => {}

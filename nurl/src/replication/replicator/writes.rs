@@ -14,7 +14,7 @@ use super::record::Record;
 use super::served::Served;
 use super::shared::{Moment, Shared};
 use crate::replication::crdt::Value;
-use crate::rt::{Point, buggify};
+use crate::rt::{Point, Table, bound, buggify};
 
 /// The first pause before an unacknowledged delta is sent again; it doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_secs(2);
@@ -119,7 +119,8 @@ impl Writes {
         op: &Op,
         observed: Option<&Value>,
     ) -> Result<(), UpdateError> {
-        if !self.pending.contains_key(key) && self.pending.len() >= sh.config.max_pending {
+        let most = bound(Table::PendingWrites, sh.config.max_pending);
+        if !self.pending.contains_key(key) && self.pending.len() >= most {
             return Err(UpdateError::Full("unacknowledged writes"));
         }
         if !self.sums.has_room(&sh.config, key) {
