@@ -357,6 +357,11 @@ fn everything_at_once_beside_insiders() {
 }
 
 #[test]
+fn full_tables_of_nodes_refuse_the_greedy_and_serve_the_modest() {
+    prove("crammed");
+}
+
+#[test]
 fn a_full_hub_takes_from_who_has_most() {
     prove("full");
 }

@@ -299,6 +299,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn where_nobody_pays_each_leaves_as_much_free_as_it_has_and_others_find_room() {
+        let mut shares = Shares::default();
+        let mut fill = |key: u32| {
+            let before = shares.of(&Key(key));
+            while shares.leaves_room(&Key(key), 80) {
+                shares.add(Key(key), 1);
+            }
+            shares.of(&Key(key)) - before
+        };
+        // Of an invitation, a pass and a key each may have half of what is around it.
+        assert_eq!([111, 112, 121, 211, 311].map(&mut fill), [10, 5, 6, 7, 6]);
+        assert_eq!(fill(111), 0);
+        assert!(shares.total() <= 80);
+    }
+
     proptest::proptest! {
         #[test]
         fn the_sums_are_those_of_the_parts(

@@ -204,6 +204,27 @@ mod tests {
     }
 
     #[test]
+    fn an_event_of_ones_own_takes_the_place_of_the_most_told_one_of_others() {
+        let mut queue = GossipQueue::default();
+        let own = GossipTopic::UserEvent(key(1), 1);
+        let others = |id| GossipTopic::UserEvent(key(2), id);
+        for id in 0..MAX_QUEUED_EVENTS as u64 {
+            assert!(!queue.make_room_for_own_event(key(1)), "there is room");
+            assert!(queue.push(others(id), vec![7]));
+        }
+        // The latest one is told first.
+        assert_eq!(queue.pick(1, 4, &[]).events.len(), 1);
+        assert!(!queue.push(own, vec![8]));
+        assert!(queue.make_room_for_own_event(key(1)) && queue.push(own, vec![8]));
+        assert!(!queue.contains(&others(MAX_QUEUED_EVENTS as u64 - 1)) && queue.contains(&others(0)));
+        for id in 2..=MAX_QUEUED_EVENTS as u64 {
+            assert!(queue.make_room_for_own_event(key(1)));
+            assert!(queue.push(GossipTopic::UserEvent(key(1), id), vec![8]));
+        }
+        assert!(!queue.make_room_for_own_event(key(1)), "all are its own");
+    }
+
+    #[test]
     fn a_fact_is_done_after_its_last_telling() {
         let mut queue = GossipQueue::default();
         queue.push(GossipTopic::Member(key(1)), vec![1]);

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use minicbor::Encoder;
 use minicbor::encode::Error;
 use nurl::internals::authority::pass::Pass;
+use nurl::internals::compute::job::digest;
 use nurl::internals::membership::message::{MembershipMessage, MessageBody};
 use nurl::internals::membership::profile::MemberProfile;
 use nurl::internals::membership::table::{Fact, MemberRecord, State};
@@ -104,6 +105,17 @@ pub fn submit(
         e.str(kind)?.bytes(key)?.u8(1)?.u64(60_000)?.bool(false)?.bool(false)?.null()?.ok()
     };
     job(1, header, payload)
+}
+
+/// A LISTENING: a submitter is alive.
+pub fn listening() -> Bytes {
+    job(14, |e| e.array(0)?.ok(), &[])
+}
+
+/// A CLAIM: the submitter's word that a task that was forwarded is its own, with the digest of its content.
+pub fn claim_task(task: [u8; 16], kind: &str, key: &[u8], payload: &[u8]) -> Bytes {
+    let digest = digest(kind, key, payload);
+    job(15, |e| e.array(3)?.bytes(&task)?.u32(1)?.bytes(&digest)?.ok(), &[])
 }
 
 /// A DELTA: a state for an owner of a key, which is a kind's byte and a name. With an id it is a write, which the owner

@@ -14,6 +14,7 @@ pub mod containers;
 pub mod contention;
 pub mod converge;
 pub mod converge_hard;
+pub mod crammed;
 pub mod crowd;
 pub mod crowded;
 pub mod damaged;
@@ -72,6 +73,7 @@ pub const ALL: &[Scenario] = &[
     contention::SCENARIO,
     converge::SCENARIO,
     converge_hard::SCENARIO,
+    crammed::SCENARIO,
     crowd::SCENARIO,
     crowded::SCENARIO,
     damaged::SCENARIO,

@@ -4,7 +4,7 @@ use minicbor::bytes::ByteVec;
 use proptest::prelude::*;
 
 use super::mesh::{K, Mesh, S, add, insert, peer, ring, set};
-use crate::replication::crdt::OrSet;
+use crate::replication::crdt::{OrSet, PnCounter};
 use crate::replication::replicator::*;
 
 #[test]
@@ -55,12 +55,12 @@ fn operations_are_bounded_at_both_ends() {
     }
     assert_eq!(mesh.operate(0, 99_999, peer(1), K, add(1)), Err(UpdateError::Full("operations")));
     let member = mesh.node(1);
-    let ask = |member: &mut Replicator, now, n: u32| {
+    let ask_by = |member: &mut Replicator, now, from: u8, n: u32| {
         let mut id = [0; 16];
         id[..4].copy_from_slice(&n.to_le_bytes());
         let message =
             Message::Operation { id: id.into(), key: b"\x01n".to_vec().into(), op: add(1), boot: None };
-        member.handle_message(now, wall, peer(0), &message.encode());
+        member.handle_message(now, wall, peer(from), &message.encode());
         while let Some((_, answer)) = member.poll_transmit() {
             if let Some(Message::OperationReply { outcome, .. }) = Message::decode(&answer) {
                 return outcome;
@@ -68,16 +68,40 @@ fn operations_are_bounded_at_both_ends() {
         }
         panic!("no answer");
     };
-    for n in 0..served::MAX_REMEMBERED as u32 {
+    let ask = |member: &mut Replicator, now, n| ask_by(member, now, 0, n);
+    let most = served::MAX_REMEMBERED / 2;
+    for n in 0..most as u32 {
         assert_eq!(ask(member, now, n), 0);
     }
     assert_eq!(ask(member, now, u32::MAX), 1, "busy, and nothing was done");
+    assert_eq!((member.stats().full, ask_by(member, now, 2, 0)), (1, 0), "another observer has room");
     assert_eq!(ask(member, now, 0), 0, "what is remembered is still answered");
     let later = now + served::REMEMBER;
     member.handle_timeout(later, wall);
     assert_eq!(ask(member, later, u32::MAX), 0);
     let Some(Value::Counter(counter)) = member.get(b"\x01n") else { panic!() };
-    assert_eq!(counter.value(), served::MAX_REMEMBERED as i128 + 2);
+    assert_eq!(counter.value(), most as i128 + 3);
+}
+
+#[test]
+fn others_new_keys_keep_no_caller_here_from_reading_and_writing() {
+    let mut mesh = Mesh::new(3);
+    mesh.set_ring(0..3);
+    let (now, wall) = (mesh.now, mesh.wall);
+    let node = mesh.node(0);
+    let state = Value::Counter(PnCounter::of(ReplicaId { key: peer(9), incarnation: 1 }, 1, 0)).encode();
+    for n in 0..MAX_READS as u64 {
+        let key = [&[1][..], &n.to_le_bytes()].concat();
+        let delta = Message::Delta { key: key.into(), id: Some(n), state: state.clone().into() };
+        node.handle_message(now, wall, peer(9), &delta.encode());
+    }
+    assert_eq!((node.asking.of_others(), node.stats().full), (MAX_READS / 2, MAX_READS as u64 / 2));
+    for n in 0..MAX_READS as u64 {
+        node.update(now, wall, n, &n.to_be_bytes(), add(1));
+    }
+    assert_eq!(node.poll_event(), None, "each waits for the other owners");
+    node.update(now, wall, MAX_READS as u64, b"one more", add(1));
+    assert!(matches!(node.poll_event(), Some(ReplicatorEvent::Updated { outcome: Err(_), .. })));
 }
 
 #[test]

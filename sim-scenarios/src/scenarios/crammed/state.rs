@@ -1,0 +1,205 @@
+//! Keys that owners hold, a node's writes and reads.
+
+use std::time::Duration;
+
+use chaos::property::Violation;
+use nurl::Error;
+use nurl::internals::replication::crdt::{Kind, PnCounter, Value};
+use nurl::internals::replication::identity::ReplicaId;
+use nurl::internals::replication::replicator::{UpdateError, state_key};
+use nurl::internals::transport::kind;
+use nurl::rt::{Table, task};
+use nurl::state::StateError;
+
+use super::{AGAIN, Act, BOUNDED, COUNTED, ROOMY, ROUND_TRIP, TOLD, UNHURT, at_once, exactly};
+use crate::insider::wire;
+
+/// The keys of earlier acts and of the modest one.
+const BEFORE: usize = 2;
+
+/// The further keys that the owners hold.
+const HELD: usize = 5;
+
+/// The writes that wait for room.
+const WAIT: usize = 3;
+
+/// A caller waits so long for an owner, which is looked at each second.
+const OWNER_WAIT: Duration = Duration::from_secs(5);
+const LOOKS_EVERY: Duration = Duration::from_secs(1);
+
+/// A write that waits is sent again after 2, 6 and 14 s.
+const SENT_AGAIN: Duration = Duration::from_secs(10);
+
+/// The reads under way.
+const READS: usize = 4;
+
+const OWN: &str = "the modest one's";
+
+pub(super) async fn act(act: &Act<'_>, state: &mut String) -> Result<(), Violation> {
+    held(act).await?;
+    own(act).await?;
+    reads(act).await?;
+    flood(act).await?;
+    *state += &format!("state: {HELD} keys had room, {WAIT} waited for it, and each write counts once\n");
+    Ok(())
+}
+
+/// The owners hold so many keys.
+async fn held(act: &Act<'_>) -> Result<(), Violation> {
+    act.bound_workers(Table::HeldKeys, BEFORE + HELD);
+    add(act, OWN).await.map_err(|error| Violation::safety(UNHURT, error.to_string()))?;
+    let mut full = Vec::new();
+    for worker in act.workers() {
+        full.push(act.counts(worker, ["state.full"]).await[0]);
+    }
+    for number in 0..HELD {
+        exactly(BOUNDED, "a write with room", write(act, number).await.is_ok(), true)?;
+        // Each owner has it.
+        act.world.sleep(ROUND_TRIP).await;
+    }
+    let begun = act.world.elapsed();
+    let node = act.node(act.greedy).await;
+    act.greedy.host.set_bound(Table::PendingWrites.name(), WAIT);
+    let calls = (HELD..HELD + WAIT).map(|number| {
+        let counter = node.counter(&name(number));
+        async move { counter.add(1).await }
+    });
+    let waiting = task::spawn(at_once(calls.collect::<Vec<_>>()));
+    act.world.sleep(ROUND_TRIP).await;
+    let over = write(act, HELD + WAIT).await;
+    exactly(TOLD, "one write too many", refusal(over), Some(UpdateError::Full("unacknowledged writes")))?;
+    if act.world.elapsed() > begun + 2 * ROUND_TRIP {
+        return Err(Violation::liveness(TOLD, "a write over the bound waited".to_owned()));
+    }
+    for answer in waiting.await.expect("it doesn't panic") {
+        exactly(TOLD, "a write without room", matches!(answer, Err(Error::Unacknowledged)), true)?;
+    }
+    let took = act.world.elapsed() - begun;
+    if took > OWNER_WAIT + LOOKS_EVERY + ROUND_TRIP {
+        return Err(Violation::liveness(TOLD, format!("the answers took {took:?}")));
+    }
+    exactly(
+        BOUNDED,
+        "writes that wait",
+        act.counts(act.greedy, ["state.unacknowledged"]).await,
+        [WAIT as u64],
+    )?;
+    for (worker, before) in act.workers().zip(full) {
+        let [now] = act.counts(worker, ["state.full"]).await;
+        exactly(COUNTED, "writes refused for each that waits", now - before >= WAIT as u64, true)?;
+    }
+    // What is there goes on.
+    add(act, OWN).await.map_err(|error| Violation::safety(UNHURT, error.to_string()))?;
+    exactly(
+        UNHURT,
+        "the modest one's sum",
+        act.node(act.modest).await.counter(OWN).get().await.ok(),
+        Some(2),
+    )?;
+    act.bound_workers(Table::HeldKeys, ROOMY);
+    act.until(act.greedy, "state.unacknowledged", 0, SENT_AGAIN).await?;
+    for number in 0..HELD + WAIT {
+        let sum = act.node(act.modest).await.counter(&name(number)).get().await.ok();
+        exactly(AGAIN, "the sum of a key", sum, Some(1))?;
+    }
+    act.greedy.host.set_bound(Table::PendingWrites.name(), ROOMY);
+    Ok(())
+}
+
+/// A node remembers the keys of others that it has written.
+async fn own(act: &Act<'_>) -> Result<(), Violation> {
+    let written = HELD + WAIT;
+    act.greedy.host.set_bound(Table::OwnKeys.name(), written + 1);
+    exactly(BOUNDED, "the last key with room", write(act, written).await.is_ok(), true)?;
+    let over = write(act, written + 1).await;
+    exactly(TOLD, "one key too many", refusal(over), Some(UpdateError::Full("keys written")))?;
+    exactly(UNHURT, "a key that was written", write(act, 1).await.is_ok(), true)?;
+    act.greedy.host.set_bound(Table::OwnKeys.name(), ROOMY);
+    exactly(AGAIN, "a key with room again", write(act, written + 1).await.is_ok(), true)
+}
+
+/// A node's reads under way.
+async fn reads(act: &Act<'_>) -> Result<(), Violation> {
+    act.greedy.host.set_bound(Table::Reads.name(), READS);
+    let node = act.node(act.greedy).await;
+    // Twice: those that have ended make room.
+    for _ in 0..2 {
+        let calls = (0..2 * READS).map(|_| {
+            let counter = node.counter(OWN);
+            async move { counter.get().await }
+        });
+        let answers = at_once(calls).await;
+        let read = answers.iter().filter(|answer| matches!(answer, Ok(2))).count();
+        let full = answers.into_iter().filter_map(|answer| refusal(answer.map(drop)));
+        let full = full.filter(|error| *error == UpdateError::Full("reads")).count();
+        exactly(BOUNDED, "reads and refusals", (read, full), (READS, READS))?;
+    }
+    act.greedy.host.set_bound(Table::Reads.name(), ROOMY);
+    Ok(())
+}
+
+/// An insider writes new keys without end at an owner, whose own callers read and write all the same.
+async fn flood(act: &Act<'_>) -> Result<(), Violation> {
+    const BURSTS: usize = 40;
+    const BURST: usize = 8;
+    const EVERY: Duration = Duration::from_millis(10);
+    act.worker.host.set_bound(Table::Reads.name(), READS);
+    let author = ReplicaId { key: act.glutton.key, incarnation: 1 };
+    let state = Value::Counter(PnCounter::of(author, 1, 0)).encode();
+    let [full] = act.counts(act.worker, ["state.full"]).await;
+    let node = act.node(act.worker).await;
+    for burst in 0..BURSTS {
+        for number in 0..BURST {
+            let key = state_key(Kind::Counter, format!("flood {burst} {number}").as_bytes());
+            let id = (burst * BURST + number) as u64;
+            act.glutton.send_message(act.worker.key, kind::STATE, wire::delta(&key, Some(id), &state));
+        }
+        act.world.sleep(EVERY).await;
+        if burst % 8 == 7 {
+            let fresh = node.counter(&format!("the owner's own {burst}"));
+            let calls = (0..READS - 1).map(|_| {
+                let fresh = fresh.clone();
+                async move { fresh.add(1).await }
+            });
+            for answer in at_once(calls).await {
+                answer.map_err(|error| Violation::safety(UNHURT, format!("beside a flood: {error}")))?;
+            }
+        }
+    }
+    act.world.sleep(2 * ROUND_TRIP).await;
+    let [now] = act.counts(act.worker, ["state.full"]).await;
+    exactly(COUNTED, "writes of the flood refused", now > full, true)?;
+    // Only new keys are asked about; those that it didn't drop are held.
+    let mut held = 0;
+    for burst in 0..BURSTS {
+        for number in 0..BURST {
+            let counter = node.counter(&format!("flood {burst} {number}"));
+            held += usize::from(counter.held_digest().await.is_ok_and(|digest| digest.is_some()));
+        }
+    }
+    exactly(
+        COUNTED,
+        "writes of the flood refused and taken",
+        now - full + held as u64,
+        (BURSTS * BURST) as u64,
+    )?;
+    act.worker.host.set_bound(Table::Reads.name(), ROOMY);
+    let last = node.counter("the owner's last").add(1).await;
+    exactly(AGAIN, "a write after the flood", last.is_ok(), true)
+}
+
+fn name(number: usize) -> String {
+    format!("the greedy one's {number}")
+}
+
+async fn write(act: &Act<'_>, number: usize) -> Result<(), Error> {
+    act.node(act.greedy).await.counter(&name(number)).add(1).await
+}
+
+async fn add(act: &Act<'_>, key: &str) -> Result<(), Error> {
+    act.node(act.modest).await.counter(key).add(1).await
+}
+
+fn refusal(answer: Result<(), Error>) -> Option<UpdateError> {
+    if let Err(Error::State(StateError::Write(error))) = answer { Some(error) } else { None }
+}
