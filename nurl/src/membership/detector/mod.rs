@@ -72,6 +72,9 @@ use crate::rt::Rng;
 /// Members that are told of a graceful leave at once, before gossip tells the rest.
 pub const LEAVE_FANOUT: usize = 16;
 
+/// So many of them are told reliably, and gossip on: one that has heard it would be enough.
+const LEAVE_RELIABLY: usize = 3;
+
 /// The most peers whose facts are refused because their pass was revoked: each that the authority names, and as many by
 /// an invitation or all together.
 const MAX_OUTCASTS: usize = 2 * MAX_ENTRIES;
@@ -149,8 +152,10 @@ impl Detector {
         self.announcements.stop();
         self.view.gossip_self();
         let told = self.view.random_members(LEAVE_FANOUT, |member| member.state.is_live());
-        for peer in told {
-            self.view.send(peer, Via::Datagram, MessageBody::Gossip, &[]);
+        // A close may overtake a datagram, which then opens at nobody any more. What is sent reliably is acknowledged before.
+        for (place, peer) in told.into_iter().enumerate() {
+            let via = if place < LEAVE_RELIABLY { Via::Reliable } else { Via::Datagram };
+            self.view.send(peer, via, MessageBody::Gossip, &[]);
         }
         self.view.gossip.schedule(now + self.view.config.gossip_interval);
         self.view.check_departed();

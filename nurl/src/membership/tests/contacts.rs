@@ -44,6 +44,20 @@ fn joining_again_is_no_stall() {
 }
 
 #[test]
+fn a_goodbye_is_told_to_three_reliably_since_the_close_after_it_may_overtake_a_datagram() {
+    let (now, mut detector) = among(9);
+    sent(&mut detector);
+    detector.leave(now);
+    let mut told = sent(&mut detector);
+    told.retain(|(.., message)| message.body == MessageBody::Gossip);
+    assert!(
+        told.iter().all(|(.., message)| message.facts.iter().any(|fact| fact.record.state == State::Left))
+    );
+    let reliable = told.iter().filter(|(_, via, _)| *via == Via::Reliable).count();
+    assert_eq!((reliable, told.len()), (3, 9));
+}
+
+#[test]
 fn an_announcement_is_answered_by_at_most_three_after_a_delay_and_believed_by_nobody() {
     let members = 12;
     let mut answered = 0;

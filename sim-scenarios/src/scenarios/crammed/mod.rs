@@ -127,8 +127,7 @@ struct Act<'a> {
 async fn run(trial: Trial) -> RunResult {
     let world = trial.world;
     let mut cluster = Stage::new(world)
-        // Without jitter: a session's close would overtake the goodbye before it, which is lost then.
-        .links(link_ms(12, 0))
+        .links(link_ms(10, 4))
         .hub("hub")
         .workers(WORKERS)
         .member("greedy")
