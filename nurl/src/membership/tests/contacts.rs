@@ -52,7 +52,7 @@ fn a_goodbye_is_told_to_three_reliably_since_the_close_after_it_may_overtake_a_d
     assert_eq!(told.len(), 9);
     told.retain(|(_, via, _)| *via == Via::Reliable);
     let is_goodbye = |message: &MembershipMessage| {
-        message.facts.iter().any(|fact| fact.key == ME && fact.record.state == State::Left)
+        message.facts.iter().any(|fact| fact.key == key(ME) && fact.record.state == State::Left)
     };
     assert!(told.len() == 3 && told.iter().all(|(.., message)| is_goodbye(message)), "{told:?}");
 }
