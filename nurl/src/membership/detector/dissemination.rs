@@ -1,11 +1,14 @@
-//! SWIM's dissemination component (§4.1): the gossip queue, the clock of its ticks, and the user events that were
-//! seen, so that each is delivered and passed on once.
+//! SWIM's dissemination component (§4.1): the gossip queue, the clock of its ticks, whose turn it is to hear, and the user
+//! events that were seen, so that each is delivered and passed on once.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
 use crate::key::PublicKey;
+use crate::kit::draw;
 use crate::membership::gossip::GossipQueue;
+use crate::membership::table::{MemberTable, State};
+use crate::rt::Rng;
 
 /// User events that are remembered, so that each is delivered once.
 pub const MAX_SEEN_EVENTS: usize = 1024;
@@ -15,6 +18,11 @@ pub const MAX_SEEN_EVENTS: usize = 1024;
 pub(super) struct Dissemination {
     pub(super) queue: GossipQueue,
     next_at: Instant,
+    /// Who hears gossip next, from the end on. Rounds, as in probing, because a fact is told a few times only: those who are
+    /// drawn anew each time are often the same ones.
+    turns: Vec<PublicKey>,
+    /// Who heard it last. They have their turns at the end of the next round.
+    heard: Vec<PublicKey>,
     /// Origin and id of each user event, oldest first.
     seen: VecDeque<(PublicKey, u64)>,
 }
@@ -22,7 +30,13 @@ pub(super) struct Dissemination {
 impl Dissemination {
     /// An empty queue.
     pub(super) fn new(now: Instant) -> Dissemination {
-        Dissemination { queue: GossipQueue::default(), next_at: now, seen: VecDeque::new() }
+        Dissemination {
+            queue: GossipQueue::default(),
+            next_at: now,
+            turns: Vec::new(),
+            heard: Vec::new(),
+            seen: VecDeque::new(),
+        }
     }
 
     /// When the next tick has something to send.
@@ -38,6 +52,29 @@ impl Dissemination {
     /// Sets the time of the next tick.
     pub(super) fn schedule(&mut self, at: Instant) {
         self.next_at = at;
+    }
+
+    /// Up to `count` different members that are alive, whose turn it is.
+    pub(super) fn take_turns(&mut self, rng: &mut Rng, table: &MemberTable, count: usize) -> Vec<PublicKey> {
+        let is_alive = |key: &PublicKey| table.get(key).is_some_and(|member| member.state == State::Alive);
+        let mut taken = Vec::new();
+        while taken.len() < count {
+            let Some(next) = self.turns.pop() else {
+                let all = table.members().map(|member| member.key);
+                self.turns = all.filter(|key| is_alive(key) && !taken.contains(key)).collect();
+                draw::shuffle(rng, &mut self.turns);
+                self.turns.sort_by_key(|key| !self.heard.contains(key));
+                if self.turns.is_empty() {
+                    break;
+                }
+                continue;
+            };
+            if is_alive(&next) {
+                taken.push(next);
+            }
+        }
+        self.heard.clone_from(&taken);
+        taken
     }
 
     /// Records a user event. True if it is new.

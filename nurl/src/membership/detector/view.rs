@@ -382,7 +382,7 @@ impl MeshView {
         queued
     }
 
-    /// One gossip tick: queued facts to a few random alive members. One suspect or recently dead member gets its own
+    /// One gossip tick: queued facts to a few alive members. One suspect or recently dead member gets its own
     /// record, since it may be alive without knowing.
     pub(super) fn gossip_tick(&mut self, now: Instant) {
         self.gossip.schedule(now + self.config.gossip_interval);
@@ -399,8 +399,7 @@ impl MeshView {
             let told: Vec<_> = self.buddy_fact(now, &peer).into_iter().collect();
             self.send(peer, Via::Datagram, MessageBody::Gossip, &told);
         }
-        let targets = self.random_members(self.config.gossip_fanout, |member| member.state == State::Alive);
-        for peer in targets {
+        for peer in self.gossip.take_turns(&mut self.rng, &self.table, self.config.gossip_fanout) {
             if self.gossip.queue.is_empty() {
                 break;
             }

@@ -1,5 +1,6 @@
 //! Probes, helpers, and what this node makes of its own standstill.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::cluster::{Cluster, key};
@@ -349,6 +350,33 @@ fn a_wide_mesh_settles_without_a_false_word() {
     for at in 0..40 {
         let wrong = |e: &MembershipEvent| matches!(e, MembershipEvent::Dead(member) if member.key != key(7));
         assert!(!cluster.saw(at, Duration::ZERO, wrong));
+    }
+}
+
+#[test]
+fn what_is_told_four_times_is_told_to_four_members() {
+    for count in [4, 5, 6, 8] {
+        let (mut now, mut detector) = among(count);
+        for _ in 0..20 {
+            let mut told = BTreeSet::new();
+            detector.broadcast(b"told").unwrap();
+            for _ in 0..3 {
+                run(&mut detector, &mut now, ms(200));
+                for (to, _, message) in sent(&mut detector) {
+                    match message.body {
+                        MessageBody::Ping { seq } => {
+                            let answer = (1..=count).find(|of| key(*of) == to).unwrap();
+                            tell(&mut detector, now, answer, MessageBody::Ack { seq }, Vec::new());
+                        }
+                        MessageBody::Gossip if !message.events.is_empty() => {
+                            assert!(told.insert(to), "{count}: {} twice", to.short());
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            assert!(told.len() >= 3, "at most one telling rode on a ping");
+        }
     }
 }
 
