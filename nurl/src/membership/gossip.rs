@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use super::table::MAX_MEMBERS;
 use crate::key::PublicKey;
-use crate::rt::{Point, buggify};
+use crate::rt::{Point, Table, bound, buggify};
 
 /// The most queued facts: one for each member and one about this node. More aren't possible, since each subject has
 /// one slot.
@@ -67,7 +67,7 @@ impl GossipQueue {
         self.remove(&topic);
         let is_event = matches!(topic, GossipTopic::UserEvent(..));
         let full = if is_event {
-            self.events >= MAX_QUEUED_EVENTS
+            self.events >= bound(Table::UserEvents, MAX_QUEUED_EVENTS)
         } else {
             self.places.len() - self.events >= MAX_QUEUED_FACTS
         };
@@ -85,7 +85,7 @@ impl GossipQueue {
     /// Makes room for an event of this node's own in a full queue: of the others' events the one that was sent most often
     /// gives way, since most members have it. Returns whether one did.
     pub fn make_room_for_own_event(&mut self, own: PublicKey) -> bool {
-        if self.events < MAX_QUEUED_EVENTS {
+        if self.events < bound(Table::UserEvents, MAX_QUEUED_EVENTS) {
             return false;
         }
         let others = self.waiting.values().rev().map(|(topic, _)| *topic);

@@ -37,6 +37,7 @@ tables! {
     Operations = "operations": "Observers' writes that a member remembers.",
     // Membership.
     Members = "members": "The members that a node remembers.",
+    UserEvents = "user-events": "The user events that a member's queue of gossip holds.",
 }
 
 /// The bound of a table: `usual`, unless a scenario has set another one for this host.
