@@ -1,8 +1,8 @@
 //! The causes in a story: what happened around the beginning of each fault.
 //!
 //! The last events of a run that checks at its end are often healthy, and what went wrong was long before. So a part of
-//! a story is about the faults, of which a shrunk plan has few: of each its beginning, and the packets that were lost since
-//! then, with what the hosts concerned did next. The hosts concerned are those that the
+//! a story is about the faults, of which a shrunk plan has few: of each its beginning, what was done just before, and the
+//! packets that were lost since then, with what the hosts concerned did next. The hosts concerned are those that the
 //! property names, and those that the fault names. Their peers, with which they exchanged packets, are heard too: a
 //! peer's log says what it made of an answer that was late.
 
@@ -14,6 +14,10 @@ use std::collections::BTreeSet;
 /// The fewest lines that are worth telling of a fault, and of a moment since its beginning.
 const LEAST_LINES: usize = 4;
 const LEAST_OF_A_MOMENT: usize = 3;
+
+/// One of so many lines, and at most so many, are what the hosts concerned did before a fault.
+const BEFORE_ONE_OF: usize = 5;
+const MOST_BEFORE: usize = 3;
 
 /// One of so many lines is a packet also if there are enough events of programs.
 const PACKETS_ONE_OF: usize = 3;
@@ -37,7 +41,11 @@ pub(super) fn around_faults(
         }
         let around = Around { run, peers: peers(run, &whom), whom };
         let share = (room - chosen.len()) / (begins.len() - n);
+        let since = n.checked_sub(1).map_or(0, |earlier| begins[earlier]);
+        let before = around.before(since, begin, (share / BEFORE_ONE_OF).min(MOST_BEFORE));
+        let share = share - before.len();
         chosen.extend(around.fault(begin, end, share));
+        chosen.extend(before);
     }
     (chosen, begins.len())
 }
@@ -84,6 +92,21 @@ struct Around<'a> {
 }
 
 impl Around<'_> {
+    /// The last events of the hosts concerned before the fault, rather those of hosts that it mentions: what it interrupts may
+    /// have been told to be done.
+    fn before(&self, since: usize, begin: usize, room: usize) -> Vec<usize> {
+        let is_event = |at: &usize| matches!(self.run[*at].what, Seen::Event(_));
+        let host = |at: &usize| self.run[*at].host.as_deref().filter(|host| self.whom.contains(host));
+        let is_its = |at: &usize| host(at).is_some_and(|host| self.run[begin].mentions(host));
+        let events = || (since..begin).rev().filter(is_event);
+        let of_its = events().filter(is_its);
+        let mut latest: Vec<usize> = of_its.take(room).collect();
+        if latest.is_empty() {
+            latest = events().filter(|at| host(at).is_some()).take(room).collect();
+        }
+        latest
+    }
+
     /// Lines about the fault that begins at `begin`, of those before `end`.
     fn fault(&self, begin: usize, end: usize, room: usize) -> BTreeSet<usize> {
         let mut chosen = BTreeSet::from([begin]);
@@ -102,7 +125,9 @@ impl Around<'_> {
         };
         let left = room.saturating_sub(chosen.len());
         let most = (left / LEAST_OF_A_MOMENT).max(1);
-        let mut moments: Vec<usize> = (begin..end).filter(is_lost).take(most).collect();
+        // Of two moments one is the beginning: nothing may be lost before long.
+        let lost = (begin..end).filter(is_lost);
+        let mut moments: Vec<usize> = lost.take(if most > 1 { most - 1 } else { 1 }).collect();
         if moments.len() < most {
             moments.insert(0, begin);
         }
@@ -218,9 +243,26 @@ mod tests {
     fn packets_that_were_lost_are_told_with_what_came_next() {
         let run = with_a_fault(|n| n == 14 || n == 25);
         let (told, _) = chosen(&run, &["backup"], 11);
-        assert_eq!(told, [1_001, 1_001, 1_400, 1_410, 1_500, 1_510, 2_500, 2_510, 2_600, 2_610, 3_001]);
+        assert_eq!(told, [1_001, 1_001, 1_010, 1_100, 1_110, 1_200, 1_400, 1_410, 1_500, 1_510, 3_001]);
         let (with_room, _) = chosen(&run, &["backup"], 14);
-        assert_eq!(with_room[..5], [1_001, 1_001, 1_010, 1_100, 1_110], "its beginning, too");
+        assert!([1_010, 1_400, 2_500].iter().all(|at| with_room.contains(at)), "{with_room:?}");
+    }
+
+    #[test]
+    fn what_was_done_just_before_a_fault_is_told_rather_of_the_host_that_it_hits() {
+        let mut run = with_a_fault(|_| false);
+        run.extend((0..10).map(|n| event(n * 100 + 50, "backup", &format!("stores {n}"))));
+        run.sort_by_key(|sighting| sighting.at);
+        let before = |named: &[&str], room| {
+            let (told, _) = chosen(&run, named, room);
+            told.into_iter().filter(|at| *at < 1_001).collect::<Vec<_>>()
+        };
+        assert_eq!(before(&["client", "backup"], 20), [750, 850, 950]);
+        assert_eq!(before(&["client"], 9), [950]);
+        assert!(before(&["client"], 4).is_empty());
+        run.retain(|sighting| sighting.host.as_deref() != Some("backup"));
+        let (told, _) = chosen(&run, &["client"], 10);
+        assert_eq!(told[..3], [810, 910, 1_001], "if it has none, of those that the property names");
     }
 
     #[test]

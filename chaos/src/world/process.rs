@@ -7,7 +7,8 @@
 use super::cpu::on_processor;
 use super::history::HostPhase;
 use super::panics::{CatchPanic, unheard};
-use super::sim;
+use super::sighting::ProtocolEvent;
+use super::sim::{self, Sim};
 use crate::ids::HostId;
 use crate::kernel::process::{Main, Place, ProcessEnd, Role};
 use madsim::runtime::{Handle, NodeHandle};
@@ -96,6 +97,7 @@ pub(crate) fn end(host: HostId, how: ProcessEnd) {
             let disk = &mut sim.host_mut(host).disk;
             let (lost, content) = (disk.power_loss(), disk.content());
             sim.record.stats.disk_sectors_lost += lost;
+            tell(sim, host, "its power is lost", &[("sectors_lost", lost)]);
             sim.record.disk_after_crash(now_ns, host, &content);
             sim.with_tcp(host, |tcp, _, out| tcp.power_ends(out));
         }
@@ -106,6 +108,12 @@ pub(crate) fn end(host: HostId, how: ProcessEnd) {
         }
         state.process.alive = false;
         state.note_progress(now_ns);
+        match how {
+            ProcessEnd::Crash => tell(sim, host, "its process is killed", &[]),
+            ProcessEnd::Exit => tell(sim, host, "its process ends", &[]),
+            ProcessEnd::PowerLoss => {}
+        }
+        let state = sim.host_mut(host);
         state.process.armed.clear();
         state.disk.process_ends();
         if how == ProcessEnd::Crash {
@@ -124,6 +132,17 @@ pub(crate) fn end(host: HostId, how: ProcessEnd) {
     for (node, _) in nodes {
         end_node(&handle, node.id());
     }
+}
+
+/// Tells a reader who watches what happens to a host. The world does it, so no program could log it.
+fn tell(sim: &mut Sim, host: HostId, what: &str, fields: &[(&'static str, u64)]) {
+    let fields = fields.iter().map(|(name, value)| (*name, value.to_string())).collect();
+    let now_ns = sim.now_ns();
+    sim.record.trace.event(
+        now_ns,
+        Some(host),
+        ProtocolEvent { target: "world", name: what.to_owned(), fields },
+    );
 }
 
 /// Shows the phase of a host to a reader who watches.

@@ -13,6 +13,9 @@ const KEPT: usize = 256;
 /// The entries of one ring that are kept from the beginning of each fault on. A story tells 20 around all faults.
 const AROUND_A_FAULT: usize = 32;
 
+/// The events of one host that are kept from before the beginning of each fault. A story tells three around all faults.
+const BEFORE_A_FAULT: usize = 8;
+
 /// One event of a watched run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sighting {
@@ -151,9 +154,14 @@ impl<T> Rings<T> {
         Rings { rings: BTreeMap::new(), pushed: 0, faults: 0 }
     }
 
-    /// A fault begins: of each ring the next entries stay, also when newer ones have displaced all others.
+    /// A fault begins: of each ring the next entries stay, also when newer ones have displaced all others, and the latest
+    /// events.
     pub(crate) fn fault_begins(&mut self) {
         self.faults += 1;
+        let events = self.rings.iter_mut().filter(|((_, ring), _)| *ring == Ring::Events);
+        for (_, ring) in events {
+            ring.last.iter_mut().rev().take(BEFORE_A_FAULT).for_each(|entry| entry.stays = true);
+        }
     }
 
     /// Appends an entry of a host; the oldest one of its ring makes room, unless it stays, as `is_told` ones do. Returns
@@ -215,6 +223,21 @@ mod tests {
         let at = |place: usize| (all[place].0, all[place].1.as_str());
         assert_eq!([at(0), at(1), at(2)], [(Some(3), "quiet"), (Some(0), "first"), (Some(0), "5")]);
         assert_eq!(at(KEPT + 2), (None, "scenario"));
+    }
+
+    #[test]
+    fn the_latest_events_before_a_fault_stay() {
+        let mut rings = Rings::new();
+        for number in 0..2_000usize {
+            if number == 100 {
+                rings.fault_begins();
+            }
+            rings.push(Some(0), Ring::Events, number, |_| false);
+        }
+        let all: Vec<usize> = rings.into_ordered().into_iter().map(|(_, number)| number).collect();
+        let expected: Vec<usize> =
+            (100 - BEFORE_A_FAULT..100 + AROUND_A_FAULT).chain(2_000 - KEPT..2_000).collect();
+        assert_eq!(all, expected);
     }
 
     #[test]

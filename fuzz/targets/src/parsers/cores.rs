@@ -268,6 +268,7 @@ fn job_seeds() -> Vec<Vec<u8>> {
 /// A ring of these peers.
 pub(crate) fn ring(peers: impl IntoIterator<Item = PublicKey>) -> Arc<Ring> {
     let member = |key: PublicKey| RingMember {
+        boot: 0,
         key,
         seed: *key.as_bytes().first_chunk().expect("a key has 32 bytes"),
         weight: 1,
