@@ -131,6 +131,14 @@ pub struct DetectorStats {
     pub unsolicited_chunks: u64,
     /// Facts about this node left unrefuted by the rate limit.
     pub refutations_limited: u64,
+    /// Pings sent, for others too.
+    pub pings: u64,
+    /// Acks sent.
+    pub acks: u64,
+    /// Gossip messages sent.
+    pub gossips: u64,
+    /// Chunks of this node's table sent.
+    pub chunks: u64,
     /// Times that this node itself stalled.
     pub stalls: u64,
     /// Probes that failed.

@@ -304,6 +304,13 @@ impl MeshView {
         facts: &[Vec<u8>],
         events: &[Vec<u8>],
     ) {
+        match body {
+            MessageBody::Ping { .. } => self.stats.pings += 1,
+            MessageBody::Ack { .. } => self.stats.acks += 1,
+            MessageBody::Gossip => self.stats.gossips += 1,
+            MessageBody::PushPull(_) | MessageBody::PushPullAck(_) => self.stats.chunks += 1,
+            MessageBody::PingReq { .. } | MessageBody::Nack { .. } | MessageBody::Announce { .. } => {}
+        }
         let body = self.assemble(body, facts, events);
         if !self.outbox.push_transmit(Transmit { to, via, body }) {
             self.stats.transmits_dropped += 1;

@@ -14,7 +14,7 @@ mod single;
 
 use std::time::Duration;
 
-use super::{MembershipEvent, Via};
+use super::{DetectorStats, MembershipEvent, Via};
 use crate::membership::State;
 use crate::membership::message::{MembershipMessage, MessageBody};
 use crate::membership::table::{Fact, MemberRecord};
@@ -63,7 +63,17 @@ fn without_loss_nobody_is_ever_suspected() {
         assert_eq!(node.detector.live(), 10);
         assert_eq!(node.detector.stats().probes_failed, 0);
         assert_eq!(node.detector.stats().stalls, 0);
+        let pings = node.detector.stats().pings;
+        assert!((295..=301).contains(&pings), "one in each second: {pings}");
     }
+    let sum = |of: fn(&DetectorStats) -> u64| -> u64 {
+        cluster.nodes.iter().map(|node| of(node.detector.stats())).sum()
+    };
+    let (pings, acks) = (sum(|stats| stats.pings), sum(|stats| stats.acks));
+    assert!(acks <= pings && acks + 10 >= pings, "{acks} acks for {pings} pings");
+    let (tables, chunks) = (sum(|stats| stats.push_pulls), sum(|stats| stats.chunks));
+    assert!(tables > 90 && (2 * tables..2 * tables + 20).contains(&chunks), "{chunks} for {tables} tables");
+    assert!(sum(|stats| stats.gossips) > 0, "newcomers are told of");
 }
 
 #[test]

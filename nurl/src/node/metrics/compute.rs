@@ -26,6 +26,7 @@ pub(super) fn state(into: &mut Metrics, stats: &WorkStats) {
         full: "States, deltas and observers' writes refused because this node holds as much as it may.",
         outbox_dropped: "Messages dropped because too many waited.",
         throttled: "Times that repair stopped because its budget was used up.",
+        summaries: "Summaries sent.",
         in_sync: "Summaries received that matched.",
         out_of_sync: "Summaries received that differed.",
         states_sent: "Whole states sent, for repair or hand-off.",

@@ -59,6 +59,8 @@ pub struct ReplicationStats {
     pub outbox_dropped: u64,
     /// Times that repair stopped because its budget was used up.
     pub throttled: u64,
+    /// Summaries sent.
+    pub summaries: u64,
     /// Received summaries that matched.
     pub in_sync: u64,
     /// Received summaries that differed.

@@ -118,6 +118,7 @@ impl Shared {
 
     /// Queues a message, or counts it as dropped.
     pub(super) fn send(&mut self, to: PublicKey, message: &Message) {
+        self.stats.summaries += u64::from(matches!(message, Message::Summary { .. }));
         let queued = self.outbox.push(to, message.encode());
         self.stats.outbox_dropped += u64::from(!queued);
     }

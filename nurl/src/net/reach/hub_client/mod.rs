@@ -229,6 +229,12 @@ pub struct ClientStats {
     pub ups: u64,
     /// Registrations of ours that a newer one replaced.
     pub replaced: u64,
+    /// PINGs.
+    pub pings: u64,
+    /// LISTs.
+    pub lists: u64,
+    /// PUBLISHes, refreshes included.
+    pub publishes: u64,
     /// Datagrams handed to the stream.
     pub sent: u64,
     /// Datagrams received.

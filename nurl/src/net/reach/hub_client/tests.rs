@@ -141,6 +141,7 @@ const CLOSE: u8 = 0x05;
 const FORWARD: u8 = 0x10;
 const GJOIN: u8 = 0x20;
 const PUBLISH: u8 = 0x30;
+const LIST: u8 = 0x35;
 
 #[test]
 fn it_registers_first_and_measures_the_round_trip() {
@@ -324,6 +325,27 @@ fn a_record_is_refreshed_at_a_third_of_its_time() {
         published += bench.exchange().iter().filter(|kind| **kind == PUBLISH).count();
         assert_eq!(published, second / 40, "after {second} s");
     }
+    assert_eq!(bench.client.stats().publishes, 3);
+}
+
+#[test]
+fn what_a_client_asks_of_its_hub_is_counted_when_the_hub_hears_it() {
+    let mut bench = Bench::new();
+    bench.client.publish(bench.now, 1, Bytes::from_static(b"r"));
+    bench.client.list(1);
+    bench.client.ping(bench.now);
+    let counted = |bench: &Bench| {
+        let stats = bench.client.stats();
+        [stats.publishes, stats.lists, stats.pings]
+    };
+    assert_eq!(counted(&bench), [0; 3], "there is no connection");
+    let mut heard = bench.connect();
+    bench.client.list(1);
+    bench.client.list(1);
+    bench.client.ping(bench.now);
+    heard.extend(bench.exchange());
+    let heard = [PUBLISH, LIST, PING].map(|kind| heard.iter().filter(|heard| **heard == kind).count() as u64);
+    assert_eq!((counted(&bench), heard[1]), (heard, 2));
 }
 
 #[test]

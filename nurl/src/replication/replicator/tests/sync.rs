@@ -75,6 +75,11 @@ fn equal_digests_transfer_no_state() {
     assert!(mesh.messages > 0, "summaries go on");
     assert!(mesh.messages <= 5 * 4 * 7, "one a peer in 10 s: {}", mesh.messages);
     assert!(mesh.nodes.values().all(|node| node.stats().in_sync > 0));
+    let (sent, compared) = mesh.nodes.values().fold((0, 0), |(sent, compared), node| {
+        let stats = node.stats();
+        (sent + stats.summaries, compared + stats.in_sync + stats.out_of_sync)
+    });
+    assert_eq!(sent, compared, "each summary is compared with what its receiver has");
 }
 
 #[test]

@@ -198,6 +198,7 @@ impl HubClient {
 
     /// Asks for a random sample of the mesh, of `max` records at most.
     pub fn list(&mut self, max: u16) {
+        self.stats.lists += u64::from(self.is_up());
         self.request(rendezvous::Frame::List { max }.to_vec());
     }
 
@@ -207,6 +208,7 @@ impl HubClient {
         let nonce = self.next_nonce;
         self.next_nonce += 1;
         up.on_ping(now, nonce);
+        self.stats.pings += 1;
         self.request(relay::Frame::Ping { nonce }.to_vec());
     }
 
@@ -580,6 +582,7 @@ impl HubClient {
     fn refresh(&mut self, now: Instant) {
         let ttl = self.state.up().map_or(RECORD_TTL, |up| up.limits().record_ttl.min(RECORD_TTL));
         let Some(frame) = self.orders.record(ttl) else { return };
+        self.stats.publishes += u64::from(self.is_up());
         self.request(frame);
         if let Some(up) = self.state.up_mut() {
             up.refresh_at(Some(now + (ttl / 3).max(Duration::from_secs(1))));
