@@ -22,7 +22,7 @@ pub(super) fn state(into: &mut Metrics, stats: &WorkStats) {
         bad_states: "States refused: not canonical, or above a limit.",
         not_owner: "States refused: of keys that this node doesn't own.",
         foreign: "States refused: they would have changed what the sender didn't write.",
-        stray: "Acknowledgements and answers that match no request.",
+        stray: "Acknowledgements and answers that match no request, or come from the wrong node.",
         full: "States, deltas and observers' writes refused because this node holds as much as it may.",
         outbox_dropped: "Messages dropped because too many waited.",
         throttled: "Times that repair stopped because its budget was used up.",

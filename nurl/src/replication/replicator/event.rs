@@ -50,7 +50,8 @@ pub struct ReplicationStats {
     /// States refused: they would have changed what the sender didn't write, and it isn't one of the key's owners of
     /// the last minutes; or its author has too many slots.
     pub foreign: u64,
-    /// Acknowledgements and answers that match no request, or come from the wrong node.
+    /// Acknowledgements that match no request of this process, answers that nothing waits for, and both from the wrong
+    /// node.
     pub stray: u64,
     /// States refused because the node holds as much as it may, deltas refused because too many wait, and observers' writes
     /// refused because too many are remembered.

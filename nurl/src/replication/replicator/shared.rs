@@ -34,7 +34,9 @@ pub(super) struct Shared {
     history: History,
     pub(super) clock: Clock,
     pub(super) rng: Rng,
+    /// The id given last, and the one before the first: those of this process lie between.
     next_id: u64,
+    no_id: u64,
     pub(super) outbox: Outbox,
     pub(super) events: Events,
     pub(super) stats: ReplicationStats,
@@ -42,12 +44,14 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(config: Config, local: ReplicaId, now: Instant, mut rng: Rng) -> Shared {
+        let no_id = rng.next_u64() >> 1;
         Shared {
             local,
             ring: Arc::default(),
             history: History::new(now),
             clock: Clock::new(config.clock),
-            next_id: rng.next_u64() >> 1,
+            next_id: no_id,
+            no_id,
             rng,
             outbox: Outbox::new(config.repair_bytes_per_tick),
             events: Events::default(),
@@ -108,6 +112,11 @@ impl Shared {
     pub(super) fn fresh_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
+    }
+
+    /// Whether a request of this process has this id.
+    pub(super) fn has_given(&self, id: u64) -> bool {
+        self.no_id < id && id <= self.next_id
     }
 
     /// The id given last.

@@ -232,11 +232,13 @@ impl Replicator {
         }
     }
 
-    /// Takes an owner's acknowledgement of a delta, an offer or a hand-off.
+    /// Takes an owner's acknowledgement of a delta, an offer or a hand-off. All owners acknowledge, and the first one may
+    /// end the wait: those after it match a request, too.
     pub(super) fn on_ack(&mut self, from: PublicKey, key: &[u8], id: u64, digest: Digest) {
         let known = self.shared.owns(&from, key)
             && (self.writes.acknowledged(&mut self.shared, &mut self.served, key, id)
-                || self.held.acknowledged(from, key, id, digest));
+                || self.held.acknowledged(from, key, id, digest)
+                || self.shared.has_given(id));
         self.shared.stats.stray += u64::from(!known);
     }
 

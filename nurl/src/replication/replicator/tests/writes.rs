@@ -39,6 +39,23 @@ fn an_acknowledgement_from_a_stranger_ends_nothing() {
 }
 
 #[test]
+fn each_owner_acknowledges_a_delta_and_none_of_them_is_a_stray() {
+    let mut mesh = Mesh::new(6);
+    let writer = mesh.outsider(K);
+    mesh.update(writer, K, &add(3));
+    mesh.run(1);
+    assert_eq!((mesh.node(writer).pending(), mesh.node(writer).stats().stray), (0, 0));
+    // Ids of an earlier process, and of none.
+    let (last, owner) = (mesh.node(writer).shared.last_id(), mesh.insider(K));
+    for (id, strays) in [(last, 0), (last + 1, 1), (0, 2)] {
+        let ack = Message::Ack { key: K.to_vec().into(), id, digest: [0; 16].into() }.encode();
+        let (now, wall) = (mesh.now, mesh.wall);
+        mesh.node(writer).handle_message(now, wall, peer(owner), &ack);
+        assert_eq!(mesh.node(writer).stats().stray, strays, "{id}");
+    }
+}
+
+#[test]
 fn an_owner_without_a_copy_makes_no_write_before_another_has_told_what_it_has() {
     let mut mesh = Mesh::new(3);
     mesh.update(1, S, &insert(b"x"));
