@@ -624,13 +624,8 @@ impl Submissions {
             return;
         }
         match record.outcome {
-            Some(outcome) => self.resolve(shared, now, id, *outcome, Some(record.by)),
+            Some(outcome) => self.resolve(shared, now, id, *outcome, Some(record.by), Some(from)),
             None => shared.stats.unexpected += 1,
-        }
-        // The sender may be a replica that this view doesn't know as an owner, so it gets the acknowledgement too.
-        if let Some(resolved) = self.resolved.get(&id) {
-            let hash = resolved.hash;
-            shared.send(from, Message::Ack { task: id, hash });
         }
     }
 
@@ -648,7 +643,7 @@ impl Submissions {
         let Some(task) = self.open.get(&id) else { return false };
         let local = shared.local;
         let token = task.token.unwrap_or(Epoch { counter: 0, owner: local });
-        if task.tries.attempts > 0 {
+        let kept = (task.tries.attempts > 0).then(|| {
             let meta = TaskMeta {
                 digest: task.spec.digest,
                 submitters: vec![local],
@@ -656,15 +651,20 @@ impl Submissions {
                 key: task.spec.key.clone(),
                 until: task.deadline + HORIZON,
             };
-            let record = Record::new(Err(error.clone()), token, local);
+            (meta, Record::new(Err(error.clone()), token, local))
+        });
+        // CANCEL goes before REPLICA: an executor that still ran the task would tell the end to its submitter and to the
+        // owners, which know it already.
+        self.resolve(shared, now, id, Err(error), None, None);
+        if let Some((meta, record)) = kept {
             replica.keep(shared, now, id, Account::alone(local), &meta, record, Vec::new());
             replica.replicate(shared, now, id);
         }
-        self.resolve(shared, now, id, Err(error), None);
         true
     }
 
-    /// Resolves the handle, and informs all nodes that may still have the task.
+    /// Resolves the handle, and informs all nodes that may still have the task, each once. `teller` sent the outcome: a
+    /// replica that this view may not know as an owner.
     fn resolve(
         &mut self,
         shared: &mut SharedContext,
@@ -672,6 +672,7 @@ impl Submissions {
         id: TaskId,
         outcome: Result<Bytes, JobError>,
         by: Option<PublicKey>,
+        teller: Option<PublicKey>,
     ) {
         let Some(task) = self.open.remove(&id) else { return };
         self.bytes -= task.spec.payload.len();
@@ -684,7 +685,7 @@ impl Submissions {
         let hash = super::record::outcome_hash(&outcome);
         let mut told = task.nodes.into_heard();
         if by.is_some() {
-            told.extend(shared.owners(&task.spec.key));
+            told.extend(shared.owners(&task.spec.key).into_iter().chain(teller));
             for peer in told {
                 shared.send(peer, Message::Ack { task: id, hash });
             }

@@ -87,9 +87,9 @@ impl Submissions {
                 shared.send(runner, Message::Fetch { task: id, attempt });
             }
             Reason::Forwarded { runner } => self.forwarded(shared, now, id, from, runner),
-            Reason::Conflict => self.resolve(shared, now, id, Err(JobError::Conflict), Some(from)),
+            Reason::Conflict => self.resolve(shared, now, id, Err(JobError::Conflict), Some(from), None),
             Reason::Settled { hash } => {
-                self.resolve(shared, now, id, Err(JobError::Settled { hash }), Some(from));
+                self.resolve(shared, now, id, Err(JobError::Settled { hash }), Some(from), None);
             }
             Reason::Failed { error } => self.failed(shared, replica, now, id, from, error),
         }
@@ -171,7 +171,7 @@ impl Submissions {
             return false;
         };
         let error = JobError::NotAllowed { kind: task.spec.kind.clone(), needs: needs.to_string() }.bounded();
-        self.resolve(shared, now, id, Err(error), None);
+        self.resolve(shared, now, id, Err(error), None, None);
         true
     }
 }

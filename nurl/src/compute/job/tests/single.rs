@@ -178,13 +178,25 @@ fn an_outcome_that_is_said_again_is_no_second_run_and_anothers_is() {
         let record = Record::new(Ok(Bytes::new()), token(by), key(by));
         let outcome = Message::Outcome { task, attempt: 0, record };
         jobs.handle_message(now, Submitter::alone(key(by)), outcome.encode());
-        assert!(
-            said(&mut jobs)
-                .iter()
-                .any(|(to, message)| *to == key(by) && matches!(message, Message::Ack { .. }))
-        );
+        let said = said(&mut jobs);
+        let acks =
+            said.iter().filter(|(to, message)| *to == key(by) && matches!(message, Message::Ack { .. }));
+        assert_eq!(acks.count(), 1, "by {by}");
         assert_eq!(jobs.stats().duplicate_results, second_runs, "by {by}");
     }
+}
+
+#[test]
+fn an_executor_is_told_to_stop_before_it_gets_the_copy_that_it_would_pass_on() {
+    let (now, mut jobs) = node(4, 3);
+    let task = jobs.submit(now, "work", b"", Bytes::new(), SubmitOptions::default()).unwrap();
+    let token = Epoch { counter: 1, owner: key(1) };
+    let accepted = Message::Accepted { task, attempt: 0, boot: 1, token };
+    jobs.handle_message(now, Submitter::alone(key(1)), accepted.encode());
+    said(&mut jobs);
+    assert!(jobs.cancel(now, task));
+    let told: Vec<_> = said(&mut jobs).into_iter().filter(|(to, _)| *to == key(1)).collect();
+    assert!(matches!(&told[..], [(_, Message::Cancel { .. }), (_, Message::Replica(_))]), "{told:?}");
 }
 
 #[test]
