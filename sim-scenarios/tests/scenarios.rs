@@ -100,6 +100,11 @@ fn converge_under_loss() {
 }
 
 #[test]
+fn each_thing_costs_what_it_has_to_when_nothing_goes_wrong() {
+    prove_with("calm", 4);
+}
+
+#[test]
 fn keystone_across_a_partition() {
     prove("keystone");
 }

@@ -5,6 +5,7 @@
 
 pub mod besieged;
 pub mod blackout;
+pub mod calm;
 pub mod canary;
 pub mod churn;
 pub mod circle;
@@ -64,6 +65,7 @@ use chaos::scenario::Scenario;
 pub const ALL: &[Scenario] = &[
     besieged::SCENARIO,
     blackout::SCENARIO,
+    calm::SCENARIO,
     canary::SCENARIO,
     churn::SCENARIO,
     circle::SCENARIO,
