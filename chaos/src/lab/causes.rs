@@ -7,7 +7,7 @@
 //! peer's log says what it made of an answer that was late.
 
 use crate::world::names::is_named;
-use crate::world::sighting::{PacketSeen, Seen, Sighting};
+use crate::world::sighting::{PacketSeen, Seen, Sighting, WORLD};
 use crate::world::watch::NOTE;
 use std::collections::BTreeSet;
 
@@ -119,6 +119,11 @@ impl Around<'_> {
         let ends = self::begin(self.run[begin]).map(|number| format!("fault {number} ends"));
         let is_end = |at: &usize| matches!(&self.run[*at].what, Seen::Note { text, .. } if ends.as_ref() == Some(text));
         chosen.extend((begin..self.run.len()).find(is_end));
+        // An armed crash comes later than its fault begins.
+        let is_done_to_it = |at: &usize| {
+            matches!(&self.run[*at].what, Seen::Event(event) if event.target == WORLD) && self.is_theirs(*at)
+        };
+        chosen.extend((begin..end).find(is_done_to_it));
         let is_lost = |at: &usize| match &self.run[*at].what {
             Seen::Packet(packet) => packet.in_trouble && self.is_theirs(*at),
             _ => false,
@@ -237,6 +242,15 @@ mod tests {
         let run = with_a_fault(|_| false);
         let (told, faults) = chosen(&run, &["backup"], 8);
         assert_eq!((told, faults), (vec![1_001, 1_001, 1_010, 1_100, 1_110, 1_200, 1_210, 3_001], 1));
+    }
+
+    #[test]
+    fn when_a_process_was_killed_is_told_however_long_after_its_fault_began() {
+        let mut run = with_a_fault(|_| false);
+        let name = "its process is killed".to_owned();
+        run.push(at(2_222, "backup", Seen::Event(ProtocolEvent { target: WORLD, name, fields: vec![] })));
+        run.sort_by_key(|sighting| sighting.at);
+        assert!(chosen(&run, &["client"], 6).0.contains(&2_222));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use super::cpu::on_processor;
 use super::history::HostPhase;
 use super::panics::{CatchPanic, unheard};
-use super::sighting::ProtocolEvent;
+use super::sighting::{ProtocolEvent, WORLD};
 use super::sim::{self, Sim};
 use crate::ids::HostId;
 use crate::kernel::process::{Main, Place, ProcessEnd, Role};
@@ -141,7 +141,7 @@ fn tell(sim: &mut Sim, host: HostId, what: &str, fields: &[(&'static str, u64)])
     sim.record.trace.event(
         now_ns,
         Some(host),
-        ProtocolEvent { target: "world", name: what.to_owned(), fields },
+        ProtocolEvent { target: WORLD, name: what.to_owned(), fields },
     );
 }
 

@@ -27,6 +27,9 @@ pub struct Sighting {
     pub what: Seen,
 }
 
+/// The target of events of the world: what it does to a host without the host's programs.
+pub(crate) const WORLD: &str = "world";
+
 /// The kinds of event that a run shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seen {
