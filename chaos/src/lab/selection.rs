@@ -17,7 +17,7 @@
 use super::causes::{around_faults, is_bare};
 use crate::world::names::{is_named, words};
 use crate::world::property::Violation;
-use crate::world::sighting::{Seen, Sighting};
+use crate::world::sighting::{Seen, Sighting, WORLD};
 use crate::world::watch::Recordings;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -179,18 +179,25 @@ fn newest<T>(of: Vec<T>, most: usize) -> impl Iterator<Item = T> {
     of.into_iter().skip(older)
 }
 
-/// The events without those that their host repeats in the same words later; the last one says how often it was there.
+/// The events without those that the same process of their host repeats in the same words later; the last one says how
+/// often it was there.
 fn without_repetitions(run: &[&Sighting], events: &[usize]) -> Vec<(usize, String)> {
-    let mut count = BTreeMap::new();
+    let (mut count, mut ends, mut words) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for &at in events {
         if let Seen::Event(event) = &run[at].what {
-            count.entry((&run[at].host, event.to_string())).or_insert((run[at].at, 0)).1 += 1;
+            let host = &run[at].host;
+            // What the world does to a host ends its process.
+            let ended = ends.entry(host).or_insert(0);
+            *ended += usize::from(event.target == WORLD);
+            let said = (host, *ended, event.to_string());
+            count.entry(said.clone()).or_insert((run[at].at, 0)).1 += 1;
+            words.insert(at, said);
         }
     }
     let mut told = Vec::new();
     for &at in events.iter().rev() {
         let more = match &run[at].what {
-            Seen::Event(event) => match count.remove(&(&run[at].host, event.to_string())) {
+            Seen::Event(_) => match count.remove(&words[&at]) {
                 Some((_, 1)) => String::new(),
                 Some((first, times)) => format!(" ({times} times since {:.3} s)", first.as_secs_f64()),
                 None => continue,
@@ -305,6 +312,17 @@ mod tests {
         let text = story("", &many);
         let of = |kind: &str| text.lines().filter(|line| line.contains(kind)).count();
         assert_eq!((of(" packet "), of(" event ")), (10, 30));
+    }
+
+    #[test]
+    fn what_two_processes_of_a_host_say_in_the_same_words_is_told_of_each() {
+        let mut run: Vec<_> = (0..4).map(|second| event(second, "node 1", "a write is over", "")).collect();
+        let name = "its process is killed".to_owned();
+        let killed = ProtocolEvent { target: WORLD, name, fields: vec![] };
+        run.insert(3, at(2, Some("node 1"), Seen::Event(killed)));
+        let text = story("node 1", &run);
+        assert!(text.contains("a write is over (3 times since 0.000 s)\n"), "{text}");
+        assert!(text.contains("a write is over\n"), "{text}");
     }
 
     #[test]
