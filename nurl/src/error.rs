@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::authority::level::Level;
 use crate::compute::job::policy::NotAPolicy;
 use crate::compute::job::{JobError, SubmitError};
+use crate::key::PublicKey;
 use crate::membership::MembershipError;
 use crate::net::reach::hub_client::DownReason;
 use crate::replication::replicator::UpdateError;
@@ -84,12 +85,13 @@ pub enum Error {
     /// A state call failed.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The write is made, but no owner of the key has acknowledged it yet. The node keeps sending it, and it is
-    /// lost if this process ends first: wait for the mesh instead of repeating the write.
-    #[error(
-        "no owner of the key has acknowledged the write yet: it goes on being sent, as long as this process lives"
-    )]
-    Unacknowledged,
+    /// The write is made, but fewer nodes than are wanted have acknowledged it so far: those of `by`. The node keeps sending
+    /// it: wait for the mesh instead of repeating the write. Without a store it is lost if this process ends first.
+    #[error("{}", UpdateError::Unconfirmed(by.clone()))]
+    Unconfirmed {
+        /// The nodes that have it; this one, if it keeps the key.
+        by: Vec<PublicKey>,
+    },
     /// The key given to [`Builder::issuer`](crate::Builder::issuer) is another mesh's authority.
     #[error("the authority's key is another mesh's than the ticket")]
     NotTheAuthority,
@@ -209,6 +211,9 @@ pub enum StateError {
     /// No owner of the key answered a read.
     #[error("no owner of the key answered")]
     NoAnswer,
+    /// Too few of the key's owners answered a read: confirmed writes may be missing from what they have.
+    #[error("too few of the key's owners answered, so confirmed writes may be missing: try again")]
+    Partial,
     /// The key's owner can't take a write now; nothing was changed.
     #[error("the key's owner can't take the write now: try again")]
     Busy,
@@ -228,6 +233,7 @@ impl StateError {
     pub fn as_str(&self) -> &'static str {
         match self {
             StateError::NoAnswer => "no-answer",
+            StateError::Partial => "partial",
             StateError::Busy => "busy",
             StateError::Refused => "refused",
             StateError::Unknown => "unknown",

@@ -18,11 +18,21 @@ use crate::authority::revocation::Revocation;
 use crate::authority::rotation::SignedSecret;
 use crate::compute::job::{Drained, MemberChange, SubmitOptions, Submitter, TaskId};
 use crate::key::{AllowList, PublicKey};
-use crate::replication::crdt::{Digest, Kind};
+use crate::replication::crdt::{Digest, Kind, Value};
+use crate::replication::replicator::{Confirm, Op};
 use crate::ring::RingMember;
 use crate::rt::sync::{mpsc, oneshot};
 use crate::transport::Priority;
 use crate::transport::core::Datagram;
+
+/// What a read found.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// The merged state; none if nobody who answered has one.
+    pub(super) value: Option<Value>,
+    /// Whether confirmed writes may be missing, because too few owners answered.
+    pub(super) partial: bool,
+}
 
 /// Commands queued for a plane. The network plane takes up to 64 in one turn; a longer queue would only add delay.
 pub(super) const NET_QUEUE: usize = 1_024;
@@ -206,9 +216,9 @@ pub(super) enum WorkCommand {
     /// Ends a task.
     Cancel { task: TaskId, reply: Reply<bool> },
     /// Changes replicated state.
-    Update { name: Bytes, op: crate::replication::replicator::Op, reply: Reply<Result<(), Error>> },
+    Update { name: Bytes, op: Op, confirm: Confirm, reply: Reply<Result<(), Error>> },
     /// Reads replicated state.
-    Read { kind: Kind, name: Bytes, reply: Reply<Result<Option<crate::replication::crdt::Value>, Error>> },
+    Read { kind: Kind, name: Bytes, reply: Reply<Result<Found, Error>> },
     /// The work plane's counters.
     Stats { reply: Reply<WorkStats> },
     /// The digest of this node's own copy of a key.

@@ -10,9 +10,9 @@ use bytes::Bytes;
 
 use super::Node;
 use super::command::WorkCommand;
-use crate::Error;
+use crate::error::{Error, StateError};
 use crate::replication::crdt::{Digest, Kind, Value};
-use crate::replication::replicator::{Op, state_key};
+use crate::replication::replicator::{Confirm, Op, state_key};
 
 /// A replicated counter; see [`Node::counter`].
 #[derive(Clone)]
@@ -31,21 +31,28 @@ struct Handle {
     node: Node,
     kind: Kind,
     name: Bytes,
+    confirm: Confirm,
 }
 
 impl Handle {
     fn new(node: &Node, kind: Kind, name: &str) -> Handle {
-        Handle { node: node.clone(), kind, name: Bytes::copy_from_slice(name.as_bytes()) }
+        Handle {
+            node: node.clone(),
+            kind,
+            name: Bytes::copy_from_slice(name.as_bytes()),
+            confirm: Confirm::default(),
+        }
     }
 
     async fn update(&self, op: Op) -> Result<(), Error> {
-        let name = self.name.clone();
-        self.node.ask_work(|reply| WorkCommand::Update { name, op, reply }).await?
+        let (name, confirm) = (self.name.clone(), self.confirm);
+        self.node.ask_work(|reply| WorkCommand::Update { name, op, confirm, reply }).await?
     }
 
     async fn read(&self) -> Result<Option<Value>, Error> {
         let (kind, name) = (self.kind, self.name.clone());
-        self.node.ask_work(|reply| WorkCommand::Read { kind, name, reply }).await?
+        let found = self.node.ask_work(|reply| WorkCommand::Read { kind, name, reply }).await??;
+        if found.partial { Err(StateError::Partial.into()) } else { Ok(found.value) }
     }
 
     async fn held_digest(&self) -> Result<Option<Digest>, Error> {
@@ -62,7 +69,7 @@ impl Counter {
     /// Adds `by`, which may be negative.
     ///
     /// # Errors
-    /// [`Error::State`]: nothing was added. [`Error::Unacknowledged`]: the addition is still under way.
+    /// [`Error::State`]: nothing was added. [`Error::Unconfirmed`]: the addition is still under way.
     pub async fn add(&self, by: i64) -> Result<(), Error> {
         self.0.update(Op::Add { by }).await
     }

@@ -22,6 +22,7 @@ pub(super) fn state(into: &mut Metrics, stats: &WorkStats) {
         bad_states: "States refused: not canonical, or above a limit.",
         not_owner: "States refused: of keys that this node doesn't own.",
         foreign: "States refused: they would have changed what the sender didn't write.",
+        declined: "Writes and copies declined: no room, a limit of the value, or not the sender's.",
         stray: "Acknowledgements and answers that match no request, or come from the wrong node.",
         full: "States, deltas and observers' writes refused because this node holds as much as it may.",
         outbox_dropped: "Messages dropped because too many waited.",
@@ -34,7 +35,7 @@ pub(super) fn state(into: &mut Metrics, stats: &WorkStats) {
         handed_off: "Keys handed off and dropped.",
         hand_off_held: "Copies that a former owner kept, for lack of room to remember its own sums.",
     });
-    let help = "Keys with writes that no owner has acknowledged yet.";
+    let help = "Keys with writes that too few nodes have acknowledged yet.";
     into.gauge("state.unacknowledged", help, stats.unacknowledged);
 }
 

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use super::outcome;
 use crate::error::Error;
-use crate::node::command::Reply;
-use crate::replication::crdt::Value;
+use crate::node::command::{Found, Reply};
 use crate::replication::replicator::ReplicatorEvent;
 
 /// A call, and its caller.
@@ -13,7 +12,7 @@ pub(super) enum Call {
     /// A write.
     Update(Reply<Result<(), Error>>),
     /// A read.
-    Read(Reply<Result<Option<Value>, Error>>),
+    Read(Reply<Result<Found, Error>>),
 }
 
 /// The calls under way. The replicator bounds them: it ends a call over its limits at once.
@@ -42,9 +41,9 @@ impl Calls {
                     let _ = reply.send(outcome.map_err(outcome::of_update));
                 }
             }
-            ReplicatorEvent::ReadDone { id, value } => {
+            ReplicatorEvent::ReadDone { id, value, partial } => {
                 if let Some(Call::Read(reply)) = self.open.remove(&id) {
-                    let _ = reply.send(Ok(value));
+                    let _ = reply.send(Ok(Found { value, partial }));
                 }
             }
             ReplicatorEvent::ReadFailed { id, why } => {

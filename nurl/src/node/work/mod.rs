@@ -182,9 +182,9 @@ impl WorkPlane {
             WorkCommand::Cancel { task, reply } => {
                 let _ = reply.send(self.jobs.cancel(now, task));
             }
-            WorkCommand::Update { name, op, reply } => {
+            WorkCommand::Update { name, op, confirm, reply } => {
                 let id = self.calls.open(Call::Update(reply));
-                self.replicator.update(now, time::unix_now(), id, &name, op);
+                self.replicator.update(now, time::unix_now(), id, &name, (op, confirm));
             }
             WorkCommand::Read { kind, name, reply } => {
                 let id = self.calls.open(Call::Read(reply));

@@ -24,7 +24,7 @@ pub(super) fn of_read(failure: ReadFailure) -> Error {
 
 fn refused(error: UpdateError) -> Error {
     match error {
-        UpdateError::Unacknowledged => Error::Unacknowledged,
+        UpdateError::Unconfirmed(by) => Error::Unconfirmed { by },
         other => StateError::Write(other).into(),
     }
 }
@@ -51,12 +51,12 @@ mod tests {
         for (failure, told) in table {
             assert_eq!(of_update(failure).to_string(), told);
         }
-        let unacknowledged = UpdateFailure::Here(UpdateError::Unacknowledged);
-        assert!(matches!(of_update(unacknowledged), Error::Unacknowledged));
+        let unconfirmed = UpdateFailure::Here(UpdateError::Unconfirmed(Vec::new()));
+        assert!(matches!(of_update(unconfirmed), Error::Unconfirmed { by } if by.is_empty()));
         assert!(matches!(of_read(ReadFailure::NoAnswer), Error::State(StateError::NoAnswer)));
         let full = UpdateError::Full("reads");
         assert!(matches!(
-            of_read(ReadFailure::Refused(full)),
+            of_read(ReadFailure::Refused(full.clone())),
             Error::State(StateError::Write(error)) if error == full
         ));
     }

@@ -1,14 +1,14 @@
-//! Writes and deltas that wait until the other owners have sent their states.
+//! Removals that wait until the other owners have sent their states.
 //!
-//! An owner without a copy doesn't know whether the key is new or its copy is yet to come: the owner may have lost
-//! its disk, or have just become an owner. If it took the key for empty, it would acknowledge the removal of an
-//! element that other owners hold, and answer reads from a copy that has nothing but the new write. So it asks the
-//! other owners before the first write.
+//! A removal takes away what its writer has seen. An owner whose copy isn't whole may not have seen an element that others
+//! confirmed: it may have lost its disk, or have just become an owner. It would acknowledge a removal without an effect. So it
+//! asks the other owners first, and so it does when a delta removes what it hasn't seen.
 
 use std::collections::BTreeMap;
 
 use super::calls::Caller;
 use super::config::MAX_OUTBOX_BYTES;
+use super::confirm::Confirm;
 use super::message::Op;
 use crate::key::PublicKey;
 
@@ -20,7 +20,7 @@ const MAX_WAITING_BYTES: usize = MAX_OUTBOX_BYTES;
 #[derive(Debug)]
 pub(super) enum Asked {
     /// A write made at this node.
-    Write { caller: Caller, op: Op },
+    Write { caller: Caller, op: Op, confirm: Confirm },
     /// Another node's delta.
     Delta { key: Vec<u8>, from: PublicKey, id: u64, state: Vec<u8> },
 }

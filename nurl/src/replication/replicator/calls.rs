@@ -1,11 +1,11 @@
 //! The callers of writes.
 //!
-//! A caller is the local application or a remote observer. It is answered when the write is safe. On an owner that is
-//! when the write is made. Elsewhere it is when an owner has acknowledged it.
+//! A caller is the local application or a remote observer. It is answered when as many nodes as it wants have the write.
 
 use std::time::{Duration, Instant};
 
 use super::config::MAX_READS;
+use super::confirm::Confirm;
 use super::error::{UpdateError, UpdateFailure};
 use super::event::ReplicatorEvent;
 use super::operations::OperationId;
@@ -16,8 +16,8 @@ use crate::key::PublicKey;
 /// Limit on the callers that wait; the same as for reads. A caller over the limit gets an error.
 pub(super) const MAX_WRITES: usize = MAX_READS;
 
-/// The time that a caller waits for an owner's acknowledgement: two tries over a lossy path. After that the owners
-/// are taken to be away. The caller is answered, and the delta still waits for them.
+/// The time that a caller waits for acknowledgements: two tries over a lossy path. After that the owners are taken to be
+/// away. The caller is answered, and the delta still waits for them.
 const OWNER_WAIT: Duration = Duration::from_secs(5);
 
 /// The receiver of a write's outcome.
@@ -42,16 +42,20 @@ impl Caller {
     }
 }
 
-/// A caller that waits for an acknowledgement.
+/// A caller that waits for acknowledgements.
 #[derive(Debug)]
 pub(super) struct Waiter {
     pub(super) caller: Caller,
+    /// The id of its write.
+    pub(super) write: u64,
+    /// How many nodes have to hold it.
+    pub(super) confirm: Confirm,
     due: Instant,
 }
 
 impl Waiter {
-    pub(super) fn new(now: Instant, caller: Caller) -> Waiter {
-        Waiter { caller, due: now + OWNER_WAIT }
+    pub(super) fn new(now: Instant, caller: Caller, write: u64, confirm: Confirm) -> Waiter {
+        Waiter { caller, write, confirm, due: now + OWNER_WAIT }
     }
 
     /// Whether the owners are taken to be away.

@@ -38,7 +38,7 @@ pub const MAX_SYNCS_PER_TICK: usize = 4;
 /// The limits and rates of a node.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The number of owners of a key.
+    /// The number of owners of a key; at most 8.
     pub replicas: usize,
     /// The pause between two rounds of summaries to a peer.
     pub sync_period: Duration,

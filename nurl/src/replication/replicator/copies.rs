@@ -1,4 +1,8 @@
 //! The states that this node holds, as an owner or until a key is handed off.
+//!
+//! A copy is *whole* once it was compared with those of all other owners that are live, since this node became an owner or its
+//! process began, and if at most one owner is unknown to it: what isn't on a disk is confirmed by two nodes. A copy that
+//! isn't whole, such as one that a delta created, answers no read alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -16,6 +20,10 @@ pub(super) struct Entry {
     value: Value,
     /// The first R owners on the ring for this key.
     owners: Vec<PublicKey>,
+    /// A bit for each owner: whether this copy has all that the owner's had when they were compared.
+    compared: u8,
+    /// Whether it has what earlier processes of this node acknowledged: it was restored, or has been whole.
+    remembers: bool,
     /// The digest of the present value, if it was computed.
     digest: Option<Digest>,
     /// The entry's part of the bytes held: exact after a digest, else an upper bound.
@@ -33,6 +41,43 @@ impl Entry {
 
     pub(super) fn owners(&self) -> &[PublicKey] {
         &self.owners
+    }
+
+    /// Whether it is whole; see the module.
+    pub(super) fn is_whole(&self, local: &PublicKey, is_live: impl Fn(&PublicKey) -> bool) -> bool {
+        let Some(own) = self.owners.iter().position(|owner| owner == local) else { return false };
+        let known = self.compared | (u8::from(self.remembers) << own);
+        let unknown = |(at, _): &(usize, &PublicKey)| known & (1 << at) == 0;
+        let unknown = self.owners.iter().enumerate().filter(unknown);
+        let others = unknown.clone().filter(|(at, _)| *at != own);
+        let is_alone = self.owners.len() == 1;
+        is_alone || (unknown.count() <= MAX_UNKNOWN && !others.into_iter().any(|(_, owner)| is_live(owner)))
+    }
+
+    /// Whether it has what earlier processes of this node acknowledged.
+    pub(super) fn remembers(&self) -> bool {
+        self.remembers
+    }
+
+    /// Notes that it has all that `owner` has. What was compared with all others needs no memory.
+    fn compare(&mut self, local: &PublicKey, owner: &PublicKey) {
+        if let Some(at) = self.owners.iter().position(|other| other == owner)
+            && owner != local
+        {
+            self.compared |= 1 << at;
+            self.remembers |= self.compared.count_ones() as usize + 1 == self.owners.len();
+        }
+    }
+
+    /// Takes the owners of a new view. What isn't known of a new one has to be compared.
+    fn place(&mut self, local: &PublicKey, owners: Vec<PublicKey>) {
+        let before = |owner: &PublicKey| self.owners.iter().position(|other| other == owner);
+        let stays = before(local).is_some();
+        let known =
+            |owner: &PublicKey| stays && before(owner).is_some_and(|at| self.compared & (1 << at) != 0);
+        let bits = owners.iter().enumerate().map(|(at, owner)| u8::from(known(owner)) << at);
+        self.compared = bits.fold(0, |bits, bit| bits | bit);
+        self.owners = owners;
     }
 
     /// Notes that the other owners may lack the present value.
@@ -59,6 +104,9 @@ impl Entry {
         self.offered == id && id != 0
     }
 }
+
+/// How many of a key's owners may be unknown to a whole copy: a write that isn't on a disk is confirmed by two.
+pub(super) const MAX_UNKNOWN: usize = 1;
 
 /// The effect of a merge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,24 +176,41 @@ impl Copies {
         }
     }
 
+    /// Notes that the copy has all that `owner` has.
+    pub(super) fn compared(&mut self, local: &PublicKey, key: &[u8], owner: &PublicKey) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.compare(local, owner);
+        }
+    }
+
+    /// Notes that an earlier process of this node left the copy.
+    pub(super) fn restored(&mut self, key: &[u8]) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.remembers = true;
+        }
+    }
+
     /// Computes the owners of all keys anew, and calls `placed` for each key with its owners and whether they changed.
     pub(super) fn place(&mut self, sh: &Shared, mut placed: impl FnMut(&Vec<u8>, &[PublicKey], bool)) {
         for (key, entry) in &mut self.entries {
             let owners = sh.owners(key);
             let changed = owners != entry.owners;
-            entry.owners = owners;
+            if changed {
+                entry.place(&sh.local.key, owners);
+            }
             placed(key, &entry.owners, changed);
         }
     }
 
-    /// Merges into the held state. The caller has checked that this node owns the key.
+    /// Merges into the held state. The caller has checked that this node keeps the key. `is_settled` tells of an owner that it
+    /// is known to have had nothing that isn't held here.
     pub(super) fn merge(
         &mut self,
         sh: &mut Shared,
         wall: Duration,
         key: &[u8],
-        delta: &Value,
-        size: usize,
+        (delta, size): (&Value, usize),
+        is_settled: impl Fn(&PublicKey) -> bool,
     ) -> Result<Merged, UpdateError> {
         let merged = match self.entries.get_mut(key) {
             Some(entry) => {
@@ -170,7 +235,19 @@ impl Copies {
                 let mut value = Value::new(delta.kind());
                 value.merge(delta, wall)?;
                 let owners = sh.owners(key);
-                let entry = Entry { value, owners, digest: None, size, unspread: false, offered: 0 };
+                let mut entry = Entry {
+                    value,
+                    owners: owners.clone(),
+                    compared: 0,
+                    remembers: false,
+                    digest: None,
+                    size,
+                    unspread: false,
+                    offered: 0,
+                };
+                for owner in owners.iter().filter(|owner| is_settled(owner)) {
+                    entry.compare(&sh.local.key, owner);
+                }
                 self.entries.insert(key.to_vec(), entry);
                 Merged::New
             }
@@ -229,5 +306,81 @@ impl Copies {
         self.bytes -= entry.size;
         self.parked.remove(key);
         sh.events.changed(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replication::crdt::Kind;
+
+    fn peer(n: u8) -> PublicKey {
+        PublicKey::from_bytes([n; 32])
+    }
+
+    fn entry(owners: &[u8]) -> Entry {
+        Entry {
+            value: Value::new(Kind::Counter),
+            owners: owners.iter().map(|n| peer(*n)).collect(),
+            compared: 0,
+            remembers: false,
+            digest: None,
+            size: 0,
+            unspread: false,
+            offered: 0,
+        }
+    }
+
+    #[test]
+    fn a_copy_is_whole_when_it_was_compared_with_all_live_owners_and_at_most_one_is_unknown() {
+        // The owners, of whom 1 is this node; who is away; whether it remembers; with whom it was compared; whether it is
+        // whole.
+        type Row<'a> = (&'a [u8], &'a [u8], bool, &'a [u8], bool);
+        let table: &[Row] = &[
+            (&[1], &[], false, &[], true),
+            (&[1, 2], &[], false, &[], false),
+            (&[1, 2], &[], false, &[2], true),
+            (&[1, 2], &[], true, &[], false),
+            (&[1, 2], &[2], true, &[], true),
+            (&[1, 2], &[2], false, &[], false),
+            (&[1, 2, 3], &[], false, &[2], false),
+            (&[1, 2, 3], &[], false, &[2, 3], true),
+            (&[1, 2, 3], &[], true, &[3], false),
+            (&[1, 2, 3], &[2], true, &[3], true),
+            (&[1, 2, 3], &[2], false, &[3], false),
+            (&[1, 2, 3], &[2, 3], true, &[], false),
+            (&[1, 2, 3], &[2], true, &[4], false),
+            (&[2, 3, 4], &[], true, &[2, 3, 4], false),
+        ];
+        for (owners, away, remembers, compared, whole) in table {
+            let mut entry = entry(owners);
+            entry.remembers = *remembers;
+            for n in *compared {
+                entry.compare(&peer(1), &peer(*n));
+            }
+            let is_live = |owner: &PublicKey| !away.iter().any(|n| peer(*n) == *owner);
+            assert_eq!(
+                entry.is_whole(&peer(1), is_live),
+                *whole,
+                "{owners:?} {away:?} {remembers} {compared:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn another_owner_has_to_be_compared_and_a_new_owner_with_all() {
+        let owners = |list: &[u8]| list.iter().map(|n| peer(*n)).collect::<Vec<_>>();
+        let mut entry = entry(&[2, 1, 3]);
+        entry.compare(&peer(1), &peer(2));
+        entry.compare(&peer(1), &peer(3));
+        let is_whole = |entry: &Entry| entry.is_whole(&peer(1), |_| true);
+        assert!(is_whole(&entry) && entry.remembers());
+        entry.place(&peer(1), owners(&[1, 4, 3]));
+        assert!(!is_whole(&entry), "4 is new");
+        entry.compare(&peer(1), &peer(4));
+        assert!(is_whole(&entry), "it was compared with 3 before");
+        entry.place(&peer(1), owners(&[6, 4, 3]));
+        entry.place(&peer(1), owners(&[1, 4, 3]));
+        assert!(!is_whole(&entry), "it wasn't told what was written meanwhile");
     }
 }

@@ -1,11 +1,13 @@
 //! Why an update or a read failed.
 
 use super::config::MAX_KEY_BYTES;
+use super::confirm::Decline;
 use super::operations::OperationError;
+use crate::key::PublicKey;
 use crate::replication::crdt::CrdtError;
 
 /// Why a write or a read wasn't started, or a write failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UpdateError {
     /// The value refused it.
     #[error(transparent)]
@@ -16,12 +18,15 @@ pub enum UpdateError {
     /// A table is full: try again after owners have acknowledged, or at another node.
     #[error("the table of {0} is full")]
     Full(&'static str),
-    /// This node holds no copy, and the other owners haven't said whether one exists.
-    #[error("the other owners of the key don't answer, so its value isn't known: try again")]
+    /// Too many of the key's owners haven't said what they have.
+    #[error("too few owners of the key answer, so its value isn't known: try again")]
     Unknown,
-    /// This node keeps the write and goes on sending it, but the write is lost if the process ends first.
-    #[error("no owner of the key has acknowledged the write yet: it is lost if this process ends before")]
-    Unacknowledged,
+    /// Fewer nodes than are wanted have the write so far. This node goes on sending it.
+    #[error("{}", unconfirmed(.0))]
+    Unconfirmed(Vec<PublicKey>),
+    /// All live owners of the key refused the write. Nobody has it, and it isn't sent any more.
+    #[error("the owners of the key refused the write: {0}")]
+    Declined(Decline),
     /// An observer has no replica id to write under. It sends an operation to a member instead.
     #[error("an observer writes through a member")]
     Observer,
@@ -31,9 +36,9 @@ pub enum UpdateError {
 }
 
 /// How an update failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UpdateFailure {
-    /// This node made no write, or no owner has acknowledged the one that it made.
+    /// This node made no write, or too few nodes have the one that it made.
     #[error(transparent)]
     Here(#[from] UpdateError),
     /// The member that an observer asked made no write, or is lost.
@@ -45,7 +50,7 @@ pub enum UpdateFailure {
 }
 
 /// How a read failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadFailure {
     /// The read wasn't started.
     #[error(transparent)]
@@ -53,4 +58,14 @@ pub enum ReadFailure {
     /// No owner answered.
     #[error("no owner of the key answered")]
     NoAnswer,
+}
+
+/// What is told of a write that too few nodes have.
+fn unconfirmed(holders: &[PublicKey]) -> String {
+    let goes_on = "it goes on being sent, and may be lost if this process ends before";
+    if holders.is_empty() {
+        return format!("no owner of the key has acknowledged the write yet: {goes_on}");
+    }
+    let names: Vec<String> = holders.iter().map(|holder| holder.short().to_string()).collect();
+    format!("only {} has acknowledged the write yet: {goes_on}", names.join(", "))
 }

@@ -23,6 +23,8 @@ pub enum ReplicatorEvent {
         id: u64,
         /// The merged state; none if no owner has one.
         value: Option<Value>,
+        /// Whether confirmed writes may be missing, because too few owners answered.
+        partial: bool,
     },
     /// A read failed.
     ReadFailed {
@@ -50,6 +52,8 @@ pub struct ReplicationStats {
     /// States refused: they would have changed what the sender didn't write, and it isn't one of the key's owners of
     /// the last minutes; or its author has too many slots.
     pub foreign: u64,
+    /// Writes and copies that were declined, each told to its sender.
+    pub declined: u64,
     /// Acknowledgements that match no request of this process, answers that nothing waits for, and both from the wrong
     /// node.
     pub stray: u64,

@@ -1,4 +1,7 @@
-//! Hand-off: a former owner's copy goes to all owners before it is dropped.
+//! Hand-off: the copy of a former owner, or of a stand-in, goes to all owners before it is dropped.
+//!
+//! An acknowledgement counts as long as its owner can still have the copy: without a store, only from the process that
+//! acknowledged. When the hold is over, the owners are asked once more, since a digest of a minute ago says nothing of now.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -9,6 +12,7 @@ use super::own::{Own, Sums};
 use super::shared::Shared;
 use crate::key::PublicKey;
 use crate::replication::crdt::Digest;
+use crate::ring::Ring;
 use crate::rt::{Point, buggify};
 
 /// The pause before a copy is offered again to the owners that didn't acknowledge it. It doubles up to [`PAUSE_MAX`],
@@ -20,6 +24,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(300);
 /// The pause before owners whose acknowledged states differ are asked again: a summary may have repaired them by
 /// then.
 const REPAIRED: Duration = Duration::from_secs(10);
+/// How long an owner's last word counts: a few round trips.
+const CONFIRMED_FOR: Duration = Duration::from_secs(10);
 /// Limit on the copies examined in one tick.
 const MAX_PER_TICK: usize = 1024;
 
@@ -31,18 +37,32 @@ struct HandOff {
     next: Instant,
     pause: Duration,
     id: u64,
-    acknowledged: BTreeMap<PublicKey, Digest>,
+    acknowledged: BTreeMap<PublicKey, Acknowledged>,
+    /// When the owners were asked for the last time whether they have the copy: only what they answer then lets it go.
+    confirming: Option<Instant>,
+}
+
+/// What an owner has told of its copy.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Acknowledged {
+    pub(super) digest: Digest,
+    pub(super) boot: u64,
+    pub(super) durable: bool,
 }
 
 impl HandOff {
     fn new(now: Instant) -> HandOff {
-        HandOff { since: now, next: now, pause: PAUSE_MIN, id: 0, acknowledged: BTreeMap::new() }
+        let acknowledged = BTreeMap::new();
+        HandOff { since: now, next: now, pause: PAUSE_MIN, id: 0, acknowledged, confirming: None }
     }
 
-    /// Notes a view with the same owners: an absent owner may be back.
-    fn view_changed(&mut self, now: Instant) {
+    /// Notes a view with the same owners: an absent owner may be back, or be another process that has nothing.
+    fn view_changed(&mut self, now: Instant, ring: &Ring) {
         self.next = self.next.min(now + PAUSE_MIN);
         self.pause = PAUSE_MIN;
+        self.acknowledged.retain(|owner, told| {
+            told.durable || ring.member(owner).is_some_and(|member| member.boot == told.boot)
+        });
     }
 
     /// Whether all owners have acknowledged the copy.
@@ -57,7 +77,7 @@ impl HandOff {
 
     /// Whether all acknowledgements have one digest.
     fn agrees(&self) -> bool {
-        let mut digests = self.acknowledged.values();
+        let mut digests = self.acknowledged.values().map(|told| told.digest);
         let first = digests.next();
         digests.all(|digest| Some(digest) == first)
     }
@@ -67,6 +87,7 @@ impl HandOff {
         self.acknowledged.clear();
         self.pause = PAUSE_MIN;
         self.next = next;
+        self.confirming = None;
     }
 
     /// Notes an offer. The pause doubles with each further one.
@@ -82,22 +103,30 @@ impl HandOff {
 pub(super) struct HandOffs(BTreeMap<Vec<u8>, HandOff>);
 
 impl HandOffs {
-    /// Whether the key's copy is under hand-off.
-    pub(super) fn contains(&self, key: &[u8]) -> bool {
-        self.0.contains_key(key)
-    }
-
     /// Notes whether this node owns a key that it holds in the new view, and whether the owners changed.
-    pub(super) fn placed(&mut self, now: Instant, key: &[u8], owns: bool, changed: bool) {
+    pub(super) fn placed(&mut self, now: Instant, ring: &Ring, key: &[u8], owns: bool, changed: bool) {
         if owns {
             self.0.remove(key);
             return;
         }
         match self.0.get_mut(key) {
-            Some(hand_off) if !changed => hand_off.view_changed(now),
-            _ => {
-                self.0.insert(key.to_vec(), HandOff::new(now));
-            }
+            Some(hand_off) if !changed => hand_off.view_changed(now, ring),
+            _ => self.begin(now, key),
+        }
+    }
+
+    /// Begins the hand-off of a copy that this node holds without being an owner.
+    pub(super) fn begin(&mut self, now: Instant, key: &[u8]) {
+        self.0.insert(key.to_vec(), HandOff::new(now));
+    }
+
+    /// Notes that the copy has grown: the owners may lack what is new.
+    pub(super) fn grew(&mut self, now: Instant, key: &[u8]) {
+        if let Some(hand_off) = self.0.get_mut(key) {
+            let next = hand_off.next.min(now + PAUSE_MIN);
+            hand_off.ask_again(next);
+            // An answer to the last offer says nothing of what is new.
+            hand_off.id = 0;
         }
     }
 
@@ -107,11 +136,11 @@ impl HandOffs {
         from: PublicKey,
         key: &[u8],
         id: u64,
-        digest: Digest,
+        told: Acknowledged,
         owners: &[PublicKey],
     ) -> bool {
         let Some(hand_off) = self.0.get_mut(key).filter(|hand_off| hand_off.id == id) else { return false };
-        hand_off.acknowledged.insert(from, digest);
+        hand_off.acknowledged.insert(from, told);
         if hand_off.is_complete(owners) {
             // The next tick compares the owners' digests, however long the pause would be.
             hand_off.next = hand_off.since;
@@ -149,6 +178,16 @@ impl HandOffs {
                 hand_off.ask_again(now + REPAIRED);
             } else if now.saturating_duration_since(hand_off.since) < sh.config.hand_off_hold {
                 hand_off.next = hand_off.since + sh.config.hand_off_hold;
+            } else if hand_off
+                .confirming
+                .is_none_or(|asked| now.saturating_duration_since(asked) > CONFIRMED_FOR)
+            {
+                hand_off.ask_again(now);
+                hand_off.confirming = Some(now);
+                hand_off.offered(now, id);
+                for owner in owners {
+                    sh.send(*owner, &Message::Confirm { key: key.to_vec().into(), id });
+                }
             } else if drop_copy(sh, copies, sums, key) {
                 self.0.remove(key);
                 sh.stats.handed_off += 1;
@@ -157,6 +196,8 @@ impl HandOffs {
             }
             return;
         }
+        // Who doesn't confirm gets the copy once more.
+        hand_off.confirming = None;
         let missing: Vec<PublicKey> = hand_off.missing(owners).collect();
         hand_off.offered(now, id);
         let state = entry.value().encode();
@@ -205,7 +246,8 @@ mod tests {
         for (acknowledged, complete, agrees) in table {
             let mut hand_off = HandOff::new(crate::rt::time::now());
             for (n, digest) in &acknowledged {
-                hand_off.acknowledged.insert(peer(*n), [*digest; 16]);
+                let told = Acknowledged { digest: [*digest; 16], boot: 1, durable: false };
+                hand_off.acknowledged.insert(peer(*n), told);
             }
             assert_eq!(hand_off.is_complete(&owners), complete, "{acknowledged:?}");
             assert_eq!(hand_off.agrees(), agrees, "{acknowledged:?}");
@@ -220,7 +262,7 @@ mod tests {
             hand_off.offered(now, 1);
             assert_eq!(hand_off.next, now + Duration::from_secs(pause));
         }
-        hand_off.view_changed(now);
+        hand_off.view_changed(now, &Ring::default());
         assert_eq!(hand_off.next, now + PAUSE_MIN);
     }
 }

@@ -4,14 +4,17 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::authors::{self, Judgement};
+use super::confirm::Decline;
 use super::copies::{Copies, Merged};
 use super::error::UpdateError;
-use super::handoff::HandOffs;
+use super::handoff::{Acknowledged, HandOffs};
 use super::leave::Offers;
 use super::message::Message;
 use super::own::Sums;
 use super::shared::{Moment, Shared};
 use super::sync::Summaries;
+use minicbor::bytes::ByteVec;
+
 use crate::key::PublicKey;
 use crate::replication::crdt::{Digest, Value};
 
@@ -25,18 +28,50 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// The copy of an owner, which is a complete answer to a read: one under hand-off may be behind.
-    pub(super) fn owned(&self, key: &[u8]) -> Option<&Value> {
-        self.copies.value(key).filter(|_| !self.hand_offs.contains(key))
+    /// The copy of an owner, if it is a complete answer to a read.
+    pub(super) fn whole(&self, sh: &Shared, key: &[u8]) -> Option<&Value> {
+        let entry = self.copies.get(key)?;
+        let is_live = |owner: &PublicKey| sh.ring.member(owner).is_some_and(|member| member.live);
+        entry.is_whole(&sh.local.key, is_live).then(|| entry.value())
     }
 
-    /// Adapts to a new view.
-    pub(super) fn place(&mut self, sh: &mut Shared, now: Instant) {
+    /// Whether this node has, or knows that there isn't, what its earlier processes and the other owners confirmed.
+    pub(super) fn remembers(&self, sh: &Shared, key: &[u8]) -> bool {
+        match self.copies.get(key) {
+            Some(entry) => entry.remembers(),
+            None => {
+                sh.is_owner(key) && sh.other_owners(key).iter().all(|peer| self.summaries.is_settled(peer))
+            }
+        }
+    }
+
+    /// Answers another node's read with this node's state.
+    pub(super) fn on_read(&mut self, sh: &mut Shared, now: Instant, from: PublicKey, key: ByteVec, id: u64) {
+        let state = self.copies.value(&key).map(|value| ByteVec::from(value.encode()));
+        if state.is_none() && !sh.takes(&key) {
+            sh.refuse(from, key, Some(id));
+            return;
+        }
+        let remembers = self.remembers(sh, &key);
+        if state.is_none() && !remembers && sh.is_owner(&key) {
+            // From now on it is worth knowing.
+            for peer in sh.other_owners(&key) {
+                self.summaries.know_peer(sh, now, peer);
+            }
+        }
+        sh.send(from, &Message::ReadReply { key, id, state, remembers });
+    }
+
+    /// Adapts to a new view; `moved` tells whether keys may have other owners.
+    pub(super) fn place(&mut self, sh: &mut Shared, now: Instant, moved: bool) {
         let Held { copies, summaries, hand_offs, .. } = self;
+        if moved {
+            summaries.unsettle();
+        }
         let mut peers = BTreeSet::new();
         copies.place(sh, |key, owners, changed| {
             peers.extend(owners.iter().copied());
-            hand_offs.placed(now, key, owners.contains(&sh.local.key), changed);
+            hand_offs.placed(now, &sh.ring, key, owners.contains(&sh.local.key), changed);
         });
         summaries.retain(&peers);
         for peer in peers {
@@ -53,79 +88,110 @@ impl Held {
         delta: &Value,
         size: usize,
     ) -> Result<bool, UpdateError> {
-        let merged = self.copies.merge(sh, at.wall, key, delta, size)?;
-        if merged == Merged::New {
-            for peer in self.copies.get(key).map_or(&[][..], |entry| entry.owners()) {
-                self.summaries.know_peer(sh, at.now, *peer);
+        let summaries = &self.summaries;
+        let is_settled = |peer: &PublicKey| summaries.is_settled(peer);
+        let merged = self.copies.merge(sh, at.wall, key, (delta, size), is_settled)?;
+        match merged {
+            Merged::New => {
+                let owners = self.copies.get(key).map_or(&[][..], |entry| entry.owners());
+                if owners.contains(&sh.local.key) {
+                    for peer in owners {
+                        self.summaries.know_peer(sh, at.now, *peer);
+                    }
+                } else {
+                    self.hand_offs.begin(at.now, key);
+                }
             }
+            Merged::Changed => self.hand_offs.grew(at.now, key),
+            Merged::Unchanged => {}
         }
         Ok(merged != Merged::Unchanged)
     }
 
-    /// Merges this node's own write, and sends it to the other owners.
+    /// Merges this node's own write.
     pub(super) fn commit(
         &mut self,
         sh: &mut Shared,
         at: Moment,
         key: &[u8],
         delta: &Value,
+        size: usize,
     ) -> Result<(), UpdateError> {
-        let bytes = delta.encode();
-        if self.merge(sh, at, key, delta, bytes.len())?
+        if self.merge(sh, at, key, delta, size)?
             && let Some(entry) = self.copies.get_mut(key)
         {
             entry.unspread();
         }
-        sh.fan_out(key, None, bytes);
         Ok(())
     }
 
-    /// Merges the state that the other owners have told.
-    pub(super) fn take_told(
+    /// Merges the state that these `owners` have told.
+    pub(super) fn take_told<'a>(
         &mut self,
         sh: &mut Shared,
         at: Moment,
         key: &[u8],
         value: &Value,
+        owners: impl IntoIterator<Item = &'a PublicKey>,
     ) -> Result<(), UpdateError> {
         let taken = self.merge(sh, at, key, value, value.encode().len());
         sh.stats.bad_states += u64::from(matches!(taken, Err(UpdateError::Value(_))));
-        taken.map(|_| ())
+        taken?;
+        for owner in owners {
+            self.copies.compared(&sh.local.key, key, owner);
+        }
+        Ok(())
     }
 
-    /// Merges a state that a peer sent, if this node owns the key and the peer may tell all that is new in it. Returns
-    /// the digest after the merge.
+    /// Merges a state that a peer sent, if this node keeps the key and the peer may tell all that is new in it. Returns
+    /// the digest after the merge, or why it wasn't merged; neither if the bytes are no state.
     pub(super) fn merge_from(
         &mut self,
         sh: &mut Shared,
         at: Moment,
         from: PublicKey,
-        key: Vec<u8>,
+        key: &[u8],
         state: &[u8],
-    ) -> Option<Digest> {
-        if !sh.takes(&key) {
-            sh.refuse(from, key.into(), None);
+    ) -> Option<Result<Digest, Decline>> {
+        if !sh.takes(key) {
+            sh.refuse(from, key.to_vec().into(), None);
             return None;
         }
         let Ok(value) = Value::decode(state) else {
             sh.stats.bad_states += 1;
             return None;
         };
-        match self.judge(sh, at, &from, &key, &value) {
+        match self.judge(sh, at, &from, key, &value) {
             Judgement::Take => {}
             Judgement::Foreign | Judgement::Unseen => {
                 sh.stats.foreign += 1;
-                return None;
+                return Some(Err(Decline::Foreign));
             }
         }
-        match self.merge(sh, at, &key, &value, state.len()) {
-            Ok(_) => self.copies.digest(&key),
-            Err(UpdateError::Full(_)) => None,
+        match self.merge(sh, at, key, &value, state.len()) {
+            Ok(_) => self.copies.digest(key).map(Ok),
+            Err(UpdateError::Full(_)) => Some(Err(Decline::NoRoom)),
             Err(_) => {
                 sh.stats.bad_states += 1;
-                None
+                Some(Err(Decline::Limit))
             }
         }
+    }
+
+    /// Merges the whole state of a peer.
+    pub(super) fn on_state(
+        &mut self,
+        sh: &mut Shared,
+        at: Moment,
+        from: PublicKey,
+        key: &[u8],
+        state: &[u8],
+    ) -> Option<Result<Digest, Decline>> {
+        let merged = self.merge_from(sh, at, from, key, state);
+        if let Some(Ok(_)) = merged {
+            self.copies.compared(&sh.local.key, key, &from);
+        }
+        merged
     }
 
     /// Judges a peer's state.
@@ -140,35 +206,90 @@ impl Held {
         authors::judge(sh, at.now, self.copies.value(key), (from, key), state)
     }
 
-    /// Takes a copy, or the write of a node that isn't an owner, and acknowledges it.
+    /// Takes a write for which an answer is wanted.
+    pub(super) fn on_write(
+        &mut self,
+        sh: &mut Shared,
+        at: Moment,
+        from: PublicKey,
+        key: &[u8],
+        id: u64,
+        state: &[u8],
+    ) {
+        if sh.takes(key) {
+            let merged = self.merge_from(sh, at, from, key, state);
+            self.answer(sh, from, key, id, merged);
+        } else {
+            sh.refuse(from, key.to_vec().into(), Some(id));
+        }
+    }
+
+    /// Takes the copy of a node that is no owner any more, or leaves.
     pub(super) fn on_copy(
         &mut self,
         sh: &mut Shared,
         at: Moment,
         from: PublicKey,
-        key: Vec<u8>,
+        key: &[u8],
         id: u64,
         state: &[u8],
     ) {
-        if !sh.takes(&key) {
-            sh.refuse(from, key.into(), Some(id));
-            return;
-        }
-        if let Some(digest) = self.merge_from(sh, at, from, key.clone(), state) {
-            // The sender may rely on this node alone from now on, and may leave.
-            if let Some(entry) = self.copies.get_mut(&key) {
-                entry.unspread();
-            }
-            sh.send(from, &Message::Ack { key: key.into(), id, digest: digest.into() });
+        if sh.takes(key) {
+            let merged = self.on_state(sh, at, from, key, state);
+            self.answer(sh, from, key, id, merged);
+        } else {
+            sh.refuse(from, key.to_vec().into(), Some(id));
         }
     }
 
-    /// Whether an owner's acknowledgement belongs to an offer or to a hand-off.
-    pub(super) fn acknowledged(&mut self, from: PublicKey, key: &[u8], id: u64, digest: Digest) -> bool {
+    fn answer(
+        &mut self,
+        sh: &mut Shared,
+        to: PublicKey,
+        key: &[u8],
+        id: u64,
+        merged: Option<Result<Digest, Decline>>,
+    ) {
+        match merged {
+            Some(Ok(digest)) => {
+                // The sender may rely on this node alone from now on, and may leave.
+                if let Some(entry) = self.copies.get_mut(key) {
+                    entry.unspread();
+                }
+                sh.acknowledge(to, key, id, digest);
+            }
+            Some(Err(why)) => sh.decline(to, key, id, why),
+            None => {}
+        }
+    }
+
+    /// Tells a former owner that this node has the key, or asks for it.
+    pub(super) fn on_confirm(&mut self, sh: &mut Shared, from: PublicKey, key: &[u8], id: u64) {
+        match self.copies.digest(key) {
+            _ if !sh.is_owner(key) => sh.refuse(from, key.to_vec().into(), Some(id)),
+            Some(digest) => sh.acknowledge(from, key, id, digest),
+            None => sh.send(from, &Message::Pull { keys: vec![key.to_vec().into()] }),
+        }
+    }
+
+    /// Whether a keeper's acknowledgement belongs to an offer or to a hand-off. The keeper has all that is held here, if
+    /// the digests are equal.
+    pub(super) fn acknowledged(
+        &mut self,
+        sh: &Shared,
+        from: PublicKey,
+        key: &[u8],
+        id: u64,
+        told: Acknowledged,
+    ) -> bool {
+        let is_equal = self.copies.digest(key) == Some(told.digest);
+        if is_equal {
+            self.copies.compared(&sh.local.key, key, &from);
+        }
         let Some(entry) = self.copies.get_mut(key) else { return false };
         let offered = entry.was_offered(id);
-        let handed = self.hand_offs.acknowledged(from, key, id, digest, entry.owners());
-        if offered || handed {
+        let handed = self.hand_offs.acknowledged(from, key, id, told, entry.owners());
+        if offered || handed || is_equal {
             entry.spread();
         }
         offered || handed

@@ -3,8 +3,9 @@
 //! A whole state has slots of many authors, so its sender could put words into all of their mouths. It is taken from:
 //!
 //! 1. an owner of the key, at present or in a view of the last [`RECENT`];
-//! 2. a peer that would own it if the members that were placed within [`RECENT`] weren't: it hands over to them, and a
-//!    member that was just placed has no earlier view to look into;
+//! 2. a peer that would own it if this node, and the members that were placed or away within [`RECENT`], weren't there: it
+//!    hands over to those that were placed, and stood in for those that were away. This node itself may have been away in
+//!    others' views without knowing it, and if it was just placed it has no earlier view to look into;
 //! 3. a *stand-in*: a placed member that was away within [`RECENT`], so that it may have acted for owners that were out
 //!    of *its* reach. It may hand back its own writes, and those of authors that were away too: a member that stayed
 //!    has told its writes to the owners that stayed.
@@ -26,9 +27,8 @@ const MAX_RINGS: usize = 64;
 const MAX_RING_POINTS: usize = 2 * crate::ring::MAX_POINTS;
 
 /// What the views of the last [`RECENT`] were.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct History {
-    began: Instant,
     /// The rings that placed keys otherwise than the present one, with the times at which they ended.
     former: VecDeque<(Instant, Arc<Ring>)>,
     /// When a member was placed, after this node's first ring.
@@ -38,10 +38,6 @@ pub(super) struct History {
 }
 
 impl History {
-    pub(super) fn new(now: Instant) -> History {
-        History { began: now, former: VecDeque::new(), placed: BTreeMap::new(), away: BTreeMap::new() }
-    }
-
     /// Notes that `new` follows `old`.
     pub(super) fn follow(&mut self, now: Instant, old: &Arc<Ring>, new: &Ring) {
         let recent = |at: &Instant| now.saturating_duration_since(*at) < RECENT;
@@ -84,14 +80,15 @@ impl History {
             return true;
         }
         let recent = |at: &Instant| now.saturating_duration_since(*at) < RECENT;
-        let fresh = |member: &PublicKey| {
-            self.placed.get(member).is_some_and(recent) || (member == local && recent(&self.began))
+        let was_there = |member: &PublicKey| {
+            let placed = self.placed.get(member).is_some_and(recent);
+            member != local && !placed && !self.was_away(now, ring, member)
         };
         if ring.member(peer).is_some() {
             let mut before = ring.preference(key).take_while(|member| member.key != *peer);
             let mut stayed = 0;
             if before.all(|member| {
-                stayed += usize::from(!fresh(&member.key));
+                stayed += usize::from(was_there(&member.key));
                 stayed < replicas
             }) {
                 return true;
@@ -142,7 +139,7 @@ mod tests {
         let members: Vec<u8> = (1..=5).filter(|n| peer(*n) != former).collect();
         let after = ring(&members, &[]);
         let local = peer(99);
-        let mut history = History::new(now);
+        let mut history = History::default();
         let later = now + RECENT;
         history.follow(now, &none, &before);
         history.follow(later, &before, &after);
@@ -154,17 +151,33 @@ mod tests {
     }
 
     #[test]
-    fn the_former_owners_of_a_key_are_those_without_the_members_that_were_just_placed() {
+    fn the_former_owners_of_a_key_and_their_stand_ins_are_those_without_the_members_that_came_or_were_away() {
         let now = crate::rt::time::now();
-        let ring = ring(&[1, 2, 3, 4, 5, 6], &[]);
-        let order = ring.owners(b"k", 6);
-        let (local, third, fourth, fifth) = (&order[0], &order[2], &order[3], &order[4]);
-        let mut history = History::new(now);
-        history.follow(now, &Arc::default(), &ring);
-        for (peer, may) in [(third, true), (fourth, true), (fifth, false)] {
-            assert_eq!(history.owned(now, &ring, (local, 3), peer, b"k"), may, "this node is new");
-            assert_eq!(history.owned(now + RECENT, &ring, (local, 3), peer, b"k"), may && peer == third);
-        }
+        let all = [1, 2, 3, 4, 5, 6];
+        let order = ring(&all, &[]).owners(b"k", 6);
+        let number = |at: usize| all.into_iter().find(|n| peer(*n) == order[at]).expect("one of them");
+        let local = &order[0];
+        let may = |history: &History, at, ring: &Ring, place: usize| {
+            history.owned(at, ring, (local, 3), &order[place], b"k")
+        };
+        let whole = ring(&all, &[]);
+        let mut history = History::default();
+        history.follow(now, &Arc::default(), &whole);
+        let told = |history: &History, at| [2, 3, 4, 5].map(|place| may(history, at, &whole, place));
+        assert_eq!(told(&history, now), [true, true, false, false], "this node itself may have been away");
+        // The second owner goes and comes back.
+        let without = ring(&all, &[number(1)]);
+        history.follow(now, &whole, &without);
+        history.follow(now, &without, &whole);
+        assert_eq!(told(&history, now), [true, true, true, false]);
+        assert_eq!(told(&history, now + RECENT), [true, true, false, false]);
+        // The third one was just placed.
+        let before: Vec<u8> = all.into_iter().filter(|n| *n != number(2)).collect();
+        let mut history = History::default();
+        history.follow(now, &Arc::default(), &ring(&before, &[]));
+        history.follow(now, &ring(&before, &[]), &whole);
+        assert_eq!(told(&history, now), [true, true, true, false]);
+        assert_eq!(told(&history, now + RECENT), [true, true, false, false]);
     }
 
     #[test]
@@ -172,7 +185,7 @@ mod tests {
         let now = crate::rt::time::now();
         let rings =
             [ring(&[1, 2, 3], &[]), ring(&[1, 2, 3], &[2]), ring(&[1, 2, 3], &[]), ring(&[1, 2, 3, 4], &[])];
-        let mut history = History::new(now);
+        let mut history = History::default();
         history.follow(now, &Arc::default(), &rings[0]);
         for pair in rings.windows(2) {
             history.follow(now, &pair[0], &pair[1]);
@@ -187,7 +200,7 @@ mod tests {
     fn a_flapping_member_costs_a_bounded_number_of_rings() {
         let now = crate::rt::time::now();
         let rings = [ring(&[1, 2, 3], &[]), ring(&[1, 2], &[])];
-        let mut history = History::new(now);
+        let mut history = History::default();
         for n in 0..1000 {
             history.follow(now, &rings[n % 2], &rings[(n + 1) % 2]);
         }

@@ -61,8 +61,8 @@ fn offer(sh: &mut Shared, copies: &mut Copies, key: &[u8]) {
     let Some(entry) = copies.get_mut(key) else { return };
     let id = entry.offer(id);
     let message = Message::Copy { key: key.to_vec().into(), id, state: entry.value().encode().into() };
-    for owner in sh.other_owners(key) {
+    for keeper in sh.other_keepers(key) {
         sh.stats.states_sent += 1;
-        sh.send(owner, &message);
+        sh.send(keeper.key, &message);
     }
 }

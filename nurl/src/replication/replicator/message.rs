@@ -36,8 +36,7 @@ pub(super) struct Range {
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub(super) enum Message {
-    /// A write for an owner. With an id it comes from a node that isn't an owner, and the owner acknowledges it. Without
-    /// an id it comes from an owner.
+    /// A write for a keeper of the key. With an id the keeper acknowledges or declines it.
     #[n(0)]
     Delta {
         #[n(0)]
@@ -56,6 +55,12 @@ pub(super) enum Message {
         id: u64,
         #[n(2)]
         digest: ByteArray<16>,
+        /// The boot id of the keeper's process: without a store, another one doesn't have it.
+        #[n(3)]
+        boot: u64,
+        /// Whether it is on the keeper's disk.
+        #[n(4)]
+        durable: bool,
     },
     /// The receiver of a delta or a read is not an owner in its own view, which it sends along.
     #[n(2)]
@@ -67,13 +72,16 @@ pub(super) enum Message {
         #[n(2)]
         owners: Vec<ByteArray<32>>,
     },
-    /// A hash over (key, digest) of the shared keys in a range. If it matches, there is no answer.
+    /// A hash over (key, digest) of the shared keys in a range. If it differs, the answer is DIGESTS.
     #[n(3)]
     Summary {
         #[n(0)]
         range: Range,
         #[n(1)]
         hash: ByteArray<16>,
+        /// Whether a match is to be answered by IN_SYNC.
+        #[n(2)]
+        settling: bool,
     },
     /// The receiver's digests in the range of a summary that differs. A lower `upto` may cut the range short.
     #[n(4)]
@@ -112,6 +120,9 @@ pub(super) enum Message {
         id: u64,
         #[n(2)]
         state: Option<ByteVec>,
+        /// Whether the answerer has, or knows that there isn't, what its earlier processes and the other owners confirmed.
+        #[n(3)]
+        remembers: bool,
     },
     /// An observer asks a member to write in its place, once.
     #[n(9)]
@@ -125,6 +136,9 @@ pub(super) enum Message {
         /// The boot id of the member's process to which it was sent first; another process doesn't make it.
         #[n(3)]
         boot: Option<u64>,
+        /// How many keepers have to hold it; 255: all; absent: one with a store, or two.
+        #[n(4)]
+        confirm: Option<u8>,
     },
     /// The outcome of an operation. 0: applied. 1: not done, busy. 2: not done, refused. 3: done, but no owner has
     /// acknowledged it. 4: not done by this process, since it isn't the one that was asked.
@@ -153,6 +167,30 @@ pub(super) enum Message {
     Behind {
         #[n(0)]
         key: ByteVec,
+    },
+    /// A keeper took no delta or copy. 0: no room. 1: a limit of the value. 2: it changes what others wrote.
+    #[n(13)]
+    Declined {
+        #[n(0)]
+        key: ByteVec,
+        #[n(1)]
+        id: u64,
+        #[n(2)]
+        why: u8,
+    },
+    /// A summary of this range matches.
+    #[n(15)]
+    InSync {
+        #[n(0)]
+        range: Range,
+    },
+    /// A former owner, before it drops its copy, asks an owner whether it still has the key. It acknowledges, or pulls.
+    #[n(14)]
+    Confirm {
+        #[n(0)]
+        key: ByteVec,
+        #[n(1)]
+        id: u64,
     },
 }
 
@@ -226,8 +264,12 @@ impl Message {
             | Message::ReadReply { key, .. }
             | Message::Copy { key, .. }
             | Message::Behind { key }
+            | Message::Declined { key, .. }
+            | Message::Confirm { key, .. }
             | Message::Operation { key, .. } => Box::new(std::iter::once(key)),
-            Message::Summary { range, .. } => Box::new(range.after.iter().chain(&range.upto)),
+            Message::Summary { range, .. } | Message::InSync { range } => {
+                Box::new(range.after.iter().chain(&range.upto))
+            }
             Message::Digests { range, items } => {
                 Box::new(range.after.iter().chain(&range.upto).chain(items.iter().map(|item| &item.key)))
             }
@@ -260,9 +302,9 @@ mod tests {
             let messages = [
                 Message::Delta { key: of(key), id: None, state: state() },
                 Message::Copy { key: of(key), id: 1, state: state() },
-                Message::ReadReply { key: of(key), id: 1, state: Some(state()) },
+                Message::ReadReply { key: of(key), id: 1, state: Some(state()), remembers: true },
                 Message::States { items: vec![sound, Item { key: of(key), bytes: state() }] },
-                Message::Operation { id: [1; 16].into(), key: of(key), op, boot: Some(7) },
+                Message::Operation { id: [1; 16].into(), key: of(key), op, boot: Some(7), confirm: None },
             ];
             for message in messages {
                 let decoded = Message::decode(&message.encode());
@@ -276,10 +318,16 @@ mod tests {
         for (key, sound) in [(&b""[..], false), (b"name", false), (&[4], false), (&[3], true)] {
             let key = || ByteVec::from(key.to_vec());
             let messages = [
-                Message::Ack { key: key(), id: 1, digest: [0; 16].into() },
-                Message::Summary { range: Range { after: None, upto: Some(key()) }, hash: [0; 16].into() },
+                Message::Ack { key: key(), id: 1, digest: [0; 16].into(), boot: 1, durable: true },
+                Message::Declined { key: key(), id: 1, why: 0 },
+                Message::Confirm { key: key(), id: 1 },
+                Message::Summary {
+                    range: Range { after: None, upto: Some(key()) },
+                    hash: [0; 16].into(),
+                    settling: true,
+                },
                 Message::Pull { keys: vec![key()] },
-                Message::ReadReply { key: key(), id: 1, state: None },
+                Message::ReadReply { key: key(), id: 1, state: None, remembers: false },
             ];
             for message in messages {
                 assert_eq!(Message::decode(&message.encode()).is_some(), sound);

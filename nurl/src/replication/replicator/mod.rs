@@ -40,6 +40,7 @@ mod asking;
 mod authors;
 mod calls;
 mod config;
+mod confirm;
 mod copies;
 mod error;
 mod event;
@@ -63,6 +64,7 @@ mod told;
 mod update;
 mod writes;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -70,6 +72,7 @@ pub use config::{
     Config, MAX_ENTRIES, MAX_HELD_BYTES, MAX_KEY_BYTES, MAX_OUTBOX, MAX_OUTBOX_BYTES, MAX_OWN, MAX_PENDING,
     MAX_READS, MAX_SYNCS_PER_TICK, TICK,
 };
+pub use confirm::{Confirm, Decline};
 pub use error::{ReadFailure, UpdateError, UpdateFailure};
 pub use event::{ReplicationStats, ReplicatorEvent};
 pub use key::state_key;
@@ -78,6 +81,7 @@ pub use message::{MAX_MESSAGE_BYTES, Op};
 pub use operations::{OperationError, OperationId};
 
 use self::asking::Asking;
+use self::handoff::Acknowledged;
 use self::held::Held;
 use self::key::checked_key;
 use self::message::Message;
@@ -115,7 +119,7 @@ impl Replicator {
         // A random offset keeps the ticks of nodes that start together apart.
         let next_tick = now + TICK / 2 + draw::duration(&mut rng, TICK / 2);
         Replicator {
-            shared: Shared::new(config, local, now, rng),
+            shared: Shared::new(config, local, rng),
             held: Held::default(),
             writes: Writes::default(),
             reads: Reads::default(),
@@ -184,14 +188,15 @@ impl Replicator {
         {
             return Err(UpdateError::Full("reads"));
         }
-        if let Some(value) = self.held.owned(key) {
-            sh.events.push(ReplicatorEvent::ReadDone { id, value: Some(value.clone()) });
+        if let Some(value) = self.held.whole(sh, key) {
+            let value = Some(value.clone());
+            sh.events.push(ReplicatorEvent::ReadDone { id, value, partial: false });
             return Ok(());
         }
         if sh.owners(key).is_empty() {
             return Err(UpdateError::NoOwners);
         }
-        self.reads.ask_owners(sh, &self.held.copies, now, key, id, false);
+        self.reads.ask_keepers(sh, &self.held, now, key, id, false);
         Ok(())
     }
 
@@ -207,9 +212,11 @@ impl Replicator {
     /// Counts the keys that no other node is known to have.
     pub fn unheld(&self) -> Unheld {
         let mut unheld = Unheld::default();
-        for key in self.held.copies.unspread_keys().chain(self.writes.keys()) {
+        let mut keys: BTreeSet<&Vec<u8>> = self.held.copies.unspread_keys().collect();
+        keys.extend(self.writes.unheld_keys(&self.shared));
+        for key in keys {
             unheld.keys += 1;
-            unheld.offered += usize::from(!self.shared.other_owners(key).is_empty());
+            unheld.offered += usize::from(!self.shared.other_keepers(key).is_empty());
         }
         unheld
     }
@@ -254,6 +261,7 @@ impl Replicator {
         let record = Record::decode(key, record)?;
         if let Some(state) = record.held() {
             self.held.merge(sh, at, key, &Value::decode(state)?, state.len())?;
+            self.held.copies.restored(key);
         }
         self.writes.restore(sh, at, key, &record)?;
         sh.events.unchanged(key);
@@ -264,10 +272,11 @@ impl Replicator {
 
     /// Takes the ring of a new view.
     pub fn set_ring(&mut self, now: Instant, ring: Arc<Ring>) {
+        let moved = !self.shared.ring.places_as(&ring);
         self.shared.follow(now, ring);
-        self.held.place(&mut self.shared, now);
-        self.writes.retry_now(now);
-        self.reads.ask_present_owners(&self.shared, now);
+        self.held.place(&mut self.shared, now, moved);
+        self.writes.follow(&mut self.shared, &mut self.served, now);
+        self.reads.follow(&self.shared, now);
     }
 
     /// Takes a message from `from`, on whose account it has what it has here. `wall` is the wall clock as time since 1970.
@@ -281,7 +290,11 @@ impl Replicator {
         };
         match message {
             Message::Delta { key, id, state } => self.on_delta(at, from, key.into(), id, &state),
-            Message::Ack { key, id, digest } => self.on_ack(from, &key, id, digest.into()),
+            Message::Ack { key, id, digest, boot, durable } => {
+                self.on_ack(from, &key, id, Acknowledged { digest: digest.into(), boot, durable });
+            }
+            Message::Declined { key, id, why } => self.on_declined(from, &key, id, why),
+            Message::Confirm { key, id } => self.held.on_confirm(sh, from, &key, id),
             Message::Refused { key, id, owners } => {
                 let ours = sh.owners(&key);
                 if !ours.iter().map(PublicKey::as_bytes).eq(owners.iter().map(|owner| &**owner)) {
@@ -291,31 +304,33 @@ impl Replicator {
                     self.reads.on_refused(from, id);
                 }
             }
-            Message::Summary { range, hash } => {
-                sync::on_summary(sh, &mut self.held.copies, from, range, hash.into());
+            Message::Summary { range, hash, settling } => {
+                sync::on_summary(sh, &mut self.held.copies, from, range, (hash.into(), settling));
             }
             Message::Digests { range, items } => {
-                sync::on_digests(sh, &mut self.held.copies, from, &range, &items);
+                let Held { summaries, copies, .. } = &mut self.held;
+                sync::on_digests(sh, summaries, copies, from, &range, &items);
             }
+            Message::InSync { range } => self.held.summaries.answered(&from, &range, true),
             Message::Pull { keys } => sync::on_pull(sh, &self.held.copies, from, &keys),
             Message::States { items } => {
                 for item in items {
-                    self.held.merge_from(sh, at, from, item.key.into(), &item.bytes);
+                    self.held.on_state(sh, at, from, &item.key, &item.bytes);
                 }
             }
             Message::Behind { key } => sync::on_behind(sh, &mut self.held.copies, &key),
             Message::Copy { key, id, state } => {
-                self.held.on_copy(sh, at, from, key.into(), id, &state);
+                self.held.on_copy(sh, at, from, &key, id, &state);
             }
-            Message::Read { key, id } => reads::on_read(sh, &self.held.copies, from, key, id),
-            Message::ReadReply { key, id, state } => {
-                let state = state.as_ref().map(|state| state.as_slice());
-                if self.reads.on_reply(sh, wall, from, &key, id, state) {
+            Message::Read { key, id } => self.held.on_read(sh, now, from, key, id),
+            Message::ReadReply { key, id, state, remembers } => {
+                let answer = (state.as_ref().map(|state| state.as_slice()), remembers);
+                if self.reads.on_reply(sh, wall, from, &key, id, answer) {
                     self.finish_read(at, id);
                 }
             }
-            Message::Operation { id, key, op, boot } => {
-                self.on_operation(at, by, (id.into(), boot), &key, op);
+            Message::Operation { id, key, op, boot, confirm } => {
+                self.on_operation(at, by, (id.into(), boot), &key, (op, Confirm::from_wire(confirm)));
             }
             Message::OperationReply { id, outcome, boot } => {
                 self.operations.on_reply(sh, now, from, id.into(), (outcome, boot));

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rand_core::Rng as _;
 
+use super::confirm::Confirm;
 use super::error::{UpdateError, UpdateFailure};
 use super::event::ReplicatorEvent;
 use super::message::{Message, Op};
@@ -62,6 +63,7 @@ struct Underway {
     member: PublicKey,
     key: Vec<u8>,
     op: Op,
+    confirm: Confirm,
     /// The member's process to which it is sent, if it is known.
     boot: Option<u64>,
     /// How often it was sent to this process.
@@ -76,7 +78,8 @@ impl Underway {
     /// Sends it, once more or for the first time.
     fn send(&mut self, sh: &mut Shared, now: Instant, id: OperationId) {
         let (key, op) = (self.key.clone().into(), self.op.clone());
-        sh.send(self.member, &Message::Operation { id: id.into(), key, op, boot: self.boot });
+        let confirm = self.confirm.to_wire();
+        sh.send(self.member, &Message::Operation { id: id.into(), key, op, boot: self.boot, confirm });
         let is_hasty = self.sent == 0 && buggify(Point::OperationRepeated);
         self.next = now + if is_hasty { RETRY / 20 } else { RETRY };
         self.sent = self.sent.saturating_add(1);
@@ -96,7 +99,7 @@ impl Operations {
         call: u64,
         (member, boot): (PublicKey, Option<u64>),
         key: &[u8],
-        op: Op,
+        (op, confirm): (Op, Confirm),
     ) -> Result<(), UpdateError> {
         if self.0.len() + sh.events.waiting() >= MAX_OPERATIONS {
             return Err(UpdateError::Full("operations"));
@@ -109,6 +112,7 @@ impl Operations {
             member,
             key: key.to_vec(),
             op,
+            confirm,
             boot,
             sent: 0,
             moved: false,

@@ -1,34 +1,39 @@
-//! Reads by a node without a complete copy: ask all owners, merge the answers, and repair the owners that lag.
+//! Reads by a node without a whole copy: ask all keepers of the key, merge the answers, and repair the owners that lag.
+//!
+//! A read is *partial* if an owner is silent, and more than one of them may have confirmed a write that isn't in the answers:
+//! the silent ones, and those that don't remember what they confirmed before they began.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use minicbor::bytes::ByteVec;
-
 use super::config::MAX_READS;
-use super::copies::Copies;
+use super::copies::MAX_UNKNOWN;
 use super::error::ReadFailure;
 use super::event::ReplicatorEvent;
+use super::held::Held;
 use super::message::Message;
 use super::shared::Shared;
 use crate::key::PublicKey;
 use crate::replication::crdt::{Digest, Value};
 use crate::rt::{Table, bound};
 
-/// After this time a read ends with the answers that have arrived.
+/// After this time a read ends with the answers that have arrived, if they are enough.
 const WAIT: Duration = Duration::from_secs(1);
-/// After this time a read without any answer fails.
+/// After this time a read ends with what it has.
 const GIVE_UP: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(super) struct Reading {
     key: Vec<u8>,
+    /// Its present owners.
+    owners: Vec<PublicKey>,
+    /// This node, and those that answered, with whether each remembers what it confirmed before.
+    answerers: BTreeMap<PublicKey, bool>,
     waiting: BTreeSet<PublicKey>,
-    /// Each owner's digest, or none if it has no copy.
+    /// Each keeper's digest, or none if it has no copy.
     answers: BTreeMap<PublicKey, Option<Digest>>,
     value: Option<Value>,
-    /// Whether a write waits for this read. Then a missing copy at one owner isn't conclusive while another owner,
-    /// which may have the value, is silent.
+    /// Whether a write waits for this read.
     asks: bool,
     enough: Instant,
     give_up: Instant,
@@ -36,40 +41,51 @@ pub(super) struct Reading {
 
 impl Reading {
     fn due(&self) -> Instant {
-        let nothing = if self.asks { self.value.is_none() } else { self.answers.is_empty() };
-        if nothing { self.give_up } else { self.enough }
+        if self.is_partial() { self.give_up } else { self.enough }
     }
 
-    /// The key, if a write waits for this read.
-    pub(super) fn asks_for(&self) -> Option<&[u8]> {
-        self.asks.then_some(self.key.as_slice())
+    /// Whether a write waits for this read.
+    pub(super) fn asks(&self) -> bool {
+        self.asks
     }
 
     pub(super) fn key(&self) -> &[u8] {
         &self.key
     }
 
-    /// The merged state of all owners that answered; none if none of them has one.
+    /// The merged state of all keepers that answered; none if none of them has one.
+    pub(super) fn value(&self) -> Option<&Value> {
+        self.value.as_ref()
+    }
+
     pub(super) fn into_value(self) -> Option<Value> {
         self.value
     }
 
-    /// Whether the key's value is known: an owner has a state, or all `owners` answered that they have none.
-    pub(super) fn is_conclusive(&self, owners: &[PublicKey]) -> bool {
-        self.value.is_some() || owners.iter().all(|owner| self.answers.contains_key(owner))
+    /// The keepers that answered.
+    pub(super) fn answered_by(&self) -> impl Iterator<Item = &PublicKey> {
+        self.answers.keys()
     }
 
-    /// Stops waiting for nodes other than `owners`.
-    fn wait_only_for(&mut self, now: Instant, owners: &BTreeSet<PublicKey>) {
-        self.waiting.retain(|owner| owners.contains(owner));
-        if self.waiting.is_empty() {
-            // The next timeout handles the read: it is due now.
-            (self.enough, self.give_up) = (now, now);
-        }
+    /// Whether confirmed writes may be missing; see the module.
+    pub(super) fn is_partial(&self) -> bool {
+        let silent = self.owners.iter().any(|owner| !self.answerers.contains_key(owner));
+        let knows = |owner: &&PublicKey| self.answerers.get(*owner) == Some(&true);
+        let unknown = self.owners.len() - self.owners.iter().filter(knows).count();
+        silent && (unknown > MAX_UNKNOWN || unknown == self.owners.len())
     }
 
     fn is_done(&self, now: Instant) -> bool {
         self.waiting.is_empty() || self.due() <= now
+    }
+
+    /// Stops waiting for nodes of which `keeps` is false.
+    fn wait_only_for(&mut self, now: Instant, keeps: impl Fn(&PublicKey) -> bool) {
+        self.waiting.retain(keeps);
+        if self.waiting.is_empty() {
+            // The next timeout handles the read: it is due now.
+            (self.enough, self.give_up) = (now, now);
+        }
     }
 
     /// Stops waiting for one node.
@@ -81,8 +97,15 @@ impl Reading {
         }
     }
 
-    /// Takes an owner's answer.
-    fn answered(&mut self, sh: &mut Shared, wall: Duration, from: PublicKey, state: Option<&[u8]>) {
+    /// Takes a keeper's answer.
+    fn answered(
+        &mut self,
+        sh: &mut Shared,
+        wall: Duration,
+        from: PublicKey,
+        (state, remembers): (Option<&[u8]>, bool),
+    ) {
+        self.answerers.insert(from, remembers);
         match state.map(Value::decode) {
             None => {
                 self.answers.insert(from, None);
@@ -90,12 +113,16 @@ impl Reading {
             Some(Ok(state)) => {
                 let value = self.value.get_or_insert_with(|| Value::new(state.kind()));
                 if value.merge(&state, wall).is_err() {
+                    self.answerers.remove(&from);
                     sh.stats.bad_states += 1;
                 } else {
                     self.answers.insert(from, Some(state.digest()));
                 }
             }
-            Some(Err(_)) => sh.stats.bad_states += 1,
+            Some(Err(_)) => {
+                self.answerers.remove(&from);
+                sh.stats.bad_states += 1;
+            }
         }
     }
 
@@ -103,13 +130,23 @@ impl Reading {
     /// from owners only, so a reader couldn't send them.
     fn repair(&self, sh: &mut Shared) {
         let Some(digest) = self.value.as_ref().map(Value::digest) else { return };
-        for (owner, _) in self.answers.iter().filter(|(_, has)| **has != Some(digest)) {
-            sh.send(*owner, &Message::Behind { key: self.key.clone().into() });
+        let lags =
+            |(owner, has): &(&PublicKey, &Option<Digest>)| **has != Some(digest) && sh.owns(owner, &self.key);
+        let lagging: Vec<PublicKey> = self.answers.iter().filter(lags).map(|(owner, _)| *owner).collect();
+        for owner in lagging {
+            sh.send(owner, &Message::Behind { key: self.key.clone().into() });
         }
     }
 
     /// Repairs the owners that lag, and tells the caller the value with this node's own `pending` delta.
-    pub(super) fn finish(mut self, sh: &mut Shared, wall: Duration, id: u64, pending: Option<&Value>) {
+    pub(super) fn finish(
+        mut self,
+        sh: &mut Shared,
+        wall: Duration,
+        id: u64,
+        pending: Option<&Value>,
+        partial: bool,
+    ) {
         if self.answers.is_empty() && self.value.is_none() {
             sh.events.push(ReplicatorEvent::ReadFailed { id, why: ReadFailure::NoAnswer });
             return;
@@ -121,7 +158,7 @@ impl Reading {
                 sh.stats.bad_states += 1;
             }
         }
-        sh.events.push(ReplicatorEvent::ReadDone { id, value: self.value });
+        sh.events.push(ReplicatorEvent::ReadDone { id, value: self.value, partial });
     }
 }
 
@@ -156,32 +193,42 @@ impl Reads {
         self.0.remove(&id)
     }
 
-    /// Asks all other owners. `asks` tells that a write waits for the answers.
-    pub(super) fn ask_owners(
+    /// Asks all other keepers of the key that are live; its owners, if none is. `asks` tells that a write waits for the
+    /// answers.
+    pub(super) fn ask_keepers(
         &mut self,
         sh: &mut Shared,
-        copies: &Copies,
+        held: &Held,
         now: Instant,
         key: &[u8],
         id: u64,
         asks: bool,
     ) {
-        let waiting: BTreeSet<PublicKey> = sh.other_owners(key).into_iter().collect();
-        for owner in &waiting {
-            sh.send(*owner, &Message::Read { key: key.to_vec().into(), id });
+        let keepers = sh.other_keepers(key);
+        let any = keepers.iter().any(|keeper| keeper.live);
+        let asked = keepers.iter().filter(|keeper| keeper.live || !any);
+        let waiting: BTreeSet<PublicKey> = asked.map(|keeper| keeper.key).collect();
+        for keeper in &waiting {
+            sh.send(*keeper, &Message::Read { key: key.to_vec().into(), id });
         }
-        // A copy under hand-off counts as an additional answer.
-        let value = copies.value(key).cloned();
-        if waiting.is_empty() {
-            sh.events.push(ReplicatorEvent::ReadDone { id, value });
-            return;
-        }
-        let (enough, give_up) = (now + WAIT, now + GIVE_UP);
-        let answers = BTreeMap::new();
-        self.0.insert(id, Reading { key: key.to_vec(), waiting, answers, value, asks, enough, give_up });
+        // A copy that isn't whole counts as an additional answer.
+        let value = held.copies.value(key).cloned();
+        let (enough, give_up) = if waiting.is_empty() { (now, now) } else { (now + WAIT, now + GIVE_UP) };
+        let reading = Reading {
+            key: key.to_vec(),
+            owners: sh.owners(key),
+            answerers: BTreeMap::from([(sh.local.key, held.remembers(sh, key))]),
+            waiting,
+            answers: BTreeMap::new(),
+            value,
+            asks,
+            enough,
+            give_up,
+        };
+        self.0.insert(id, reading);
     }
 
-    /// Takes an owner's answer. Returns whether all owners have answered.
+    /// Takes a keeper's answer. Returns whether all have answered.
     pub(super) fn on_reply(
         &mut self,
         sh: &mut Shared,
@@ -189,7 +236,7 @@ impl Reads {
         from: PublicKey,
         key: &[u8],
         id: u64,
-        state: Option<&[u8]>,
+        answer: (Option<&[u8]>, bool),
     ) -> bool {
         let reading = self.0.get_mut(&id).filter(|reading| reading.key == key);
         let Some(reading) = reading.filter(|reading| reading.waiting.contains(&from)) else {
@@ -197,13 +244,17 @@ impl Reads {
             return false;
         };
         reading.waiting.remove(&from);
-        reading.answered(sh, wall, from, state);
+        reading.answered(sh, wall, from, answer);
         reading.waiting.is_empty()
     }
 
-    /// Handles the answer of a node that is an owner in this node's view, but not in its own.
+    /// Handles the answer of a node that keeps the key in this node's view, but not in its own. It has no copy.
     pub(super) fn on_refused(&mut self, from: PublicKey, id: u64) {
-        if let Some(reading) = self.0.get_mut(&id) {
+        if let Some(reading) = self.0.get_mut(&id)
+            && reading.waiting.contains(&from)
+        {
+            reading.answers.insert(from, None);
+            reading.answerers.insert(from, false);
             reading.stop_waiting(from);
         }
     }
@@ -215,22 +266,15 @@ impl Reads {
         }
     }
 
-    /// Adapts to a new view: waiting writes wait only for the present other owners, and continue at once if there are
-    /// none.
-    pub(super) fn ask_present_owners(&mut self, sh: &Shared, now: Instant) {
-        for reading in self.0.values_mut().filter(|reading| reading.asks) {
-            let owners: BTreeSet<PublicKey> = sh.other_owners(&reading.key).into_iter().collect();
-            reading.wait_only_for(now, &owners);
+    /// Adapts to a new view: waiting writes wait only for the present keepers, and continue at once if there are none.
+    pub(super) fn follow(&mut self, sh: &Shared, now: Instant) {
+        for reading in self.0.values_mut() {
+            reading.owners = sh.owners(&reading.key);
+            if !reading.asks {
+                continue;
+            }
+            let keepers = sh.other_keepers(&reading.key);
+            reading.wait_only_for(now, |peer| keepers.iter().any(|keeper| keeper.key == *peer));
         }
     }
-}
-
-/// Answers another node's read with this node's state.
-pub(super) fn on_read(sh: &mut Shared, copies: &Copies, from: PublicKey, key: ByteVec, id: u64) {
-    let state = copies.value(&key).map(|value| ByteVec::from(value.encode()));
-    if state.is_none() && !sh.is_owner(&key) {
-        sh.refuse(from, key, Some(id));
-        return;
-    }
-    sh.send(from, &Message::ReadReply { key, id, state });
 }

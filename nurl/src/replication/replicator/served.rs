@@ -25,7 +25,7 @@ pub(super) const REMEMBER: Duration = Duration::from_secs(600);
 pub(super) const APPLIED: u8 = 0;
 pub(super) const BUSY: u8 = 1;
 pub(super) const REFUSED: u8 = 2;
-/// The write was made, but no owner has acknowledged it.
+/// The write was made, but too few nodes have it.
 pub(super) const UNKNOWN: u8 = 3;
 /// The operation was sent to another process of this node.
 pub(super) const ANOTHER: u8 = 4;
@@ -102,8 +102,13 @@ fn code(outcome: Result<(), UpdateError>) -> u8 {
     match outcome {
         Ok(()) => APPLIED,
         Err(UpdateError::Full(_) | UpdateError::NoOwners | UpdateError::Unknown) => BUSY,
-        Err(UpdateError::Unacknowledged) => UNKNOWN,
-        Err(UpdateError::Value(_) | UpdateError::KeyTooLong(_) | UpdateError::Observer) => REFUSED,
+        Err(UpdateError::Unconfirmed(_)) => UNKNOWN,
+        Err(
+            UpdateError::Value(_)
+            | UpdateError::KeyTooLong(_)
+            | UpdateError::Observer
+            | UpdateError::Declined(_),
+        ) => REFUSED,
     }
 }
 
@@ -111,6 +116,7 @@ fn code(outcome: Result<(), UpdateError>) -> u8 {
 mod tests {
     use super::*;
     use crate::replication::crdt::CrdtError;
+    use crate::replication::replicator::confirm::Decline;
     use crate::replication::replicator::operations::{OperationError, outcome_of};
 
     #[test]
@@ -121,12 +127,13 @@ mod tests {
             (Err(UpdateError::NoOwners), Err(OperationError::Busy)),
             (Err(UpdateError::Unknown), Err(OperationError::Busy)),
             (Err(CrdtError::Overflow.into()), Err(OperationError::Refused)),
-            (Err(UpdateError::Unacknowledged), Err(OperationError::Unknown)),
+            (Err(UpdateError::Unconfirmed(Vec::new())), Err(OperationError::Unknown)),
+            (Err(UpdateError::Declined(Decline::Limit)), Err(OperationError::Refused)),
             (Err(UpdateError::KeyTooLong(9)), Err(OperationError::Refused)),
             (Err(UpdateError::Observer), Err(OperationError::Refused)),
         ];
         for (outcome, told) in table {
-            assert_eq!(outcome_of(code(outcome)), Some(told), "{outcome:?}");
+            assert_eq!(outcome_of(code(outcome.clone())), Some(told), "{outcome:?}");
         }
         assert_eq!((outcome_of(ANOTHER), outcome_of(ANOTHER + 1)), (None, None));
     }

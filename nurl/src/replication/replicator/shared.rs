@@ -7,12 +7,13 @@ use minicbor::bytes::ByteVec;
 use rand_core::Rng as _;
 
 use super::config::Config;
+use super::confirm::Decline;
 use super::event::{Events, ReplicationStats};
 use super::history::History;
 use super::message::Message;
 use super::outbox::Outbox;
 use crate::key::PublicKey;
-use crate::replication::crdt::Clock;
+use crate::replication::crdt::{Clock, Digest};
 use crate::replication::identity::ReplicaId;
 use crate::ring::Ring;
 use crate::rt::Rng;
@@ -23,6 +24,14 @@ pub(super) struct Moment {
     pub(super) now: Instant,
     /// The time since 1970.
     pub(super) wall: Duration,
+}
+
+/// A node that keeps a key: an owner, or a live one that stands in for an owner that is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Keeper {
+    pub(super) key: PublicKey,
+    pub(super) live: bool,
+    pub(super) owner: bool,
 }
 
 /// See the module.
@@ -43,12 +52,12 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(config: Config, local: ReplicaId, now: Instant, mut rng: Rng) -> Shared {
+    pub(super) fn new(config: Config, local: ReplicaId, mut rng: Rng) -> Shared {
         let no_id = rng.next_u64() >> 1;
         Shared {
             local,
             ring: Arc::default(),
-            history: History::new(now),
+            history: History::default(),
             clock: Clock::new(config.clock),
             next_id: no_id,
             no_id,
@@ -103,9 +112,37 @@ impl Shared {
         self.owns(&self.local.key, key)
     }
 
+    /// The key's keepers: its owners, and those that stand in for owners that are away.
+    pub(super) fn keepers(&self, key: &[u8]) -> Vec<Keeper> {
+        let (mut keepers, mut live) = (Vec::new(), 0);
+        for (place, member) in self.ring.preference(key).enumerate() {
+            let owner = place < self.config.replicas;
+            if !owner && live >= self.config.replicas {
+                break;
+            }
+            live += usize::from(member.live);
+            if owner || member.live {
+                keepers.push(Keeper { key: member.key, live: member.live, owner });
+            }
+        }
+        keepers
+    }
+
+    /// The key's keepers except this node.
+    pub(super) fn other_keepers(&self, key: &[u8]) -> Vec<Keeper> {
+        let mut keepers = self.keepers(key);
+        keepers.retain(|keeper| keeper.key != self.local.key);
+        keepers
+    }
+
+    /// Whether `peer` keeps the key.
+    pub(super) fn keeps(&self, peer: &PublicKey, key: &[u8]) -> bool {
+        self.owns(peer, key) || self.keepers(key).iter().any(|keeper| keeper.key == *peer)
+    }
+
     /// Whether this node takes states for the key: an observer holds nothing.
     pub(super) fn takes(&self, key: &[u8]) -> bool {
-        !self.config.observer && self.is_owner(key)
+        !self.config.observer && self.keeps(&self.local.key, key)
     }
 
     /// An id for a request. Ids begin at a random number, so that an answer to an earlier process matches none.
@@ -132,12 +169,33 @@ impl Shared {
         self.stats.outbox_dropped += u64::from(!queued);
     }
 
-    /// Sends a delta to all owners except this node.
-    pub(super) fn fan_out(&mut self, key: &[u8], id: Option<u64>, state: Vec<u8>) {
+    /// Sends a delta to all other keepers for which `lacks` holds.
+    pub(super) fn fan_out(
+        &mut self,
+        key: &[u8],
+        id: Option<u64>,
+        state: Vec<u8>,
+        lacks: impl Fn(&PublicKey) -> bool,
+    ) {
         let message = Message::Delta { key: key.to_vec().into(), id, state: state.into() };
-        for owner in self.other_owners(key) {
-            self.send(owner, &message);
+        for keeper in self.other_keepers(key) {
+            if lacks(&keeper.key) {
+                self.send(keeper.key, &message);
+            }
         }
+    }
+
+    /// Acknowledges a delta or a copy, of which this node has now all.
+    pub(super) fn acknowledge(&mut self, to: PublicKey, key: &[u8], id: u64, digest: Digest) {
+        let (boot, durable) = (self.config.boot, self.config.durable);
+        self.send(to, &Message::Ack { key: key.to_vec().into(), id, digest: digest.into(), boot, durable });
+    }
+
+    /// Tells a writer why its write wasn't taken.
+    pub(super) fn decline(&mut self, to: PublicKey, key: &[u8], id: u64, why: Decline) {
+        self.stats.declined += 1;
+        tracing::debug!(target: "nurl::state", peer = %to.short(), id, %why, "a write is declined");
+        self.send(to, &Message::Declined { key: key.to_vec().into(), id, why: why.to_wire() });
     }
 
     /// Tells a peer that this node isn't an owner of the key, and which nodes are.

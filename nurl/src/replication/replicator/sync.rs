@@ -1,4 +1,8 @@
 //! Anti-entropy: summaries, digests, pulls and pushes.
+//!
+//! A node is *settled* with a peer if the answers to one round of summaries, begun after its process and after the last
+//! change of placement, have shown that it holds each key that the peer holds of those that both own. So it knows then of
+//! which keys there was nothing, and a copy that a write creates is known to lack nothing of the peer's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -32,6 +36,18 @@ type SharedKeys = Vec<(Vec<u8>, Digest)>;
 struct Cursor {
     due: Instant,
     after: Option<Vec<u8>>,
+    proved: Proved,
+}
+
+/// How far the answers to a round have shown that this node holds every key that the peer holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Proved {
+    /// Up to this key; none: nothing yet.
+    Upto(Option<Vec<u8>>),
+    /// It lacks one: the next round may show more.
+    Lacks,
+    /// All.
+    Settled,
 }
 
 /// For each peer that shares keys, when its next summary is due, and where in the keys it begins.
@@ -43,7 +59,35 @@ impl Summaries {
     pub(super) fn know_peer(&mut self, sh: &mut Shared, now: Instant, peer: PublicKey) {
         if peer != sh.local.key && !self.0.contains_key(&peer) {
             let due = now + draw::duration(&mut sh.rng, sh.config.sync_period);
-            self.0.insert(peer, Cursor { due, after: None });
+            self.0.insert(peer, Cursor { due, after: None, proved: Proved::Upto(None) });
+        }
+    }
+
+    /// Adapts to another placement: what was proved says nothing of the keys that a peer owns now.
+    pub(super) fn unsettle(&mut self) {
+        for cursor in self.0.values_mut() {
+            (cursor.after, cursor.proved) = (None, Proved::Upto(None));
+        }
+    }
+
+    /// Whether this node holds every key that the peer held of those that both own.
+    pub(super) fn is_settled(&self, peer: &PublicKey) -> bool {
+        self.0.get(peer).is_some_and(|cursor| cursor.proved == Proved::Settled)
+    }
+
+    /// Takes a peer's answer to a summary of this range: whether this node holds every key that the peer holds in it.
+    pub(super) fn answered(&mut self, from: &PublicKey, range: &Range, holds_all: bool) {
+        let Some(cursor) = self.0.get_mut(from) else { return };
+        let follows = match &cursor.proved {
+            Proved::Upto(upto) => upto.as_deref() == range.after.as_ref().map(|key| key.as_slice()),
+            Proved::Lacks | Proved::Settled => false,
+        };
+        if follows {
+            cursor.proved = match &range.upto {
+                _ if !holds_all => Proved::Lacks,
+                Some(upto) => Proved::Upto(Some(upto.to_vec())),
+                None => Proved::Settled,
+            };
         }
     }
 
@@ -69,8 +113,14 @@ impl Summaries {
             let range = Range { after: after.map(ByteVec::from), upto: upto.clone().map(ByteVec::from) };
             // The ranges of one round follow each other, one each tick; `sync_period` is the pause between rounds.
             let pause = if upto.is_some() { TICK } else { sh.config.sync_period };
-            self.0.insert(peer, Cursor { due: now + pause, after: upto });
-            sh.send(peer, &Message::Summary { range, hash: hash.into() });
+            if let Some(cursor) = self.0.get_mut(&peer) {
+                if cursor.after.is_none() && cursor.proved != Proved::Settled {
+                    cursor.proved = Proved::Upto(None);
+                }
+                (cursor.due, cursor.after) = (now + pause, upto);
+            }
+            let settling = !self.is_settled(&peer);
+            sh.send(peer, &Message::Summary { range, hash: hash.into(), settling });
         }
     }
 }
@@ -87,19 +137,30 @@ pub(super) fn on_behind(sh: &mut Shared, copies: &mut Copies, key: &[u8]) {
     for owner in sh.other_owners(key) {
         let (shared, _) = shared_keys(sh, copies, &owner, after.as_deref(), Some(key), MAX_RANGE_KEYS);
         let range = Range { after: after.clone().map(ByteVec::from), upto: Some(key.to_vec().into()) };
-        sh.send(owner, &Message::Summary { range, hash: hash_of(&shared).into() });
+        let hash = hash_of(&shared).into();
+        sh.send(owner, &Message::Summary { range, hash, settling: false });
     }
 }
 
 /// Answers a summary that differs with this node's digests.
-pub(super) fn on_summary(sh: &mut Shared, copies: &mut Copies, from: PublicKey, range: Range, hash: Digest) {
+pub(super) fn on_summary(
+    sh: &mut Shared,
+    copies: &mut Copies,
+    from: PublicKey,
+    range: Range,
+    (hash, settling): (Digest, bool),
+) {
     let after = range.after.as_ref().map(|key| key.to_vec());
     let upto = range.upto.as_ref().map(|key| key.to_vec());
     let (shared, cut) = shared_keys(sh, copies, &from, after.as_deref(), upto.as_deref(), 2 * MAX_RANGE_KEYS);
     if cut == upto && hash_of(&shared) == hash {
         sh.stats.in_sync += 1;
+        if settling {
+            sh.send(from, &Message::InSync { range });
+        }
         for (key, _) in shared {
             copies.spread(&key);
+            copies.compared(&sh.local.key, &key, &from);
         }
         return;
     }
@@ -126,6 +187,7 @@ pub(super) fn on_summary(sh: &mut Shared, copies: &mut Copies, from: PublicKey, 
 /// Asks for the states that differ, and sends this node's.
 pub(super) fn on_digests(
     sh: &mut Shared,
+    summaries: &mut Summaries,
     copies: &mut Copies,
     from: PublicKey,
     range: &Range,
@@ -137,13 +199,17 @@ pub(super) fn on_digests(
     let mut mine: BTreeMap<Vec<u8>, Digest> = shared.into_iter().collect();
     let mut pull = Vec::new();
     let mut push = Vec::new();
+    let mut holds_all = items.len() <= 2 * MAX_RANGE_KEYS;
     for item in items.iter().take(2 * MAX_RANGE_KEYS) {
         if end.as_deref().is_some_and(|end| item.key.as_slice() > end) {
+            holds_all = false;
             break;
         }
+        holds_all &= copies.contains(&item.key) || !sh.is_owner(&item.key);
         match mine.remove(item.key.as_slice()) {
             Some(digest) if digest[..] == item.bytes[..] => {
                 copies.spread(&item.key);
+                copies.compared(&sh.local.key, &item.key, &from);
                 continue;
             }
             Some(_) => push.push(item.key.to_vec()),
@@ -157,8 +223,12 @@ pub(super) fn on_digests(
             pull.push(item.key.clone());
         }
     }
-    // The remaining keys are missing at the peer.
-    push.extend(mine.into_keys());
+    summaries.answered(&from, range, holds_all);
+    // The remaining keys are missing at the peer, which has nothing of them that isn't here.
+    for key in mine.into_keys() {
+        copies.compared(&sh.local.key, &key, &from);
+        push.push(key);
+    }
     if !pull.is_empty() {
         sh.send(from, &Message::Pull { keys: pull });
     }

@@ -9,11 +9,12 @@ pub(super) fn message(message: &Message) -> String {
         Message::Ack { key, id, .. } => format!("DELTA-ACK {} id {id}", name(key)),
         Message::Refused { key, id, .. } => format!("NOT-OWNER {} id {id:?}", name(key)),
         Message::Summary { .. } => "SUMMARY".to_owned(),
+        Message::InSync { .. } => "IN-SYNC".to_owned(),
         Message::Digests { items, .. } => format!("DIGESTS of {} keys", items.len()),
         Message::Pull { keys } => format!("PULL {} keys", keys.len()),
         Message::States { items } => format!("STATES of {} keys", items.len()),
         Message::Read { key, id } => format!("READ {} id {id}", name(key)),
-        Message::ReadReply { key, id, state } => {
+        Message::ReadReply { key, id, state, .. } => {
             let len = state.as_ref().map(|state| state.len());
             format!("READ-REPLY {} id {id} bytes {len:?}", name(key))
         }
@@ -21,6 +22,8 @@ pub(super) fn message(message: &Message) -> String {
         Message::OperationReply { outcome, .. } => format!("OPERATION-REPLY {outcome}"),
         Message::Copy { key, id, .. } => format!("COPY {} id {id}", name(key)),
         Message::Behind { key } => format!("BEHIND {}", name(key)),
+        Message::Declined { key, id, why } => format!("DECLINED {} id {id} why {why}", name(key)),
+        Message::Confirm { key, id } => format!("CONFIRM {} id {id}", name(key)),
     }
 }
 

@@ -1,11 +1,12 @@
 //! The choreography of a write: what it asks first, where it is made, and what it waits for.
 //!
-//! 0. An observer asks the key's first owner to write in its place. A node that leaves makes no write of its own callers any
-//!    more, but still those that observers ask of it.
-//! 1. An owner without a copy, and the remover of an element that isn't in this node's copy, ask the other owners
-//!    first ([`must_ask`](Replicator::must_ask)). The write continues with their answers.
-//! 2. The write is made: as an owner in the state held, elsewhere as a delta for the owners.
-//! 3. A delta waits until an owner acknowledges it, or the owners are taken to be away. Then its callers are answered.
+//! 0. An observer asks the key's first live owner to write in its place. A node that leaves makes no write of its own callers
+//!    any more, but still those that observers ask of it.
+//! 1. The remover of an element that isn't in a whole copy here asks the other owners first
+//!    ([`must_ask`](Replicator::must_ask)). The write continues with their answers.
+//! 2. The write is made: at a keeper of the key in the state held, elsewhere as a delta for the keepers.
+//! 3. It waits until as many keepers have it as are wanted ([`confirm`](super::confirm)), or these are taken to be away. Then
+//!    its caller is answered.
 //!
 //! Other nodes' deltas and observers' operations take the same steps.
 
@@ -15,53 +16,82 @@ use super::Replicator;
 use super::asking::Asked;
 use super::authors::Judgement;
 use super::calls::{Caller, MAX_WRITES};
+use super::confirm::{Confirm, Decline, Holding};
 use super::error::{UpdateError, UpdateFailure};
 use super::event::ReplicatorEvent;
+use super::handoff::Acknowledged;
 use super::key::checked_key;
 use super::message::{Message, Op};
 use super::operations::OperationId;
 use super::served::{ANOTHER, Arrival, BUSY};
 use super::shared::Moment;
+use super::writes::Made;
 use crate::authority::account::Account;
 use crate::key::PublicKey;
-use crate::replication::crdt::{Digest, Value};
+use crate::replication::crdt::Value;
 
 impl Replicator {
     /// Changes the object of this name and of the operation's kind. [`ReplicatorEvent::Updated`] with `id` tells how the
     /// update ended, also if it wasn't begun.
     ///
     /// An observer has no replica id: the key's first owner writes in its place.
-    pub fn update(&mut self, now: Instant, wall: Duration, id: u64, name: &[u8], op: Op) {
-        if let Err(failure) = self.begin_update(Moment { now, wall }, id, name, op) {
+    pub fn update(
+        &mut self,
+        now: Instant,
+        wall: Duration,
+        id: u64,
+        name: &[u8],
+        (op, confirm): (Op, Confirm),
+    ) {
+        if let Err(failure) = self.begin_update(Moment { now, wall }, id, name, (op, confirm)) {
             self.shared.events.push(ReplicatorEvent::Updated { id, outcome: Err(failure) });
         }
     }
 
-    fn begin_update(&mut self, at: Moment, id: u64, name: &[u8], op: Op) -> Result<(), UpdateFailure> {
+    fn begin_update(
+        &mut self,
+        at: Moment,
+        id: u64,
+        name: &[u8],
+        (op, confirm): (Op, Confirm),
+    ) -> Result<(), UpdateFailure> {
         let key = checked_key(op.kind(), name)?;
         if self.held.is_leaving() {
             return Err(UpdateFailure::Leaving);
         }
         if self.shared.config.observer {
-            self.operate(at.now, id, &key, op)?;
+            self.operate(at.now, id, &key, (op, confirm))?;
         } else {
-            self.call(at, &key, op, Caller::Driver(id))?;
+            self.call(at, &key, (op, confirm), Caller::Driver(id))?;
         }
         Ok(())
     }
 
-    fn operate(&mut self, now: Instant, id: u64, key: &[u8], op: Op) -> Result<(), UpdateError> {
-        let ring = &self.shared.ring;
-        let owner = *ring.owners(key, 1).first().ok_or(UpdateError::NoOwners)?;
-        let boot = ring.member(&owner).map(|member| member.boot);
-        self.operations.operate(&mut self.shared, now, id, (owner, boot), key, op)
+    fn operate(
+        &mut self,
+        now: Instant,
+        id: u64,
+        key: &[u8],
+        (op, confirm): (Op, Confirm),
+    ) -> Result<(), UpdateError> {
+        let keepers = self.shared.keepers(key);
+        let live = keepers.iter().find(|keeper| keeper.live);
+        let owner = live.or(keepers.first()).ok_or(UpdateError::NoOwners)?.key;
+        let boot = self.shared.ring.member(&owner).map(|member| member.boot);
+        self.operations.operate(&mut self.shared, now, id, (owner, boot), key, (op, confirm))
     }
 
     /// Begins a caller's write.
     ///
     /// # Errors
     /// [`UpdateError`]; nothing was written then, and the caller isn't told.
-    pub(super) fn call(&mut self, at: Moment, key: &[u8], op: Op, caller: Caller) -> Result<(), UpdateError> {
+    pub(super) fn call(
+        &mut self,
+        at: Moment,
+        key: &[u8],
+        (op, confirm): (Op, Confirm),
+        caller: Caller,
+    ) -> Result<(), UpdateError> {
         if self.shared.config.observer {
             return Err(UpdateError::Observer);
         }
@@ -75,23 +105,24 @@ impl Replicator {
             return Err(UpdateError::Full("writes under way"));
         }
         if self.must_ask(key, &op) {
-            return self.ask(at.now, key, Asked::Write { caller, op });
+            return self.ask(at.now, key, Asked::Write { caller, op, confirm });
         }
-        self.make(at, key, &op, None)?;
-        self.settle_or_wait(at.now, key, caller, Ok(()));
+        let made = self.make(at, key, (&op, confirm), None)?;
+        self.settle_or_wait(at, key, (caller, confirm), Ok(made));
         Ok(())
     }
 
     /// Whether this node must ask the other owners before it makes a write.
     fn must_ask(&self, key: &[u8], op: &Op) -> bool {
-        if self.shared.other_owners(key).is_empty() {
+        if self.shared.other_keepers(key).is_empty() {
             return false;
         }
-        let held = self.held.copies.value(key);
         match op {
             // Another owner may have the element, even if this node has a copy: its copy may be behind.
-            Op::Remove { element } => !held.is_some_and(|value| has_element(value, element)),
-            _ => held.is_none() && self.shared.is_owner(key),
+            Op::Remove { element } => {
+                !self.held.whole(&self.shared, key).is_some_and(|value| has_element(value, element))
+            }
+            _ => false,
         }
     }
 
@@ -100,14 +131,21 @@ impl Replicator {
         &mut self,
         at: Moment,
         key: &[u8],
-        op: &Op,
+        (op, confirm): (&Op, Confirm),
         observed: Option<&Value>,
-    ) -> Result<(), UpdateError> {
-        self.writes.make(&mut self.shared, &mut self.held, at, key, op, observed)
+    ) -> Result<Made, UpdateError> {
+        self.writes.make(&mut self.shared, &mut self.held, at, key, (op, confirm), observed)
     }
 
-    fn settle_or_wait(&mut self, now: Instant, key: &[u8], caller: Caller, outcome: Result<(), UpdateError>) {
-        self.writes.settle_or_wait(&mut self.shared, &mut self.served, now, key, caller, outcome);
+    fn settle_or_wait(
+        &mut self,
+        at: Moment,
+        key: &[u8],
+        (caller, confirm): (Caller, Confirm),
+        outcome: Result<Made, UpdateError>,
+    ) {
+        let Replicator { shared, served, writes, .. } = self;
+        writes.settle_or_wait(shared, served, at, key, (caller, confirm), outcome);
     }
 
     // ---- Asking the other owners.
@@ -119,7 +157,7 @@ impl Replicator {
         }
         let read = self.shared.fresh_id();
         self.asking.insert(read, asked);
-        self.reads.ask_owners(&mut self.shared, &self.held.copies, now, key, read, true);
+        self.reads.ask_keepers(&mut self.shared, &self.held, now, key, read, true);
         Ok(())
     }
 
@@ -144,37 +182,44 @@ impl Replicator {
     /// Ends a read: the work that waits for it continues, or its caller is told.
     pub(super) fn finish_read(&mut self, at: Moment, id: u64) {
         let Some(reading) = self.reads.take(id) else { return };
-        let Some(key) = reading.asks_for().map(<[u8]>::to_vec) else {
-            let pending = self.writes.pending(reading.key());
-            reading.finish(&mut self.shared, at.wall, id, pending);
-            return;
+        let (key, sh) = (reading.key().to_vec(), &mut self.shared);
+        let partial = reading.is_partial();
+        let taken = match reading.value() {
+            // An owner keeps what the others told, and needn't ask again.
+            Some(value) if sh.is_owner(&key) => {
+                self.held.take_told(sh, at, &key, value, reading.answered_by())
+            }
+            _ => Ok(()),
         };
-        let known = reading.is_conclusive(&self.shared.other_owners(&key));
-        self.asked(at, id, &key, reading.into_value(), known);
+        if reading.asks() {
+            let ready = if partial { Err(UpdateError::Unknown) } else { taken };
+            self.asked(at, id, &key, reading.into_value(), ready);
+        } else {
+            let pending = self.writes.pending(&key);
+            reading.finish(sh, at.wall, id, pending, partial);
+        }
     }
 
-    /// Continues after the other owners' answers. `known` is true if one owner has a state, or all answered that they
-    /// have none.
-    fn asked(&mut self, at: Moment, read: u64, key: &[u8], value: Option<Value>, known: bool) {
-        let Some(asked) = self.asking.take(read) else { return };
-        let ready = match (known, &value) {
-            (false, _) => Err(UpdateError::Unknown),
-            // Without the other owners' state, this node would treat the key as empty.
-            (true, Some(value)) if self.shared.is_owner(key) => {
-                self.held.take_told(&mut self.shared, at, key, value)
+    /// Continues after the other owners' answers, if they are `ready` to be built on.
+    fn asked(
+        &mut self,
+        at: Moment,
+        read: u64,
+        key: &[u8],
+        value: Option<Value>,
+        ready: Result<(), UpdateError>,
+    ) {
+        match self.asking.take(read) {
+            None => {}
+            Some(Asked::Write { caller, op, confirm }) => {
+                let outcome = ready.and_then(|()| self.make_asked(at, key, (&op, confirm), value.as_ref()));
+                self.settle_or_wait(at, key, (caller, confirm), outcome);
             }
-            (true, _) => Ok(()),
-        };
-        match asked {
-            Asked::Write { caller, op } => {
-                let outcome = ready.and_then(|()| self.make_asked(at, key, &op, value.as_ref()));
-                self.settle_or_wait(at.now, key, caller, outcome);
-            }
-            Asked::Delta { key, from, id, state } if ready.is_ok() => {
-                self.held.on_copy(&mut self.shared, at, from, key, id, &state);
+            Some(Asked::Delta { key, from, id, state }) if ready.is_ok() => {
+                self.held.on_write(&mut self.shared, at, from, &key, id, &state);
             }
             // The writer sends the delta again.
-            Asked::Delta { .. } => {}
+            Some(Asked::Delta { .. }) => {}
         }
     }
 
@@ -182,22 +227,21 @@ impl Replicator {
         &mut self,
         at: Moment,
         key: &[u8],
-        op: &Op,
+        (op, confirm): (&Op, Confirm),
         observed: Option<&Value>,
-    ) -> Result<(), UpdateError> {
+    ) -> Result<Made, UpdateError> {
         let nothing =
             observed.is_none() && !self.held.copies.contains(key) && self.writes.pending(key).is_none();
         if nothing && matches!(op, Op::Remove { .. }) {
             // The key is empty, so the removal has no effect.
-            return Ok(());
+            return Ok(Made::Confirmed);
         }
-        self.make(at, key, op, observed)
+        self.make(at, key, (op, confirm), observed)
     }
 
     // ---- Messages about writes.
 
-    /// Takes a write. With an id it is that of a node that isn't an owner. Then an owner without a copy asks the others
-    /// first, and so does one that hasn't seen what the write removes.
+    /// Takes a write; with an id it is answered. A keeper that hasn't seen what the write removes asks the others first.
     pub(super) fn on_delta(
         &mut self,
         at: Moment,
@@ -208,7 +252,7 @@ impl Replicator {
     ) {
         let sh = &mut self.shared;
         let Some(id) = id else {
-            self.held.merge_from(sh, at, from, key, state);
+            self.held.merge_from(sh, at, from, &key, state);
             return;
         };
         if !sh.takes(&key) {
@@ -220,26 +264,34 @@ impl Replicator {
             return;
         };
         match self.held.judge(sh, at, &from, &key, &delta) {
-            Judgement::Foreign => sh.stats.foreign += 1,
-            judgement => {
-                let asks = judgement == Judgement::Unseen || !self.held.copies.contains(&key);
-                if asks && !sh.other_owners(&key).is_empty() {
-                    self.ask_for_delta(at.now, from, key, id, state);
-                } else {
-                    self.held.on_copy(sh, at, from, key, id, state);
-                }
+            Judgement::Unseen if !sh.other_owners(&key).is_empty() => {
+                self.ask_for_delta(at.now, from, key, id, state);
             }
+            _ => self.held.on_write(sh, at, from, &key, id, state),
         }
     }
 
-    /// Takes an owner's acknowledgement of a delta, an offer or a hand-off. All owners acknowledge, and the first one may
-    /// end the wait: those after it match a request, too.
-    pub(super) fn on_ack(&mut self, from: PublicKey, key: &[u8], id: u64, digest: Digest) {
-        let known = self.shared.owns(&from, key)
-            && (self.writes.acknowledged(&mut self.shared, &mut self.served, key, id)
-                || self.held.acknowledged(from, key, id, digest)
-                || self.shared.has_given(id));
-        self.shared.stats.stray += u64::from(!known);
+    /// Takes a keeper's acknowledgement of a delta, an offer or a hand-off. All keepers acknowledge, and the first ones may
+    /// end the wait: those after them match a request, too.
+    pub(super) fn on_ack(&mut self, from: PublicKey, key: &[u8], id: u64, told: Acknowledged) {
+        let Replicator { shared: sh, held, writes, served, .. } = self;
+        if !sh.keeps(&from, key) || !sh.has_given(id) {
+            sh.stats.stray += 1;
+            return;
+        }
+        let holding = Holding { upto: id, boot: told.boot, durable: told.durable };
+        writes.acknowledged(sh, served, from, key, holding);
+        held.acknowledged(sh, from, key, id, told);
+    }
+
+    /// Takes a keeper's refusal of a delta.
+    pub(super) fn on_declined(&mut self, from: PublicKey, key: &[u8], id: u64, why: u8) {
+        let Replicator { shared: sh, writes, served, .. } = self;
+        match Decline::from_wire(why) {
+            None => sh.stats.malformed += 1,
+            Some(_) if !sh.keeps(&from, key) || !sh.has_given(id) => sh.stats.stray += 1,
+            Some(why) => writes.declined(sh, served, from, key, (id, why)),
+        }
     }
 
     /// Makes an observer's write, once: not if another process of this node may have made it.
@@ -249,7 +301,7 @@ impl Replicator {
         by: Account,
         (id, boot): (OperationId, Option<u64>),
         key: &[u8],
-        op: Op,
+        (op, confirm): (Op, Confirm),
     ) {
         let (from, own) = (by.key(), self.shared.config.boot);
         if boot.is_some_and(|asked| asked != own) {
@@ -269,7 +321,7 @@ impl Replicator {
             }
             Arrival::Repeated => {}
             Arrival::New => {
-                if let Err(error) = self.call(at, key, op, Caller::Observer(from, id)) {
+                if let Err(error) = self.call(at, key, (op, confirm), Caller::Observer(from, id)) {
                     self.served.settle(&mut self.shared, from, id, Err(error));
                 }
             }

@@ -1,10 +1,11 @@
-//! The writer's side: this node's writes to keys that it doesn't own, until an owner has acknowledged them.
+//! The writer's side: this node's writes, until as many keepers of the key have them as are wanted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::apply;
 use super::calls::{Caller, Waiter};
+use super::confirm::{Confirm, Decline, Holders, Holding};
 use super::error::UpdateError;
 use super::held::Held;
 use super::leave::MAX_OFFERS;
@@ -13,6 +14,7 @@ use super::own::{Own, Sums};
 use super::record::Record;
 use super::served::Served;
 use super::shared::{Moment, Shared};
+use crate::key::PublicKey;
 use crate::replication::crdt::Value;
 use crate::rt::{Point, Table, bound, buggify};
 
@@ -23,43 +25,68 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 /// Limit on the deltas sent again in one tick, so that a mesh that comes back isn't flooded.
 const MAX_RETRIES_PER_TICK: usize = 128;
 
-/// A delta for other nodes that no owner has acknowledged.
+/// The unconfirmed writes to a key, as one delta.
 #[derive(Debug)]
 struct Pending {
     value: Value,
+    /// The id of the newest write in it. Those before have lower ones.
     id: u64,
     next: Instant,
     pause: Duration,
-    /// The callers that wait until an owner has the delta.
+    holders: Holders,
+    /// The keepers that refused the delta with its present id.
+    declined: BTreeSet<PublicKey>,
+    /// This node's sums before the oldest write in it.
+    before: Own,
+    /// The callers that wait until enough keepers have their writes.
     waiting: Vec<Waiter>,
 }
 
-/// This node's writes: its sums, and the unacknowledged deltas by key.
+impl Pending {
+    /// Sends the delta to the keepers that aren't known to have all of it.
+    fn send(&self, sh: &mut Shared, key: &[u8]) {
+        let lacks = |keeper: &PublicKey| !self.holders.has(keeper, self.id);
+        sh.fan_out(key, Some(self.id), self.value.encode(), lacks);
+    }
+}
+
+/// How far a write is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Made {
+    /// Enough keepers have it.
+    Confirmed,
+    /// It waits for acknowledgements under this id.
+    Pending(u64),
+}
+
+/// This node's writes: its sums, and the unconfirmed deltas by key.
 #[derive(Debug, Default)]
 pub(super) struct Writes {
     sums: Sums,
     pending: BTreeMap<Vec<u8>, Pending>,
-    /// The callers that wait for an acknowledgement.
+    /// The callers that wait for acknowledgements.
     waiting: usize,
 }
 
 impl Writes {
-    /// The number of deltas that no owner has acknowledged.
+    /// The number of unconfirmed deltas.
     pub(super) fn len(&self) -> usize {
         self.pending.len()
     }
 
-    /// The number of callers that wait for an acknowledgement.
+    /// The number of callers that wait for acknowledgements.
     pub(super) fn waiting(&self) -> usize {
         self.waiting
     }
 
-    /// The keys of the unacknowledged deltas.
-    pub(super) fn keys(&self) -> impl Iterator<Item = &Vec<u8>> {
-        self.pending.keys()
+    /// The keys of the unconfirmed deltas that no other node is known to have.
+    pub(super) fn unheld_keys(&self, sh: &Shared) -> impl Iterator<Item = &Vec<u8>> {
+        let local = sh.local.key;
+        let unheld = move |pending: &Pending| pending.holders.having(pending.id).all(|(by, _)| *by == local);
+        self.pending.iter().filter(move |(_, pending)| unheld(pending)).map(|(key, _)| key)
     }
 
-    /// The key's unacknowledged delta.
+    /// The key's unconfirmed delta.
     pub(super) fn pending(&self, key: &[u8]) -> Option<&Value> {
         self.pending.get(key).map(|pending| &pending.value)
     }
@@ -69,8 +96,9 @@ impl Writes {
         &mut self.sums
     }
 
-    /// Makes a write. On an owner the state has it at once; elsewhere the delta waits for an owner. A node that isn't
-    /// an owner removes only elements that were `observed` by a read, are in its copy, or are in its pending delta.
+    /// Makes a write. A keeper of the key has it at once in its copy; as a delta it waits until enough keepers have it. A node
+    /// that isn't a keeper removes only elements that were `observed` by a read, are in its copy, or are in its pending
+    /// delta.
     ///
     /// # Errors
     /// [`UpdateError`]; nothing was written then.
@@ -80,106 +108,121 @@ impl Writes {
         held: &mut Held,
         at: Moment,
         key: &[u8],
-        op: &Op,
+        (op, confirm): (&Op, Confirm),
         observed: Option<&Value>,
-    ) -> Result<(), UpdateError> {
-        let owners = sh.owners(key);
-        if owners.is_empty() {
+    ) -> Result<Made, UpdateError> {
+        let keepers = sh.keepers(key);
+        if keepers.is_empty() {
             return Err(UpdateError::NoOwners);
         }
-        if owners.contains(&sh.local.key) {
-            self.make_as_owner(sh, held, at, key, op)
-        } else {
-            let copy = held.copies.value(key);
-            self.make_for_owners(sh, copy, at, key, op, observed)
-        }
-    }
-
-    fn make_as_owner(
-        &self,
-        sh: &mut Shared,
-        held: &mut Held,
-        at: Moment,
-        key: &[u8],
-        op: &Op,
-    ) -> Result<(), UpdateError> {
-        let own = self.sums.get(key).unwrap_or_default();
-        let empty = Value::new(op.kind());
-        let known = held.copies.value(key).unwrap_or(&empty);
-        let delta = apply::delta(op, known, own, sh.local, &mut sh.clock, at.wall)?;
-        held.commit(sh, at, key, &delta)
-    }
-
-    fn make_for_owners(
-        &mut self,
-        sh: &mut Shared,
-        copy: Option<&Value>,
-        at: Moment,
-        key: &[u8],
-        op: &Op,
-        observed: Option<&Value>,
-    ) -> Result<(), UpdateError> {
-        let most = bound(Table::PendingWrites, sh.config.max_pending);
-        if !self.pending.contains_key(key) && self.pending.len() >= most {
-            return Err(UpdateError::Full("unacknowledged writes"));
-        }
-        if !self.sums.has_room(&sh.config, key) {
+        let (copy, keeps) = (held.copies.value(key), sh.takes(key));
+        if !keeps && !self.sums.has_room(&sh.config, key) {
             return Err(UpdateError::Full("keys written"));
         }
-        // The part of the key that this node has seen: the state read, or the copy under hand-off, and its own
-        // pending delta.
+        // The part of the key that this node has seen.
         let mut known = observed.or(copy).cloned().unwrap_or_else(|| Value::new(op.kind()));
-        if let Some(pending) = self.pending(key) {
-            known.merge(pending, at.wall)?;
+        for more in [observed.and(copy), self.pending(key)].into_iter().flatten() {
+            known.merge(more, at.wall)?;
         }
-        let own = self.sums.get(key).unwrap_or_default();
-        let own = copy.map_or(own, |copy| own.join(Own::of(copy, &sh.local)));
-        let delta = apply::delta(op, &known, own, sh.local, &mut sh.clock, at.wall)?;
+        let before = self.sums.get(key).unwrap_or_default();
+        let before = copy.map_or(before, |copy| before.join(Own::of(copy, &sh.local)));
+
         let id = sh.fresh_id();
-        let mut value = self.pending(key).cloned().unwrap_or_else(|| Value::new(op.kind()));
+        let mut holders = Holders::default();
+        if keeps {
+            holders
+                .note(sh.local.key, Holding { upto: id, boot: sh.config.boot, durable: sh.config.durable });
+        }
+        let waits =
+            self.pending.contains_key(key) || !holders.confirm(&keepers, sh.config.replicas, id, confirm);
+        let most = bound(Table::PendingWrites, sh.config.max_pending);
+        if waits && !self.pending.contains_key(key) && self.pending.len() >= most {
+            return Err(UpdateError::Full("unacknowledged writes"));
+        }
+        let delta = apply::delta(op, &known, before, sh.local, &mut sh.clock, at.wall)?;
+        let bytes = delta.encode();
+        if keeps {
+            held.commit(sh, at, key, &delta, bytes.len())?;
+        }
+        if !waits {
+            sh.fan_out(key, None, bytes, |_| true);
+            return Ok(Made::Confirmed);
+        }
+        let pending = self.pending.entry(key.to_vec()).or_insert_with(|| Pending {
+            value: Value::new(op.kind()),
+            id,
+            next: at.now,
+            pause: RETRY_MIN,
+            holders,
+            declined: BTreeSet::new(),
+            before,
+            waiting: Vec::new(),
+        });
         // The merge uses the writer's own clock, so the writer's own stamp is never parked here.
-        value.merge(&delta, at.wall)?;
-        let bytes = value.encode();
-        self.sums.join(key, own.join(Own::of(&delta, &sh.local)));
-        // Callers that wait for an earlier write are answered with this write, which contains it.
-        let waiting = self.pending.remove(key).map(|pending| pending.waiting).unwrap_or_default();
-        let pending = Pending { value, id, next: at.now + RETRY_MIN, pause: RETRY_MIN, waiting };
-        self.pending.insert(key.to_vec(), pending);
+        if let Err(error) = pending.value.merge(&delta, at.wall) {
+            match held.copies.value(key) {
+                // Too much for a delta: the copy has all of it.
+                Some(copy) if keeps => pending.value = copy.clone(),
+                _ => return Err(error.into()),
+            }
+        }
+        if keeps {
+            let own = Holding { upto: id, boot: sh.config.boot, durable: sh.config.durable };
+            pending.holders.note(sh.local.key, own);
+        } else {
+            self.sums.join(key, before.join(Own::of(&delta, &sh.local)));
+        }
+        (pending.id, pending.next, pending.pause) = (id, at.now + RETRY_MIN, RETRY_MIN);
+        pending.declined.clear();
         sh.events.changed(key);
-        sh.fan_out(key, Some(id), bytes);
-        Ok(())
+        pending.send(sh, key);
+        Ok(Made::Pending(id))
     }
 
-    /// Answers a caller, or lets it wait until an owner acknowledges the write.
+    /// Answers a caller, or lets it wait until enough keepers have the write.
     pub(super) fn settle_or_wait(
         &mut self,
         sh: &mut Shared,
         served: &mut Served,
-        now: Instant,
+        at: Moment,
         key: &[u8],
-        caller: Caller,
-        outcome: Result<(), UpdateError>,
+        (caller, confirm): (Caller, Confirm),
+        outcome: Result<Made, UpdateError>,
     ) {
-        match self.pending.get_mut(key) {
-            Some(pending) if outcome.is_ok() => {
-                pending.waiting.push(Waiter::new(now, caller));
+        match (outcome, self.pending.get_mut(key)) {
+            (Ok(Made::Pending(write)), Some(pending)) => {
+                pending.waiting.push(Waiter::new(at.now, caller, write, confirm));
                 self.waiting += 1;
+                self.judge(sh, served, key);
             }
-            _ => caller.settle(sh, served, outcome),
+            (outcome, _) => caller.settle(sh, served, outcome.map(|_| ())),
         }
     }
 
-    /// Gives the outcome of a delta to all callers that wait for it.
+    /// Answers the callers whose writes enough keepers have, and forgets a delta that is confirmed.
+    fn judge(&mut self, sh: &mut Shared, served: &mut Served, key: &[u8]) {
+        let (keepers, replicas) = (sh.keepers(key), sh.config.replicas);
+        let Some(Pending { id, holders, waiting, .. }) = self.pending.get_mut(key) else { return };
+        let confirmed =
+            |waiter: &mut Waiter| holders.confirm(&keepers, replicas, waiter.write, waiter.confirm);
+        let done: Vec<Waiter> = waiting.extract_if(.., confirmed).collect();
+        if waiting.is_empty() && holders.confirm(&keepers, replicas, *id, Confirm::Safe) {
+            self.pending.remove(key);
+            sh.events.changed(key);
+        }
+        self.settle(sh, served, done, &Ok(()));
+    }
+
     fn settle(
         &mut self,
         sh: &mut Shared,
         served: &mut Served,
         waiting: Vec<Waiter>,
-        outcome: Result<(), UpdateError>,
+        outcome: &Result<(), UpdateError>,
     ) {
         self.waiting -= waiting.len();
         for waiter in waiting {
-            waiter.caller.settle(sh, served, outcome);
+            waiter.caller.settle(sh, served, outcome.clone());
         }
     }
 
@@ -189,28 +232,76 @@ impl Writes {
             return;
         }
         let mut expired = Vec::new();
-        for pending in self.pending.values_mut() {
-            expired.extend(pending.waiting.extract_if(.., |waiter| waiter.is_due(now)));
+        for Pending { waiting, holders, .. } in self.pending.values_mut() {
+            for waiter in waiting.extract_if(.., |waiter| waiter.is_due(now)) {
+                let have = holders.having(waiter.write).map(|(keeper, _)| *keeper).collect();
+                expired.push((waiter, UpdateError::Unconfirmed(have)));
+            }
         }
-        let outcome = if sh.config.durable { Ok(()) } else { Err(UpdateError::Unacknowledged) };
-        self.settle(sh, served, expired, outcome);
+        for (waiter, error) in expired {
+            self.settle(sh, served, vec![waiter], &Err(error));
+        }
     }
 
-    /// Whether an owner's acknowledgement belongs to a delta, whose callers are answered then.
-    pub(super) fn acknowledged(&mut self, sh: &mut Shared, served: &mut Served, key: &[u8], id: u64) -> bool {
-        if self.pending.get(key).is_none_or(|pending| pending.id != id) || buggify(Point::AckLost) {
+    /// Takes a keeper's acknowledgement. Returns whether it belongs to a delta.
+    pub(super) fn acknowledged(
+        &mut self,
+        sh: &mut Shared,
+        served: &mut Served,
+        from: PublicKey,
+        key: &[u8],
+        holding: Holding,
+    ) -> bool {
+        let pending = self.pending.get_mut(key).filter(|pending| holding.upto <= pending.id);
+        let Some(pending) = pending else { return false };
+        if buggify(Point::AckLost) {
             return false;
         }
-        sh.events.changed(key);
-        let waiting = self.pending.remove(key).map(|pending| pending.waiting).unwrap_or_default();
-        self.settle(sh, served, waiting, Ok(()));
+        pending.holders.note(from, holding);
+        self.judge(sh, served, key);
         true
     }
 
-    /// Makes all deltas due: a new view may have brought an owner back.
-    pub(super) fn retry_now(&mut self, now: Instant) {
+    /// Takes a keeper's refusal. When all live ones have refused, nobody has the write, and its callers are told.
+    pub(super) fn declined(
+        &mut self,
+        sh: &mut Shared,
+        served: &mut Served,
+        from: PublicKey,
+        key: &[u8],
+        (id, why): (u64, Decline),
+    ) {
+        let keepers = sh.keepers(key);
+        let Some(pending) = self.pending.get_mut(key).filter(|pending| pending.id == id) else { return };
+        pending.declined.insert(from);
+        let refused = keepers.iter().filter(|keeper| keeper.live);
+        if !pending.holders.is_empty()
+            || !refused.clone().all(|keeper| pending.declined.contains(&keeper.key))
+        {
+            return;
+        }
+        let Some(pending) = self.pending.remove(key) else { return };
+        if let Value::Counter(_) = pending.value {
+            // The next delta has the sums of all writes, so it takes back what was told to have failed.
+            let (own, before) = (self.sums.get(key).unwrap_or_default(), pending.before);
+            let taken = own.taken.saturating_add(own.added.saturating_sub(before.added));
+            let added = own.added.saturating_add(own.taken.saturating_sub(before.taken));
+            self.sums.join(key, Own { added, taken, dot: 0 });
+        }
+        sh.events.changed(key);
+        self.settle(sh, served, pending.waiting, &Err(UpdateError::Declined(why)));
+    }
+
+    /// Adapts to a new view: what was acknowledged by a process that is gone doesn't count, fewer keepers may be enough, and
+    /// one may be back.
+    pub(super) fn follow(&mut self, sh: &mut Shared, served: &mut Served, now: Instant) {
         for pending in self.pending.values_mut() {
+            pending.holders.follow(sh);
+            pending.declined.clear();
             (pending.next, pending.pause) = (now, RETRY_MIN);
+        }
+        for key in self.pending.keys().cloned().collect::<Vec<_>>() {
+            self.judge(sh, served, &key);
         }
     }
 
@@ -219,23 +310,27 @@ impl Writes {
         let due = self.pending.iter().filter(|(_, pending)| pending.next <= at.now);
         let due: Vec<Vec<u8>> = due.map(|(key, _)| key.clone()).take(MAX_RETRIES_PER_TICK).collect();
         for key in due {
-            let Some(mut pending) = self.pending.remove(&key) else { continue };
-            if take_own(sh, held, at, &key, &pending.value) {
-                self.settle(sh, served, pending.waiting, Ok(()));
-                sh.events.changed(&key);
-                continue;
+            let Some(pending) = self.pending.get_mut(&key) else { continue };
+            let size = pending.value.encode().len();
+            // This node may have become a keeper.
+            if sh.takes(&key)
+                && !pending.holders.has(&sh.local.key, pending.id)
+                && held.commit(sh, at, &key, &pending.value, size).is_ok()
+            {
+                let (upto, boot, durable) = (pending.id, sh.config.boot, sh.config.durable);
+                pending.holders.note(sh.local.key, Holding { upto, boot, durable });
             }
-            sh.fan_out(&key, Some(pending.id), pending.value.encode());
+            pending.send(sh, &key);
             pending.pause = (pending.pause * 2).min(RETRY_MAX);
             pending.next = at.now + pending.pause;
-            self.pending.insert(key, pending);
+            self.judge(sh, served, &key);
         }
     }
 
     /// Sends the deltas of a node that leaves.
     pub(super) fn offer(&self, sh: &mut Shared) {
         for (key, pending) in self.pending.iter().take(MAX_OFFERS) {
-            sh.fan_out(key, Some(pending.id), pending.value.encode());
+            pending.send(sh, key);
         }
     }
 
@@ -260,7 +355,16 @@ impl Writes {
             let decoded = Value::decode(bytes)?;
             let mut value = Value::new(decoded.kind());
             value.merge(&decoded, at.wall)?;
-            let pending = Pending { value, id, next: at.now, pause: RETRY_MIN, waiting: Vec::new() };
+            let pending = Pending {
+                value,
+                id,
+                next: at.now,
+                pause: RETRY_MIN,
+                holders: Holders::default(),
+                declined: BTreeSet::new(),
+                before: record.own(),
+                waiting: Vec::new(),
+            };
             self.pending.insert(key.to_vec(), pending);
         }
         let own = record.own();
@@ -272,12 +376,4 @@ impl Writes {
         }
         Ok(())
     }
-}
-
-/// Merges this node's own delta, if the node has become an owner and holds the key. Then the delta is part of the
-/// state, and repair carries it to the others. Without a copy the other owners have to take the delta. Returns whether it
-/// was merged.
-fn take_own(sh: &mut Shared, held: &mut Held, at: Moment, key: &[u8], delta: &Value) -> bool {
-    let alone = sh.other_owners(key).is_empty();
-    sh.is_owner(key) && (alone || held.copies.contains(key)) && held.commit(sh, at, key, delta).is_ok()
 }

@@ -128,6 +128,7 @@ fn a_value_of_another_kind_than_its_key_says_changes_nothing_whoever_sends_it() 
                 key: key.clone().into(),
                 op: op(kind),
                 boot: None,
+                confirm: None,
             };
             let (now, wall) = (mesh.now, mesh.wall);
             mesh.node(0).handle_message(now, wall, peer(from), &operation.encode());

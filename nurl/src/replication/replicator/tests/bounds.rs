@@ -3,8 +3,8 @@
 use minicbor::bytes::ByteVec;
 use proptest::prelude::*;
 
-use super::mesh::{K, Mesh, S, add, insert, peer, ring, set};
-use crate::replication::crdt::{OrSet, PnCounter};
+use super::mesh::{K, Mesh, S, add, insert, peer, remove, ring, set};
+use crate::replication::crdt::OrSet;
 use crate::replication::replicator::*;
 
 #[test]
@@ -12,25 +12,32 @@ fn full_tables_are_typed_errors_and_counted() {
     let mut mesh = Mesh::new(3);
     mesh.config.max_entries = 2;
     mesh.config.max_pending = 1;
+    mesh.config.durable = true;
     mesh.start(0, 1);
     mesh.set_ring(0..3);
     let (now, wall) = (mesh.now, mesh.wall);
     let node = mesh.node(0);
-    node.make(Moment { now, wall }, b"\x01a", &add(1), None).unwrap();
-    node.make(Moment { now, wall }, b"\x01b", &add(1), None).unwrap();
-    assert_eq!(node.make(Moment { now, wall }, b"\x01c", &add(1), None), Err(UpdateError::Full("keys held")));
+    node.make(Moment { now, wall }, b"\x01a", (&add(1), Confirm::Safe), None).unwrap();
+    node.make(Moment { now, wall }, b"\x01b", (&add(1), Confirm::Safe), None).unwrap();
+    assert_eq!(
+        node.make(Moment { now, wall }, b"\x01c", (&add(1), Confirm::Safe), None),
+        Err(UpdateError::Full("keys held"))
+    );
     assert_eq!(node.stats().full, 1);
     node.set_ring(now, ring(1..3));
-    node.make(Moment { now, wall }, b"\x01c", &add(1), None).unwrap();
+    node.make(Moment { now, wall }, b"\x01c", (&add(1), Confirm::Safe), None).unwrap();
     assert_eq!(
-        node.make(Moment { now, wall }, b"\x01d", &add(1), None),
+        node.make(Moment { now, wall }, b"\x01d", (&add(1), Confirm::Safe), None),
         Err(UpdateError::Full("unacknowledged writes"))
     );
-    node.update(now, wall, 1, &[0; 1025], add(1));
+    node.update(now, wall, 1, &[0; 1025], (add(1), Confirm::Safe));
     let outcome = Err(UpdateError::KeyTooLong(1025).into());
     assert_eq!(node.poll_event(), Some(ReplicatorEvent::Updated { id: 1, outcome }));
     node.set_ring(now, ring([]));
-    assert_eq!(node.make(Moment { now, wall }, b"\x01a", &add(1), None), Err(UpdateError::NoOwners));
+    assert_eq!(
+        node.make(Moment { now, wall }, b"\x01a", (&add(1), Confirm::Safe), None),
+        Err(UpdateError::NoOwners)
+    );
     for id in 0..MAX_READS as u64 {
         node.set_ring(now, ring(1..3));
         node.begin_read(now, id, b"\x01zz").unwrap();
@@ -47,6 +54,8 @@ fn full_tables_are_typed_errors_and_counted() {
 #[test]
 fn operations_are_bounded_at_both_ends() {
     let mut mesh = Mesh::new(2);
+    mesh.config.durable = true;
+    mesh.restart(1);
     let (now, wall) = (mesh.now, mesh.wall);
     mesh.update(1, b"\x01n", &add(1));
     mesh.deliver();
@@ -58,8 +67,13 @@ fn operations_are_bounded_at_both_ends() {
     let ask_by = |member: &mut Replicator, now, from: u8, n: u32| {
         let mut id = [0; 16];
         id[..4].copy_from_slice(&n.to_le_bytes());
-        let message =
-            Message::Operation { id: id.into(), key: b"\x01n".to_vec().into(), op: add(1), boot: None };
+        let message = Message::Operation {
+            id: id.into(),
+            key: b"\x01n".to_vec().into(),
+            op: add(1),
+            boot: None,
+            confirm: None,
+        };
         member.handle_message(now, wall, peer(from), &message.encode());
         while let Some((_, answer)) = member.poll_transmit() {
             if let Some(Message::OperationReply { outcome, .. }) = Message::decode(&answer) {
@@ -84,23 +98,25 @@ fn operations_are_bounded_at_both_ends() {
 }
 
 #[test]
-fn others_new_keys_keep_no_caller_here_from_reading_and_writing() {
+fn what_others_remove_keeps_no_caller_here_from_reading_and_removing() {
     let mut mesh = Mesh::new(3);
     mesh.set_ring(0..3);
     let (now, wall) = (mesh.now, mesh.wall);
     let node = mesh.node(0);
-    let state = Value::Counter(PnCounter::of(ReplicaId { key: peer(9), incarnation: 1 }, 1, 0)).encode();
+    let mut elements = OrSet::default();
+    elements.add(ReplicaId { key: peer(8), incarnation: 1 }, b"x").unwrap();
+    let state = Value::Set(elements.removing(b"x")).encode();
     for n in 0..MAX_READS as u64 {
-        let key = [&[1][..], &n.to_le_bytes()].concat();
+        let key = [&[3][..], &n.to_le_bytes()].concat();
         let delta = Message::Delta { key: key.into(), id: Some(n), state: state.clone().into() };
         node.handle_message(now, wall, peer(9), &delta.encode());
     }
     assert_eq!((node.asking.of_others(), node.stats().full), (MAX_READS / 2, MAX_READS as u64 / 2));
     for n in 0..MAX_READS as u64 {
-        node.update(now, wall, n, &n.to_be_bytes(), add(1));
+        node.update(now, wall, n, &n.to_be_bytes(), (remove(b"x"), Confirm::Safe));
     }
     assert_eq!(node.poll_event(), None, "each waits for the other owners");
-    node.update(now, wall, MAX_READS as u64, b"one more", add(1));
+    node.update(now, wall, MAX_READS as u64, b"one more", (remove(b"x"), Confirm::Safe));
     assert!(matches!(node.poll_event(), Some(ReplicatorEvent::Updated { outcome: Err(_), .. })));
 }
 
@@ -111,8 +127,9 @@ fn the_bytes_held_are_bounded() {
     mesh.start(0, 1);
     mesh.set_ring(0..1);
     let (now, wall) = (mesh.now, mesh.wall);
-    let refused = (0..20u8)
-        .find_map(|key| mesh.node(0).make(Moment { now, wall }, &[2, key], &set(&[0; 1000]), None).err());
+    let refused = (0..20u8).find_map(|key| {
+        mesh.node(0).make(Moment { now, wall }, &[2, key], (&set(&[0; 1000]), Confirm::Safe), None).err()
+    });
     assert_eq!(refused, Some(UpdateError::Full("keys held")));
     assert!(mesh.node(0).held.copies.bytes() <= 10_000);
 }
@@ -137,10 +154,10 @@ proptest! {
         let item = message::Item { key: key.clone(), bytes: state.clone() };
         let messages = [
             Message::Delta { key: key.clone(), id: Some(1), state },
-            Message::Summary { range: range.clone(), hash: [1; 16].into() },
+            Message::Summary { range: range.clone(), hash: [1; 16].into(), settling: true },
             Message::Digests { range, items: vec![item.clone()] },
             Message::States { items: vec![item] },
-            Message::Operation { id: [1; 16].into(), key, op: insert(b"x"), boot: None },
+            Message::Operation { id: [1; 16].into(), key, op: insert(b"x"), boot: None, confirm: None },
         ];
         let mut bytes = messages[which].encode();
         let at = at.index(bytes.len());

@@ -1,6 +1,6 @@
 //! Former owners and nodes that leave: a copy is dropped only after other nodes hold it.
 
-use super::mesh::{K, Mesh, add, insert, peer, ring};
+use super::mesh::{K, Mesh, add, insert, peer, ring, ring_of};
 use crate::replication::replicator::*;
 
 #[test]
@@ -96,4 +96,85 @@ fn a_node_that_leaves_nobody_behind_says_what_is_lost() {
     let now = mesh.now;
     mesh.node(0).leave(now);
     assert_eq!(mesh.node(0).unheld(), Unheld { keys: 1, offered: 0 });
+}
+
+/// A key's three owners and the next two of its list, of six.
+fn list(key: &[u8]) -> Vec<u8> {
+    let order = ring(0..6).owners(key, 5).into_iter();
+    order.map(|owner| (0..6).find(|n| peer(*n) == owner).unwrap()).collect()
+}
+
+#[test]
+fn what_owners_acknowledged_counts_no_more_when_they_are_other_processes() {
+    let mut mesh = Mesh::new(6);
+    let [former, one, two, three, _] = list(K)[..] else { unreachable!() };
+    assert_eq!(mesh.write(former, K, add(7)), Ok(()));
+    mesh.run(30);
+    let boots = |changed: u64| move |n: u8| (n, if n == former { 0 } else { changed });
+    let members = || (0..6).filter(move |n| *n != former);
+    mesh.take_ring(&ring_of(members().map(boots(0)), &[]));
+    mesh.run(30);
+    assert_eq!(
+        mesh.holders(K).len(),
+        4,
+        "the new owner has it too, and the former one holds it for a minute"
+    );
+    // All three lose what they have, one after the other, before they can tell each other of it.
+    mesh.loss_percent = 100;
+    mesh.config.boot = 9;
+    for n in [one, two, three] {
+        mesh.lose_disk(n);
+    }
+    mesh.take_ring(&ring_of(members().map(boots(9)), &[]));
+    mesh.run(40);
+    assert_eq!(mesh.holders(K), [peer(former)], "the hold is over, and nobody else has it");
+    mesh.loss_percent = 0;
+    mesh.run(300);
+    assert_eq!((mesh.holders(K).len(), mesh.counter(K)), (3, 7));
+    assert!(mesh.node(former).get(K).is_none());
+}
+
+#[test]
+fn an_owner_that_has_lost_the_copy_since_it_acknowledged_gets_it_again_before_it_is_dropped() {
+    let mut mesh = Mesh::new(6);
+    let [former, one, two, three, _] = list(K)[..] else { unreachable!() };
+    assert_eq!(mesh.write(former, K, add(7)), Ok(()));
+    mesh.run(30);
+    mesh.set_ring((0..6).filter(|n| *n != former));
+    mesh.run(50);
+    // The views don't tell that these are other processes.
+    mesh.loss_percent = 100;
+    for n in [one, two, three] {
+        mesh.lose_disk(n);
+    }
+    mesh.run(1);
+    mesh.loss_percent = 0;
+    mesh.run(100);
+    assert_eq!((mesh.holders(K).len(), mesh.counter(K)), (3, 7));
+    assert!(mesh.node(former).get(K).is_none());
+}
+
+#[test]
+fn others_stand_in_for_owners_that_are_away_and_hand_back_what_was_written() {
+    let mut mesh = Mesh::new(6);
+    let [one, two, three, fourth, fifth] = list(K)[..] else { unreachable!() };
+    let writer = (0..6).find(|n| !list(K).contains(n)).unwrap();
+    assert_eq!(mesh.write(one, K, add(1)), Ok(()));
+    mesh.run(30);
+    let away = [one, two, three];
+    mesh.partition(&away);
+    mesh.take_ring(&ring_of((0..6).map(|n| (n, 0)), &away));
+    assert_eq!(mesh.write(writer, K, add(10)), Ok(()), "two stand in for them");
+    let stand_ins: Vec<u8> =
+        (0..6).filter(|n| !away.contains(n) && mesh.nodes[&peer(*n)].get(K).is_some()).collect();
+    assert_eq!(stand_ins.len(), 3, "the next in the list: {fourth}, {fifth} and the last");
+    assert!(matches!(mesh.read(writer, K), ReplicatorEvent::ReadDone { partial: true, .. }));
+    // The writer is gone for good when the owners come back.
+    mesh.nodes.remove(&peer(writer));
+    mesh.cut.clear();
+    mesh.take_ring(&ring_of((0..6).map(|n| (n, 0)), &[writer]));
+    mesh.run(200);
+    let mut owners = away.map(peer);
+    owners.sort();
+    assert_eq!((mesh.holders(K), mesh.counter(K)), (owners.to_vec(), 11), "and they drop it");
 }

@@ -33,6 +33,15 @@ pub(super) fn ring(members: impl IntoIterator<Item = u8>) -> Arc<Ring> {
     })))
 }
 
+/// A ring of members with their processes' boot ids, of which these are away.
+pub(super) fn ring_of(members: impl IntoIterator<Item = (u8, u64)>, away: &[u8]) -> Arc<Ring> {
+    let whole = ring(0..=u8::MAX);
+    Arc::new(Ring::new(members.into_iter().map(|(n, boot)| {
+        let member = whole.member(&peer(n)).expect("all are in it").clone();
+        RingMember { boot, live: !away.contains(&n), ..member }
+    })))
+}
+
 pub(super) fn add(by: i64) -> Op {
     Op::Add { by }
 }
@@ -115,7 +124,10 @@ impl Mesh {
     }
 
     pub(super) fn set_ring(&mut self, members: impl IntoIterator<Item = u8>) {
-        let ring = ring(members);
+        self.take_ring(&ring(members));
+    }
+
+    pub(super) fn take_ring(&mut self, ring: &Arc<Ring>) {
         for node in self.nodes.values_mut() {
             node.set_ring(self.now, ring.clone());
         }
@@ -127,7 +139,7 @@ impl Mesh {
 
     pub(super) fn update(&mut self, n: u8, key: &[u8], op: &Op) {
         let (now, wall) = (self.now, self.wall);
-        self.node(n).make(Moment { now, wall }, key, op, None).unwrap();
+        self.node(n).make(Moment { now, wall }, key, (op, Confirm::Safe), None).unwrap();
     }
 
     pub(super) fn partition(&mut self, side: &[u8]) {
@@ -227,11 +239,21 @@ impl Mesh {
         self.events.remove(at.unwrap()).1
     }
 
+    /// Reads a counter at `n`, from enough owners.
+    pub(super) fn read_counter(&mut self, n: u8, key: &[u8]) -> i128 {
+        match self.read(n, key) {
+            ReplicatorEvent::ReadDone { value: Some(Value::Counter(counter)), partial: false, .. } => {
+                counter.value()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// Writes at `n` as an application does, and returns the event's outcome.
     pub(super) fn write(&mut self, n: u8, key: &[u8], op: Op) -> Result<(), UpdateError> {
         let (now, wall) = (self.now, self.wall);
         assert_eq!(kind_of(key), Some(op.kind()));
-        self.node(n).update(now, wall, 88, &key[1..], op);
+        self.node(n).update(now, wall, 88, &key[1..], (op, Confirm::Safe));
         self.deliver();
         for _ in 0..20 {
             let done = self
@@ -264,7 +286,7 @@ impl Mesh {
         let now = self.now;
         let node = self.node(n);
         let boot = node.shared.ring.member(&member).map(|member| member.boot);
-        node.operations.operate(&mut node.shared, now, id, (member, boot), key, op)
+        node.operations.operate(&mut node.shared, now, id, (member, boot), key, (op, Confirm::Safe))
     }
 
     /// Kills a node and starts it again without its store.

@@ -1,6 +1,6 @@
 //! Reads, and the removals that need one first.
 
-use super::mesh::{K, Mesh, S, add, insert, peer, remove, ring};
+use super::mesh::{K, Mesh, S, add, insert, peer, remove, ring, ring_of};
 use crate::replication::replicator::*;
 
 #[test]
@@ -91,4 +91,57 @@ fn a_removal_at_an_owner_whose_copy_is_behind_removes_it_everywhere() {
     mesh.run(120);
     mesh.assert_converged(&ring(0..3));
     assert!(matches!(mesh.node(0).get(S), Some(Value::Set(set)) if set.len() == 1));
+}
+
+#[test]
+fn an_owner_that_came_back_with_nothing_answers_no_read_from_the_one_delta_that_it_got_since() {
+    let mut mesh = Mesh::new(3);
+    for _ in 0..10 {
+        assert_eq!(mesh.write(1, K, add(100)), Ok(()));
+    }
+    mesh.run(30);
+    mesh.lose_disk(0);
+    assert_eq!(mesh.write(1, K, add(1)), Ok(()));
+    assert!(mesh.node(0).get(K).is_some(), "the delta has come");
+    assert_eq!(mesh.read_counter(0, K), 1001);
+    // From now on its own copy is enough.
+    mesh.partition(&[0]);
+    assert_eq!(mesh.read_counter(0, K), 1001);
+}
+
+#[test]
+fn a_copy_that_was_restored_is_compared_before_it_is_an_answer() {
+    let mut mesh = Mesh::new(3);
+    mesh.config.durable = true;
+    for n in 0..3 {
+        mesh.restart(n);
+    }
+    assert_eq!(mesh.write(0, K, add(1)), Ok(()));
+    mesh.run(30);
+    mesh.partition(&[0]);
+    assert_eq!(mesh.write(1, K, add(10)), Ok(()));
+    mesh.run(1);
+    mesh.restart(0);
+    mesh.cut.clear();
+    assert_eq!(mesh.read_counter(0, K), 11);
+}
+
+#[test]
+fn who_is_settled_with_the_others_knows_that_a_new_key_is_new() {
+    let mut mesh = Mesh::new(3);
+    let other = b"\x01other";
+    assert_eq!(mesh.write(0, other, add(1)), Ok(()));
+    mesh.run(30);
+    // One owner is away, with whatever it has on its disk.
+    mesh.partition(&[2]);
+    mesh.take_ring(&ring_of((0..3).map(|n| (n, 0)), &[2]));
+    assert_eq!(mesh.write(0, K, add(1)), Ok(()));
+    for reader in [0, 1] {
+        assert_eq!(mesh.read_counter(reader, K), 1, "both know that the third had nothing");
+    }
+    // Without that knowledge it may be anything.
+    mesh.lose_disk(0);
+    mesh.lose_disk(1);
+    assert_eq!(mesh.write(0, b"\x01next", add(1)), Ok(()));
+    assert!(matches!(mesh.read(0, b"\x01next"), ReplicatorEvent::ReadDone { partial: true, .. }));
 }

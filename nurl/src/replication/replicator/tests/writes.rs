@@ -1,6 +1,6 @@
 //! Writes that are acknowledged, refused, or have an unknown outcome.
 
-use super::mesh::{K, Mesh, R, S, add, insert, peer, remove, ring, set};
+use super::mesh::{K, Mesh, R, S, add, insert, peer, remove, ring, ring_of, set};
 use crate::replication::replicator::*;
 
 #[test]
@@ -32,7 +32,8 @@ fn an_acknowledgement_from_a_stranger_ends_nothing() {
     let writer = mesh.outsider(K);
     mesh.update(writer, K, &add(3));
     let id = mesh.node(writer).shared.last_id();
-    let ack = Message::Ack { key: K.to_vec().into(), id, digest: [0; 16].into() }.encode();
+    let ack =
+        Message::Ack { key: K.to_vec().into(), id, digest: [0; 16].into(), boot: 0, durable: false }.encode();
     let (now, wall) = (mesh.now, mesh.wall);
     mesh.node(writer).handle_message(now, wall, peer(99), &ack);
     assert_eq!((mesh.node(writer).pending(), mesh.node(writer).stats().stray), (1, 1));
@@ -48,7 +49,9 @@ fn each_owner_acknowledges_a_delta_and_none_of_them_is_a_stray() {
     // Ids of an earlier process, and of none.
     let (last, owner) = (mesh.node(writer).shared.last_id(), mesh.insider(K));
     for (id, strays) in [(last, 0), (last + 1, 1), (0, 2)] {
-        let ack = Message::Ack { key: K.to_vec().into(), id, digest: [0; 16].into() }.encode();
+        let ack =
+            Message::Ack { key: K.to_vec().into(), id, digest: [0; 16].into(), boot: 0, durable: false }
+                .encode();
         let (now, wall) = (mesh.now, mesh.wall);
         mesh.node(writer).handle_message(now, wall, peer(owner), &ack);
         assert_eq!(mesh.node(writer).stats().stray, strays, "{id}");
@@ -56,25 +59,30 @@ fn each_owner_acknowledges_a_delta_and_none_of_them_is_a_stray() {
 }
 
 #[test]
-fn an_owner_without_a_copy_makes_no_write_before_another_has_told_what_it_has() {
+fn an_owner_that_knows_nothing_of_a_key_removes_nothing_and_says_that_nobody_else_has_its_writes() {
     let mut mesh = Mesh::new(3);
     mesh.update(1, S, &insert(b"x"));
     mesh.run(1);
     mesh.lose_disk(0);
     mesh.partition(&[0]);
-    for op in [remove(b"x"), insert(b"y")] {
-        assert_eq!(mesh.write(0, S, op), Err(UpdateError::Unknown));
-    }
-    assert_eq!(mesh.node(0).get(S), None);
+    assert_eq!(mesh.write(0, S, remove(b"x")), Err(UpdateError::Unknown));
+    assert_eq!(mesh.write(0, S, insert(b"y")), Err(UpdateError::Unconfirmed(vec![peer(0)])));
+    assert!(matches!(mesh.read(0, S), ReplicatorEvent::ReadDone { partial: true, .. }));
     // Now node 0 is the only owner.
     mesh.set_ring([0]);
     assert_eq!(mesh.write(0, S, remove(b"x")), Ok(()));
-    assert_eq!(mesh.write(0, S, insert(b"y")), Ok(()));
-    assert!(mesh.node(0).get(S).is_some());
+    assert_eq!(mesh.write(0, S, insert(b"z")), Ok(()));
+    assert!(matches!(mesh.read(0, S), ReplicatorEvent::ReadDone { partial: false, .. }));
+    mesh.cut.clear();
+    mesh.set_ring(0..3);
+    mesh.run(200);
+    mesh.assert_converged(&ring(0..3));
+    let Some(Value::Set(set)) = mesh.node(0).get(S) else { panic!() };
+    assert_eq!(set.iter().collect::<Vec<_>>(), [b"x", b"y", b"z"]);
 }
 
 #[test]
-fn an_owner_that_has_nothing_proves_nothing_while_the_one_that_has_the_value_is_silent() {
+fn owners_without_a_memory_make_no_answer_while_the_one_that_has_the_value_is_silent() {
     let mut mesh = Mesh::new(6);
     let order = ring(0..6).owners(K, 6).into_iter();
     let order: Vec<u8> = order.map(|owner| (0..6).find(|n| peer(*n) == owner).unwrap()).collect();
@@ -86,34 +94,37 @@ fn an_owner_that_has_nothing_proves_nothing_while_the_one_that_has_the_value_is_
     mesh.set_ring(after());
     mesh.partition(&[former]);
     mesh.partition(&[silent]);
-    for (writer, told) in [
-        (forgetful, UpdateError::Unknown),
-        (fresh, UpdateError::Unknown),
-        (outsider, UpdateError::Unacknowledged),
-    ] {
-        assert_eq!(mesh.write(writer, K, add(1)), Err(told));
+    for writer in [forgetful, fresh, outsider] {
+        assert_eq!(mesh.write(writer, K, add(1)), Ok(()), "two have it");
     }
-    assert!(mesh.node(forgetful).get(K).is_none() && mesh.node(fresh).get(K).is_none());
+    for reader in [forgetful, fresh, outsider] {
+        assert!(matches!(mesh.read(reader, K), ReplicatorEvent::ReadDone { partial: true, .. }));
+    }
     mesh.cut.clear();
+    for reader in [forgetful, fresh, outsider] {
+        assert_eq!(mesh.read_counter(reader, K), 8);
+    }
     mesh.run(400);
     mesh.assert_converged(&ring(after()));
-    assert_eq!(mesh.counter(K), 6, "the outsider went on sending its write");
+    assert_eq!(mesh.counter(K), 8);
 }
 
 #[test]
-fn an_owner_without_room_for_the_value_that_it_was_told_makes_no_write_over_it() {
+fn an_owner_without_room_for_what_it_was_told_takes_no_write_over_it() {
     let mut mesh = Mesh::new(4);
     let (full, outsider) = (mesh.insider(S), mesh.outsider(S));
     mesh.update(full, S, &insert(&[0; 1000]));
     mesh.run(40);
     mesh.config.max_held_bytes = 500;
     mesh.lose_disk(full);
-    for op in [insert(b"x"), remove(&[0; 1000])] {
-        assert_eq!(mesh.write(full, S, op), Err(UpdateError::Full("keys held")));
-    }
+    assert_eq!(mesh.write(full, S, remove(&[0; 1000])), Err(UpdateError::Full("keys held")));
     assert_eq!(mesh.write(outsider, S, insert(b"y")), Ok(()), "the others have room");
     mesh.run(40);
-    assert_eq!(mesh.node(full).get(S), None);
+    let Some(Value::Set(set)) = mesh.node(mesh.insider(S)).get(S) else { panic!() };
+    assert_eq!(set.len(), 1, "it has what fits");
+    assert!(
+        matches!(mesh.read(full, S), ReplicatorEvent::ReadDone { value: Some(Value::Set(set)), .. } if set.len() == 2)
+    );
 }
 
 #[test]
@@ -121,7 +132,7 @@ fn what_waits_for_other_owners_goes_on_when_there_are_none_any_more() {
     let mut mesh = Mesh::new(3);
     mesh.partition(&[0]);
     let (now, wall) = (mesh.now, mesh.wall);
-    mesh.node(0).update(now, wall, 1, b"k", add(1));
+    mesh.node(0).update(now, wall, 1, b"k", (add(1), Confirm::Safe));
     mesh.run(1);
     mesh.set_ring([0]);
     mesh.run(1);
@@ -136,16 +147,11 @@ fn a_write_elsewhere_is_answered_when_an_owner_has_it() {
     assert_eq!(mesh.counter(K), 1, "the answer came after it");
     mesh.partition(&[outsider]);
     let begun = mesh.now;
-    assert_eq!(mesh.write(outsider, K, add(1)), Err(UpdateError::Unacknowledged));
+    assert_eq!(mesh.write(outsider, K, add(1)), Err(UpdateError::Unconfirmed(Vec::new())));
     assert!(mesh.now - begun >= Duration::from_secs(5));
     mesh.cut.clear();
     mesh.run(60);
     assert_eq!(mesh.counter(K), 2, "it went on being sent");
-    // With a durable store the write is safe on the node that made it.
-    mesh.config.durable = true;
-    mesh.lose_disk(outsider);
-    mesh.partition(&[outsider]);
-    assert_eq!(mesh.write(outsider, K, add(1)), Ok(()));
     assert_eq!(mesh.node(outsider).writes.waiting(), 0);
 }
 
@@ -155,9 +161,16 @@ fn writes_under_way_are_bounded_and_all_of_a_key_are_answered_at_once() {
     let outsider = mesh.outsider(K);
     let (now, wall) = (mesh.now, mesh.wall);
     for id in 0..calls::MAX_WRITES as u64 {
-        mesh.node(outsider).call(Moment { now, wall }, K, add(1), calls::Caller::Driver(id)).unwrap();
+        mesh.node(outsider)
+            .call(Moment { now, wall }, K, (add(1), Confirm::Safe), calls::Caller::Driver(id))
+            .unwrap();
     }
-    let refused = mesh.node(outsider).call(Moment { now, wall }, K, add(1), calls::Caller::Driver(99_999));
+    let refused = mesh.node(outsider).call(
+        Moment { now, wall },
+        K,
+        (add(1), Confirm::Safe),
+        calls::Caller::Driver(99_999),
+    );
     assert_eq!(refused, Err(UpdateError::Full("writes under way")));
     mesh.deliver();
     let done = |(_, event): &&(PublicKey, ReplicatorEvent)| {
@@ -175,7 +188,7 @@ fn an_observers_operation_is_done_once_however_often_it_is_sent() {
     mesh.set_ring(0..4);
     let (now, wall) = (mesh.now, mesh.wall);
     assert_eq!(
-        mesh.node(200).call(Moment { now, wall }, K, add(1), calls::Caller::Driver(1)),
+        mesh.node(200).call(Moment { now, wall }, K, (add(1), Confirm::Safe), calls::Caller::Driver(1)),
         Err(UpdateError::Observer)
     );
     // The answers are lost for a while: the same operation is sent again and again.
@@ -267,7 +280,7 @@ fn a_write_from_a_fast_clock_is_parked_equally_everywhere_and_shown_in_time() {
     mesh.update(1, R, &set(b"now"));
     mesh.deliver();
     let (now, ahead) = (mesh.now, mesh.wall + Duration::from_secs(40));
-    mesh.node(0).make(Moment { now, wall: ahead }, R, &set(b"fast"), None).unwrap();
+    mesh.node(0).make(Moment { now, wall: ahead }, R, (&set(b"fast"), Confirm::Safe), None).unwrap();
     mesh.run(5);
     let shown = |mesh: &mut Mesh, n| match mesh.node(n).get(R) {
         Some(Value::Register(register)) => register.value().map(<[u8]>::to_vec),
@@ -299,6 +312,118 @@ fn a_node_that_cannot_remember_its_own_sums_refuses_the_write_and_keeps_its_copi
     assert_eq!(mesh.node(0).keys().count(), keys.len() - 1, "one was handed off, the others stay");
     assert!(mesh.node(0).stats().hand_off_held > 0);
     let (now, wall) = (mesh.now, mesh.wall);
-    let refused = mesh.node(0).make(Moment { now, wall }, b"\x01another", &add(1), None);
+    let refused = mesh.node(0).make(Moment { now, wall }, b"\x01another", (&add(1), Confirm::Safe), None);
     assert_eq!(refused, Err(UpdateError::Full("keys written")));
+}
+
+#[test]
+fn a_write_in_memory_is_told_when_a_second_node_has_it_and_one_on_a_disk_at_once() {
+    for (durable, told) in [(false, Err(UpdateError::Unconfirmed(vec![peer(0)]))), (true, Ok(()))] {
+        let mut mesh = Mesh::new(3);
+        mesh.config.durable = durable;
+        mesh.lose_disk(0);
+        mesh.partition(&[0]);
+        assert_eq!(mesh.write(0, K, add(1)), told);
+    }
+    let mut mesh = Mesh::new(3);
+    assert_eq!(mesh.write(0, K, add(1)), Ok(()));
+    assert!(mesh.holders(K).len() >= 2);
+    let mut mesh = Mesh::new(1);
+    assert_eq!(mesh.write(0, K, add(1)), Ok(()), "it is all that there is");
+}
+
+#[test]
+fn as_many_nodes_hold_a_write_as_its_caller_wants() {
+    for (confirm, reachable, told) in [
+        (Confirm::Nodes(3), 3, true),
+        (Confirm::Nodes(3), 2, false),
+        (Confirm::Nodes(2), 2, true),
+        (Confirm::All, 3, true),
+        (Confirm::All, 2, false),
+    ] {
+        let mut mesh = Mesh::new(3);
+        mesh.config.durable = true;
+        mesh.lose_disk(0);
+        if reachable == 2 {
+            mesh.partition(&[2]);
+        }
+        let (now, wall) = (mesh.now, mesh.wall);
+        mesh.node(0).update(now, wall, 88, &K[1..], (add(1), confirm));
+        mesh.run(6);
+        let done = ReplicatorEvent::Updated { id: 88, outcome: Ok(()) };
+        assert_eq!(mesh.events.contains(&(peer(0), done)), told, "{confirm:?} {reachable}");
+        assert!(
+            mesh.events.iter().any(|(_, event)| matches!(event, ReplicatorEvent::Updated { id: 88, .. }))
+        );
+    }
+}
+
+#[test]
+fn what_a_process_that_is_gone_acknowledged_has_to_be_acknowledged_by_another() {
+    let mut mesh = Mesh::new(6);
+    let writer = mesh.outsider(K);
+    let owners: Vec<u8> = (0..6).filter(|n| ring(0..6).owns(&peer(*n), K, 3)).collect();
+    for owner in &owners[1..] {
+        mesh.partition(&[*owner]);
+    }
+    let (now, wall) = (mesh.now, mesh.wall);
+    mesh.node(writer).update(now, wall, 88, &K[1..], (add(1), Confirm::Safe));
+    mesh.deliver();
+    assert_eq!(mesh.node(writer).pending(), 1, "one of two has acknowledged");
+    mesh.config.boot = 9;
+    mesh.lose_disk(owners[0]);
+    let boot = |n: u8| (n, if n == owners[0] { 9 } else { 0 });
+    mesh.partition(&[owners[0]]);
+    mesh.cut.retain(|(from, to)| ![*from, *to].contains(&peer(owners[1])));
+    mesh.take_ring(&ring_of((0..6).map(boot), &[]));
+    mesh.run(2);
+    assert_eq!(mesh.node(writer).pending(), 1, "again one of two");
+    mesh.cut.clear();
+    mesh.run(3);
+    assert_eq!((mesh.node(writer).pending(), mesh.counter(K)), (0, 1));
+}
+
+#[test]
+fn a_write_that_all_owners_refuse_is_over_and_a_later_one_takes_it_back() {
+    let mut mesh = Mesh::new(6);
+    let writer = mesh.outsider(K);
+    assert_eq!(mesh.write(writer, K, add(1)), Ok(()));
+    mesh.run(30);
+    let owners: Vec<u8> = (0..6).filter(|n| ring(0..6).owns(&peer(*n), K, 3)).collect();
+    for owner in &owners {
+        mesh.node(*owner).shared.config.max_held_bytes = 0;
+    }
+    for by in [20, -7] {
+        assert_eq!(mesh.write(writer, K, add(by)), Err(UpdateError::Declined(Decline::NoRoom)));
+        assert_eq!(mesh.node(writer).pending(), 0, "it isn't sent again");
+    }
+    assert_eq!(mesh.node(owners[0]).stats().declined, 2);
+    for owner in &owners {
+        mesh.node(*owner).shared.config.max_held_bytes = 10_000;
+    }
+    assert_eq!(mesh.write(writer, K, add(100)), Ok(()));
+    assert_eq!(mesh.counter(K), 101);
+}
+
+#[test]
+fn callers_are_answered_one_by_one_while_others_go_on_writing_the_key() {
+    let mut mesh = Mesh::new(6);
+    let writer = mesh.outsider(K);
+    let (now, wall) = (mesh.now, mesh.wall);
+    let mut acks: Vec<(PublicKey, Vec<u8>)> = Vec::new();
+    for id in 0..10 {
+        mesh.node(writer).update(now, wall, id, &K[1..], (add(1), Confirm::Safe));
+        // What owners say of the write before arrives only now.
+        for (owner, ack) in std::mem::take(&mut acks) {
+            mesh.node(writer).handle_message(now, wall, owner, &ack);
+        }
+        let done = std::iter::from_fn(|| mesh.node(writer).poll_event()).count();
+        assert_eq!(done, usize::from(id > 0), "the caller before");
+        let sent: Vec<_> = std::iter::from_fn(|| mesh.node(writer).poll_transmit()).collect();
+        for (owner, delta) in sent {
+            let node = mesh.nodes.get_mut(&owner).unwrap();
+            node.handle_message(now, wall, peer(writer), &delta);
+            acks.extend(std::iter::from_fn(|| node.poll_transmit()).map(|(_, ack)| (owner, ack)));
+        }
+    }
 }
