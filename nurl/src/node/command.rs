@@ -18,7 +18,7 @@ use crate::authority::revocation::Revocation;
 use crate::authority::rotation::SignedSecret;
 use crate::compute::job::{Drained, MemberChange, SubmitOptions, Submitter, TaskId};
 use crate::key::{AllowList, PublicKey};
-use crate::replication::crdt::{Digest, Kind, Value};
+use crate::replication::crdt::{Kind, Value};
 use crate::replication::replicator::{Confirm, Op};
 use crate::ring::RingMember;
 use crate::rt::sync::{mpsc, oneshot};
@@ -221,8 +221,9 @@ pub(super) enum WorkCommand {
     Read { kind: Kind, name: Bytes, reply: Reply<Result<Found, Error>> },
     /// The work plane's counters.
     Stats { reply: Reply<WorkStats> },
-    /// The digest of this node's own copy of a key.
-    Digest { key: Vec<u8>, reply: Reply<Option<Digest>> },
+    /// This node's own copy of a key.
+    #[cfg(feature = "internals")]
+    Held { key: Vec<u8>, reply: Reply<Option<Value>> },
     /// Stops taking work and gives back tasks that don't end in time; the reply comes when no task is left.
     Drain { limit: Duration, reply: Reply<Result<Drained, Error>> },
     /// Replies when a first view of the mesh has arrived.

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use super::Node;
 use super::command::WorkCommand;
 use crate::error::{Error, StateError};
-use crate::replication::crdt::{Digest, Kind, Value};
-use crate::replication::replicator::{Confirm, Op, state_key};
+use crate::replication::crdt::{Kind, Value};
+use crate::replication::replicator::{Confirm, Op};
 
 /// A replicated counter; see [`Node::counter`].
 #[derive(Clone)]
@@ -54,10 +54,18 @@ impl Handle {
         let found = self.node.ask_work(|reply| WorkCommand::Read { kind, name, reply }).await??;
         if found.partial { Err(StateError::Partial.into()) } else { Ok(found.value) }
     }
+}
 
-    async fn held_digest(&self) -> Result<Option<Digest>, Error> {
-        let key = state_key(self.kind, &self.name);
-        self.node.ask_work(|reply| WorkCommand::Digest { key, reply }).await
+#[cfg(feature = "internals")]
+impl Node {
+    /// The copy that this node itself holds of an object, as an owner or until it is handed over. It asks no other node and
+    /// repairs nothing, so the owners' copies can be compared as they are.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub async fn held(&self, kind: Kind, name: &str) -> Result<Option<Value>, Error> {
+        let key = crate::replication::replicator::state_key(kind, name.as_bytes());
+        self.ask_work(|reply| WorkCommand::Held { key, reply }).await
     }
 }
 
@@ -84,15 +92,6 @@ impl Counter {
             _ => Ok(0),
         }
     }
-
-    /// The digest of this node's own copy, if it holds one: equal digests are equal bytes. It asks no other node, so the
-    /// owners' copies can be compared.
-    ///
-    /// # Errors
-    /// [`Error::Closed`].
-    pub async fn held_digest(&self) -> Result<Option<Digest>, Error> {
-        self.0.held_digest().await
-    }
 }
 
 impl Register {
@@ -118,14 +117,6 @@ impl Register {
             Some(Value::Register(register)) => Ok(register.value().map(<[u8]>::to_vec)),
             _ => Ok(None),
         }
-    }
-
-    /// As [`Counter::held_digest`].
-    ///
-    /// # Errors
-    /// [`Error::Closed`].
-    pub async fn held_digest(&self) -> Result<Option<Digest>, Error> {
-        self.0.held_digest().await
     }
 }
 
@@ -160,13 +151,5 @@ impl Set {
             Some(Value::Set(set)) => Ok(set.iter().map(<[u8]>::to_vec).collect()),
             _ => Ok(Vec::new()),
         }
-    }
-
-    /// As [`Counter::held_digest`].
-    ///
-    /// # Errors
-    /// [`Error::Closed`].
-    pub async fn held_digest(&self) -> Result<Option<Digest>, Error> {
-        self.0.held_digest().await
     }
 }

@@ -2,6 +2,7 @@
 
 use nurl::config::Role;
 use nurl::events::State;
+use nurl::internals::replication::crdt::Kind;
 use nurl::state::Departure;
 
 use crate::harness::{Mesh, run, see, soon, until};
@@ -134,7 +135,7 @@ fn a_write_acknowledged_just_before_a_shutdown_is_held_by_others() {
 async fn write_and_leave() -> Vec<String> {
     let mesh = Mesh::start().await;
     let stays: [_; 2] = mesh.nodes(Role::Worker).await;
-    let held = async |node: &nurl::Node, key: &str| node.register(key).held_digest().await.unwrap().is_some();
+    let held = async |node: &nurl::Node, key: &str| node.held(Kind::Register, key).await.unwrap().is_some();
     let mut lost = Vec::new();
     for number in 0..OFTEN {
         let role = if number % 2 == 0 { Role::Worker } else { Role::Member };
@@ -183,7 +184,7 @@ fn the_first_write_after_joining_finds_the_keys_owners() {
             if let Err(error) = newcomer.counter(&key).add(1).await {
                 panic!("write {number}, by a {role:?}: {error}");
             }
-            assert!(worker.counter(&key).held_digest().await.unwrap().is_some(), "{key}");
+            assert!(worker.held(Kind::Counter, &key).await.unwrap().is_some(), "{key}");
             newcomers.push(newcomer);
         }
     });

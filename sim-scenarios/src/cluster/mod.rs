@@ -11,6 +11,7 @@
 //! on a link, nor in any frame that a hub reads. Every cluster checks this.
 
 pub mod checks;
+pub mod copies;
 mod deadline;
 mod jobs;
 mod payload;

@@ -23,10 +23,9 @@ use chaos::sometimes;
 use chaos::world::Host;
 use nurl::internals::node::Role;
 use nurl::internals::replication::crdt::Kind;
-use nurl::internals::replication::replicator::state_key;
 use nurl::rt::disk;
 
-use crate::cluster::{Cluster, Deadline, Peer};
+use crate::cluster::{Cluster, Deadline, Peer, copies};
 use crate::lock::lock;
 use crate::stage::{Stage, link_ms, with_store};
 
@@ -58,6 +57,8 @@ const MEET: Duration = Duration::from_secs(60);
 const BACK_WITHIN: Duration = Duration::from_secs(14);
 /// A round of summaries, every 10 s, and what it leads to.
 const WHOLE_WITHIN: Duration = Duration::from_secs(15);
+/// A read asks all owners, for five seconds at most, and one that isn't answered is made again.
+const READ_WITHIN: Duration = Duration::from_secs(10);
 /// A store writes a moment after the node has answered.
 const WRITTEN: Duration = Duration::from_secs(3);
 /// The supervisor starts a failed process again after a second, so it fails a few times.
@@ -69,8 +70,6 @@ const FOLDER: &str = "/node";
 const STORE: &str = "/node/nurl.redb";
 const MAX_STORE_BYTES: u64 = 64 << 20;
 const PAGE_BYTES: usize = 4096;
-/// Copies of a key.
-const COPIES: usize = 3;
 const COUNTER: &str = "counted by all";
 const BEFORE: i64 = 7;
 const AFTER: i64 = 100;
@@ -226,29 +225,28 @@ async fn back(cluster: &Cluster, property: &'static str) -> Result<(), Violation
     Ok(())
 }
 
-/// All nodes read what was counted, and all owners have the same copy of it.
+/// The owners hold what was counted, the same bytes at each, and then all nodes read it.
 async fn all_read(cluster: &Cluster, counted: i128, property: &'static str) -> Result<(), Violation> {
+    let all: Vec<_> = cluster.running().collect();
     let deadline = Deadline::new(cluster.world(), property, WHOLE_WITHIN);
     loop {
-        let (mut missing, mut copies) = (Vec::new(), Vec::new());
-        // Who was an owner for a moment keeps its copy for longer than this takes, and it may fall behind.
-        let ring = cluster.ring(&cluster.peers[0], &cluster.peers[1]).await;
-        let owners = ring.owners(&state_key(Kind::Counter, COUNTER.as_bytes()), COPIES);
-        for peer in cluster.running() {
-            let counter = peer.node(&cluster.world()).await.counter(COUNTER);
-            let sum = counter.get().await;
+        let (values, mut missing) = cluster.copies(&[(Kind::Counter, COUNTER)], &all).await;
+        let held = copies::sum(values.first().and_then(Option::as_ref));
+        if missing.is_empty() && held != counted {
+            missing.push(format!("the owners hold {held} of {counted}"));
+        }
+        if !deadline.still_missing(missing).await? {
+            break;
+        }
+    }
+    let deadline = Deadline::new(cluster.world(), property, READ_WITHIN);
+    loop {
+        let mut missing = Vec::new();
+        for peer in &all {
+            let sum = peer.node(&cluster.world()).await.counter(COUNTER).get().await;
             if !matches!(sum, Ok(sum) if sum == counted) {
                 missing.push(format!("{} reads {sum:?} of {counted}", peer.name));
             }
-            if owners.contains(&peer.key) {
-                copies.extend(counter.held_digest().await.ok().flatten());
-            }
-        }
-        copies.sort_unstable();
-        let held = copies.len();
-        copies.dedup();
-        if held < COPIES || copies.len() > 1 {
-            missing.push(format!("{held} copies at owners, {} different ones", copies.len()));
         }
         if !deadline.still_missing(missing).await? {
             return Ok(());

@@ -22,8 +22,9 @@ use chaos::world::World;
 use nurl::PublicKey;
 use nurl::internals::membership::{DetectorConfig, State};
 use nurl::internals::node::Role;
+use nurl::internals::replication::crdt::Kind;
 
-use crate::cluster::{Cluster, Deadline, Peer};
+use crate::cluster::{Cluster, Deadline, Peer, copies};
 use crate::stage::{Stage, link_ms, with_store};
 
 /// The scenario.
@@ -72,6 +73,8 @@ const BACK_WITHIN: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_secs(1);
 const COUNTER: &str = "written before";
 const SUM: i64 = 7;
+/// A round of summaries, every 10 s, and what it leads to.
+const HELD_WITHIN: Duration = Duration::from_secs(15);
 const READ_WITHIN: Duration = Duration::from_secs(60);
 
 async fn run(trial: Trial) -> RunResult {
@@ -123,6 +126,12 @@ async fn run(trial: Trial) -> RunResult {
     back(&cluster).await?;
     sometimes!(true, "whoever had been forgotten came back");
 
+    let all: Vec<_> = cluster.running().collect();
+    let held = cluster.agreed(KEPT, HELD_WITHIN, &[(Kind::Counter, COUNTER)], &all).await?;
+    let sum = copies::sum(held[0].as_ref());
+    if sum != i128::from(SUM) {
+        return Err(Violation::safety(KEPT, format!("the owners hold {sum}, not {SUM}")));
+    }
     let deadline = Deadline::new(world, KEPT, READ_WITHIN);
     while deadline.still_missing(unread(&cluster).await).await? {}
     cluster.inspect().await?;

@@ -47,7 +47,7 @@ use nurl::rt::time;
 use nurl::{PublicKey, SecretKey};
 use rand_core::Rng as _;
 
-use crate::cluster::{Cluster, Deadline, Jobs, Peer, secret};
+use crate::cluster::{Cluster, Deadline, Jobs, Peer, copies, secret};
 use crate::insider::mischief::believed;
 use crate::insider::{Insider, wire};
 use crate::stage::{Stage, link_ms, with_store};
@@ -336,6 +336,14 @@ async fn state_act(world: World, cluster: &Cluster, eve: &Insider) -> Result<(),
     }
     let names: BTreeSet<Vec<u8>> = cluster.peers.iter().map(|peer| secret(&peer.name).to_vec()).collect();
     let sum = i128::from(OWN) + cluster.peers.len() as i128;
+    let all: Vec<_> = cluster.running().collect();
+    let objects = [Kind::Counter, Kind::Register, Kind::Set].map(|kind| (kind, NAME));
+    let held = cluster.agreed(KINDS, MEET, &objects, &all).await?;
+    let (counted, text) = (copies::sum(held[0].as_ref()), copies::content(held[1].as_ref()));
+    let members = copies::elements(held[2].as_ref());
+    if (counted, &text, &members) != (sum, &Some(secret("true").to_vec()), &names) {
+        return Err(Violation::safety(KINDS, format!("the owners hold {counted}, {text:?}, {members:?}")));
+    }
     let deadline = Deadline::new(world, KINDS, MEET);
     loop {
         let mut missing = Vec::new();

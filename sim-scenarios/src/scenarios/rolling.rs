@@ -25,8 +25,9 @@ use nurl::internals::net::reach::hub::HubLimits;
 use nurl::internals::net::reach::hub_client::DownReason;
 use nurl::internals::net::secure::version::Versions;
 use nurl::internals::node::Role;
+use nurl::internals::replication::crdt::Kind;
 
-use crate::cluster::{Cluster, Deadline, Jobs, Peer, Verdict};
+use crate::cluster::{Cluster, Deadline, Jobs, Peer, Verdict, copies};
 use crate::lock::lock;
 use crate::stage::{Stage, link_ms, with_store};
 
@@ -194,9 +195,14 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Waits until all of these read all writes.
+    /// Waits until the owners among these hold all writes, and then until all of these read them.
     async fn all_counted(&self, peers: &[&Peer]) -> Result<(), Violation> {
         let world = self.cluster.world();
+        let held = self.cluster.agreed(WRITES, MEET, &[(Kind::Counter, COUNTER)], peers).await?;
+        let sum = copies::sum(held[0].as_ref());
+        if sum != self.added {
+            return Err(Violation::safety(WRITES, format!("the owners hold {sum}, not {}", self.added)));
+        }
         let deadline = Deadline::new(world, WRITES, MEET);
         loop {
             let mut missing = Vec::new();

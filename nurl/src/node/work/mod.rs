@@ -31,7 +31,6 @@ use crate::authority::checker::Standing;
 use crate::compute::job::Jobs;
 use crate::compute::pool::{Pool, Report};
 use crate::error::Error;
-use crate::replication::crdt::Value;
 use crate::replication::replicator::Replicator;
 use crate::rt::sync::mpsc;
 use crate::rt::{self, Cost, Point, buggify, task, time};
@@ -193,8 +192,9 @@ impl WorkPlane {
             WorkCommand::Stats { reply } => {
                 let _ = reply.send(self.stats());
             }
-            WorkCommand::Digest { key, reply } => {
-                let _ = reply.send(self.replicator.get(&key).map(Value::digest));
+            #[cfg(feature = "internals")]
+            WorkCommand::Held { key, reply } => {
+                let _ = reply.send(self.replicator.get(&key).cloned());
             }
             WorkCommand::Drain { limit, reply } => {
                 if self.tasks.await_drain(reply) {

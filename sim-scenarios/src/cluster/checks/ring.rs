@@ -9,12 +9,11 @@ use nurl::internals::membership::{Roles, State};
 use nurl::internals::node::MemberInfo;
 use nurl::internals::ring::{Ring, RingMember};
 
+use crate::cluster::copies::REPLICAS;
+
 /// Keys whose owner sets are checked in each sample. Each sample takes other keys, so that in a sweep they cover
 /// the whole ring, also where it wraps.
 const SAMPLED_KEYS: u8 = 4;
-
-/// Owners of a key, the default.
-const REPLICAS: usize = 3;
 
 /// Checks the owner sets that follow from a node's members, at the world's time `at`.
 ///

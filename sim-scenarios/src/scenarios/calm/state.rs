@@ -1,11 +1,14 @@
 //! Replicated state: what a write and a read cost at an owner, at another member and at an observer.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chaos::property::Violation;
+use nurl::internals::replication::crdt::{Kind, Value};
 
 use super::costs::{Bill, Till};
 use super::numbers::OWNERS;
+use crate::cluster::copies::{self, Object};
 use crate::cluster::secret;
 
 const RIGHT: &str = "a write is applied once, and a read gives what was written";
@@ -82,6 +85,7 @@ pub(super) async fn act(till: &mut Till<'_>, member: usize) -> Result<(), Violat
         done.map_err(|error| Violation::safety(RIGHT, format!("{what}: {error}")))?;
         till.took(what, till.world.elapsed() - begun, bound)?;
         till.pay(what, &bill).await?;
+        holds(till, (Kind::Counter, COUNTER.0), |held| copies::sum(held) == sum).await?;
     }
     for by in [member, till.shape.nodes() - 1] {
         let node = till.cluster.peers[by].node(&till.world).await;
@@ -102,5 +106,21 @@ pub(super) async fn act(till: &mut Till<'_>, member: usize) -> Result<(), Violat
     let among = owners_of_set.iter().map(|owner| slowest(till, *owner, &owners_of_set)).max();
     let bound = slowest(till, member, &owners_of_set) + among.unwrap_or(Duration::ZERO);
     till.took("the first insert", till.world.elapsed() - begun, bound)?;
-    till.pay("the first insert, by a member", &bill).await
+    till.pay("the first insert, by a member", &bill).await?;
+    let guests = BTreeSet::from([secret("a guest").to_vec()]);
+    holds(till, (Kind::Set, SET.0), |held| copies::elements(held) == guests).await
+}
+
+/// Each owner holds what was written.
+async fn holds(
+    till: &Till<'_>,
+    object: Object<'_>,
+    is_right: impl Fn(Option<&Value>) -> bool,
+) -> Result<(), Violation> {
+    let all: Vec<_> = till.cluster.peers.iter().collect();
+    match till.cluster.same_copy(object, &all).await {
+        Ok(held) if is_right(held.as_ref()) => Ok(()),
+        Ok(held) => Err(Violation::safety(RIGHT, format!("the owners hold {held:?}"))),
+        Err(differs) => Err(Violation::safety(RIGHT, differs)),
+    }
 }

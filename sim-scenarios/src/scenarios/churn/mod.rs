@@ -4,8 +4,8 @@
 //! Meanwhile the plan that the seed drew breaks links, cuts groups off and kills processes, some in the middle of
 //! a commit. Every member draws its replica id when its store is made, and meets the others when the faults let
 //! it. A disk may also be full, fail, or flip a bit: then its node ends and is started again, and one that finds its
-//! store damaged says so and has lost its disk. Then all faults are healed: within a bound every owner's copy has the same bytes, all nodes read the same
-//! value, and it fits the acknowledged writes ([`ledger`] gives the exact rule).
+//! store damaged says so and has lost its disk. Then all faults are healed: within a bound every owner holds the same bytes, though nobody reads, and
+//! their value fits the acknowledged writes ([`ledger`] gives the exact rule). Only then do all nodes read it.
 //!
 //! Then members lose their disks, one after the other, with fresh writes on them, come back with empty ones, and
 //! write again: the state on which the replicas had agreed stays, and the new writes count in full. Each of them,
@@ -25,11 +25,13 @@ use chaos::scenario::{Knob, KnobKind, Mark, Passed, RunResult, Scenario, Trial};
 use chaos::sometimes;
 use chaos::world::World;
 use nurl::internals::node::Role;
+use nurl::internals::replication::crdt::Kind;
 use nurl::rt::task;
 use rand_core::Rng as _;
 
 use self::ledger::Ledger;
 use self::writer::{COUNTER, REGISTER, SET, Writer};
+use crate::cluster::copies::{self, Object};
 use crate::cluster::{Cluster, Deadline, text};
 use crate::lock::lock;
 use crate::stage::{Stage, link_ms, with_store};
@@ -100,6 +102,11 @@ const SPAN: Duration = Duration::from_secs(25);
 /// back is found within 30 s.
 const AGREE: Duration = Duration::from_secs(120);
 
+/// A read asks all owners, for five seconds at most, and one that isn't answered is made again.
+const READ: Duration = Duration::from_secs(10);
+
+const OBJECTS: [Object<'_>; 3] = [(Kind::Counter, COUNTER), (Kind::Set, SET), (Kind::Register, REGISTER)];
+
 /// Number of writes right before a disk is lost, and after.
 const FRESH: usize = 3;
 
@@ -154,7 +161,8 @@ async fn run(trial: Trial) -> RunResult {
             lock(&ledger).lost_disk(writer.number, &own);
         }
     }
-    sometimes!(!differing_copies(world, &cluster).await.is_empty(), "replicas differed when all was healed");
+    let all: Vec<_> = cluster.running().collect();
+    sometimes!(!cluster.copies(&OBJECTS, &all).await.1.is_empty(), "replicas differed when all was healed");
     let mut agreed = wait_until_agreed(world, &cluster, &ledger).await?;
 
     let mut draws = world.rng("disks");
@@ -209,64 +217,67 @@ async fn wait_until_agreed(
     cluster: &Cluster,
     ledger: &Mutex<Ledger>,
 ) -> Result<String, Violation> {
-    let deadline = Deadline::new(world, "replicas that can talk agree", AGREE);
-    while deadline.still_missing(differing_copies(world, cluster).await).await? {}
-    let node = cluster.peers[0].node(&world).await;
-    let failed = |error: nurl::Error| Violation::liveness("what all agree on can be read", error.to_string());
-    let sum = node.counter(COUNTER).get().await.map_err(failed)?;
-    let members = node.set(SET).members().await.map_err(failed)?;
-    let set: BTreeSet<String> = members.iter().map(|member| text(member)).collect();
-    let value = node.register(REGISTER).get().await.map_err(failed)?.map(|value| text(&value));
+    let all: Vec<_> = cluster.running().collect();
+    let held = cluster.agreed("replicas that can talk agree", AGREE, &OBJECTS, &all).await?;
+    let sum = copies::sum(held[0].as_ref());
+    let set: BTreeSet<String> =
+        copies::elements(held[1].as_ref()).iter().map(|member| text(member)).collect();
+    let value = copies::content(held[2].as_ref()).map(|value| text(&value));
+    let told = check(cluster, ledger, sum, &set, value.as_deref())?;
+    let deadline = Deadline::new(world, "all read what the owners hold", READ);
+    let agreed = (sum, &set, value.as_deref());
+    while deadline.still_missing(wrong_readings(world, cluster, agreed).await).await? {}
+    Ok(told)
+}
+
+/// Checks what the owners hold, and returns it as text.
+fn check(
+    cluster: &Cluster,
+    ledger: &Mutex<Ledger>,
+    sum: i128,
+    set: &BTreeSet<String>,
+    value: Option<&str>,
+) -> Result<String, Violation> {
     let mut ledger = lock(ledger);
     let risked =
         ledger.agree(sum).map_err(|seen| Violation::safety("acknowledged increments count once", seen))?;
     sometimes!(risked.lost > 0, "an acknowledged increment was lost with its disk");
     sometimes!(risked.outlived > 0, "an increment outlived its disk");
-    ledger.check_set(&set).map_err(|seen| Violation::safety("a set has what was put into it", seen))?;
+    ledger.check_set(set).map_err(|seen| Violation::safety("a set has what was put into it", seen))?;
     let of_somebody = |seen| Violation::safety("a register has what somebody wrote", seen);
-    ledger.check_text(value.as_deref()).map_err(of_somebody)?;
+    ledger.check_text(value).map_err(of_somebody)?;
     let mut told = String::new();
     for (peer, counted) in cluster.peers.iter().zip(ledger.counted()) {
         told += &format!("increments of {}: {counted}\n", peer.name);
     }
     set.iter().for_each(|element| told += &format!("in the set: {element}\n"));
-    told += &format!("the register: {}\n", value.as_deref().unwrap_or("never written"));
+    told += &format!("the register: {}\n", value.unwrap_or("never written"));
     Ok(told)
 }
 
-/// Keys whose copies differ in their bytes, or whose readings differ between nodes.
-async fn differing_copies(world: World, cluster: &Cluster) -> Vec<String> {
-    let mut missing = Vec::new();
-    for key in [COUNTER, SET, REGISTER] {
-        let (mut copies, mut reads) = (BTreeMap::new(), BTreeMap::new());
-        for peer in cluster.running() {
-            let node = peer.node(&world).await;
-            let (held, read) = match key {
-                COUNTER => {
-                    let counter = node.counter(key);
-                    (counter.held_digest().await, counter.get().await.map(|sum| sum.to_string()))
-                }
-                SET => {
-                    let set = node.set(key);
-                    (set.held_digest().await, set.members().await.map(|members| format!("{members:?}")))
-                }
-                _ => {
-                    let register = node.register(key);
-                    (register.held_digest().await, register.get().await.map(|value| format!("{value:?}")))
-                }
-            };
-            if let Ok(Some(digest)) = held {
-                copies.entry(digest).or_insert_with(Vec::new).push(peer.name.clone());
-            }
-            let read = read.unwrap_or_else(|error| error.to_string());
-            reads.entry(read).or_insert_with(Vec::new).push(peer.name.clone());
+/// The nodes' readings that differ from what the owners hold.
+async fn wrong_readings(
+    world: World,
+    cluster: &Cluster,
+    (sum, set, value): (i128, &BTreeSet<String>, Option<&str>),
+) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for peer in cluster.running() {
+        let node = peer.node(&world).await;
+        let counted = node.counter(COUNTER).get().await;
+        if !matches!(counted, Ok(counted) if counted == sum) {
+            wrong.push(format!("{} reads {counted:?}, not {sum}", peer.name));
         }
-        if copies.len() > 1 {
-            missing.push(format!("one copy of {key}: {:?} differ", copies.values().collect::<Vec<_>>()));
+        let members = node.set(SET).members().await;
+        let members =
+            members.map(|members| members.iter().map(|member| text(member)).collect::<BTreeSet<_>>());
+        if !matches!(&members, Ok(members) if members == set) {
+            wrong.push(format!("{} reads {members:?}, not {set:?}", peer.name));
         }
-        if reads.len() > 1 {
-            missing.push(format!("one reading of {key}: {:?} differ", reads.values().collect::<Vec<_>>()));
+        let read = node.register(REGISTER).get().await.map(|value| value.map(|value| text(&value)));
+        if !matches!(&read, Ok(read) if read.as_deref() == value) {
+            wrong.push(format!("{} reads {read:?}, not {value:?}", peer.name));
         }
     }
-    missing
+    wrong
 }

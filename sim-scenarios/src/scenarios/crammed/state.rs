@@ -12,6 +12,7 @@ use nurl::rt::{Table, task};
 use nurl::state::StateError;
 
 use super::{AGAIN, Act, BOUNDED, COUNTED, ROOMY, ROUND_TRIP, TOLD, UNHURT, at_once, exactly};
+use crate::cluster::copies;
 use crate::insider::wire;
 
 /// The keys of earlier acts and of the modest one.
@@ -98,6 +99,12 @@ async fn held(act: &Act<'_>) -> Result<(), Violation> {
     )?;
     act.bound_workers(Table::HeldKeys, ROOMY);
     act.until(act.greedy, "state.unacknowledged", 0, SENT_AGAIN).await?;
+    let names: Vec<_> = (0..HELD + WAIT).map(name).collect();
+    let objects: Vec<_> = names.iter().map(|name| (Kind::Counter, name.as_str())).collect();
+    let workers: Vec<_> = act.workers().collect();
+    for held in act.cluster.agreed(AGAIN, SENT_AGAIN, &objects, &workers).await? {
+        exactly(AGAIN, "the sum that a key's owners hold", copies::sum(held.as_ref()), 1)?;
+    }
     for number in 0..HELD + WAIT {
         let sum = act.node(act.modest).await.counter(&name(number)).get().await.ok();
         exactly(AGAIN, "the sum of a key", sum, Some(1))?;
@@ -173,8 +180,8 @@ async fn flood(act: &Act<'_>) -> Result<(), Violation> {
     let mut held = 0;
     for burst in 0..BURSTS {
         for number in 0..BURST {
-            let counter = node.counter(&format!("flood {burst} {number}"));
-            held += usize::from(counter.held_digest().await.is_ok_and(|digest| digest.is_some()));
+            let name = format!("flood {burst} {number}");
+            held += usize::from(act.cluster.held(act.worker, (Kind::Counter, &name)).await.is_some());
         }
     }
     exactly(

@@ -16,18 +16,18 @@
 mod application;
 mod mesh;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chaos::plan::FaultKind;
 use chaos::property::Violation;
 use chaos::scenario::{Knob, KnobKind, Mark, Passed, RunResult, Scenario, Trial};
+use nurl::internals::replication::crdt::Kind;
 use nurl::rt::{task, time};
 
 use self::application::{Applications, COUNTER, LIFE, act, missing_messages, receive, send_to_all_pairs};
 use self::mesh::{mesh, paths, wrong_paths};
-use crate::cluster::{Deadline, Jobs};
+use crate::cluster::{Deadline, Jobs, copies};
 use crate::insider::Insider;
 use crate::insider::mischief::Mischief;
 
@@ -97,6 +97,9 @@ const WELL: Duration = Duration::from_secs(180);
 /// A message that is sent after recovery arrives within this.
 const ARRIVES: Duration = Duration::from_secs(10);
 
+/// A read asks all owners, for five seconds at most, and one that isn't answered is made again.
+const READ: Duration = Duration::from_secs(10);
+
 /// A job that is submitted after recovery has its result within this: one attempt is lost at most.
 const SERVED: Duration = Duration::from_secs(15);
 
@@ -152,13 +155,14 @@ pub(super) async fn run(trial: Trial) -> RunResult {
         jobs.submit(peer, "slow", &format!("of {}, when all is well", peer.name)).await?;
     }
     let well = jobs.settle(SERVED).await?;
-    let deadline = Deadline::new(world, "replicas that can talk agree", WELL);
-    while deadline.still_missing(differing_copies(&applications).await).await? {}
-    let node = cluster.peers[0].node(&world).await;
-    let unread = |error: nurl::Error| Violation::liveness("what all agree on can be read", error.to_string());
-    let sum = node.counter(COUNTER).get().await.map_err(unread)?;
+    let all: Vec<_> = cluster.running().collect();
+    let held =
+        cluster.agreed("replicas that can talk agree", WELL, &[(Kind::Counter, COUNTER)], &all).await?;
+    let sum = copies::sum(held[0].as_ref());
     let agreed = applications.books().ledger.agree(sum);
     agreed.map_err(|seen| Violation::safety("acknowledged increments count once", seen))?;
+    let deadline = Deadline::new(world, "all read what the owners hold", READ);
+    while deadline.still_missing(wrong_readings(&applications, sum).await).await? {}
     let deadline = Deadline::new(world, "messages pass between all", ARRIVES);
     send_to_all_pairs(&applications).await?;
     while deadline.still_missing(missing_messages(&applications)).await? {}
@@ -176,24 +180,14 @@ pub(super) async fn run(trial: Trial) -> RunResult {
     Ok(Passed { state, notes: format!("{runs} runs, {sent} messages\n") })
 }
 
-/// Differences between copies of the counter, or between the nodes' readings of it.
-async fn differing_copies(applications: &Applications) -> Vec<String> {
-    let (mut copies, mut reads) = (BTreeMap::new(), BTreeMap::new());
+/// The nodes that read another sum.
+async fn wrong_readings(applications: &Applications, sum: i128) -> Vec<String> {
+    let mut wrong = Vec::new();
     for peer in &applications.peers {
-        let node = peer.node(&applications.world).await;
-        if let Ok(Some(digest)) = node.counter(COUNTER).held_digest().await {
-            copies.entry(digest).or_insert_with(Vec::new).push(peer.name.as_str());
+        let read = peer.node(&applications.world).await.counter(COUNTER).get().await;
+        if !matches!(read, Ok(read) if read == sum) {
+            wrong.push(format!("{} reads {read:?}, not {sum}", peer.name));
         }
-        let read = node.counter(COUNTER).get().await;
-        let read = read.map_or_else(|error| error.to_string(), |sum| sum.to_string());
-        reads.entry(read).or_insert_with(Vec::new).push(peer.name.as_str());
     }
-    let mut missing = Vec::new();
-    if copies.len() > 1 {
-        missing.push(format!("the copies of {:?} differ", copies.values().collect::<Vec<_>>()));
-    }
-    if reads.len() > 1 {
-        missing.push(format!("the readings of {:?} differ", reads.values().collect::<Vec<_>>()));
-    }
-    missing
+    wrong
 }
