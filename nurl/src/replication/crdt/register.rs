@@ -19,7 +19,9 @@ use crate::replication::identity::ReplicaId;
 /// The longest value. It is a fraction of a message, because parked writes are sent along.
 pub const MAX_REGISTER_BYTES: usize = 48 * 1024;
 
-/// The most parked writes that a register keeps: those due first. With the current write they fit into a message.
+/// The most parked writes that a register keeps: those due first, and the greatest, which wins in the end. Keeping both
+/// ends of the order is a join like the maximum: the ends of a union are among the ends of its parts. With the current
+/// write they fit into a message.
 pub const MAX_PARKED: usize = 16;
 
 const _: () = assert!((MAX_PARKED + 1) * (MAX_REGISTER_BYTES + 64) < MAX_STATE_BYTES);
@@ -80,24 +82,43 @@ impl LwwRegister {
 
     /// Joins another state, as seen by a clock that shows `wall`. Returns whether anything changed.
     pub fn merge(&mut self, other: &LwwRegister, wall: Duration) -> bool {
-        let mut changed = false;
+        // Afterwards the clock has reached none of the parked writes, so none is below a write that it has reached.
+        let mut changed = self.settle(wall);
         for write in other.current.iter().chain(&other.parked) {
+            if !self.would_take(write) {
+                continue;
+            }
+            changed = true;
             if write.stamp.is_settled(wall) {
-                if self.current.as_ref().is_none_or(|current| current < write) {
-                    self.current = Some(write.clone());
-                    changed = true;
-                }
-            } else if self.current.as_ref().is_none_or(|current| current < write) {
-                changed |= self.parked.insert(write.clone());
+                self.current = Some(write.clone());
+            } else {
+                self.park(write.clone());
             }
         }
-        while self.parked.len() > MAX_PARKED {
-            let last = self.parked.pop_last();
-            // The write that was just inserted may be the one removed.
-            changed |= last
-                .is_some_and(|last| other.current.as_ref() != Some(&last) && !other.parked.contains(&last));
+        changed
+    }
+
+    /// Whether a merge would show or park this write.
+    fn would_take(&self, write: &Write) -> bool {
+        let is_later = self.current.as_ref().is_none_or(|current| current < write);
+        is_later && !self.parked.contains(write) && !self.is_crowded_out(write)
+    }
+
+    /// Whether a new write would be neither among the parked ones that are due first nor the greatest.
+    fn is_crowded_out(&self, write: &Write) -> bool {
+        let mut from_last = self.parked.iter().rev();
+        let (last, before) = (from_last.next(), from_last.next());
+        self.parked.len() >= MAX_PARKED && last > Some(write) && before < Some(write)
+    }
+
+    /// Parks a write that isn't crowded out. If there are too many, the one before the greatest goes.
+    fn park(&mut self, write: Write) {
+        self.parked.insert(write);
+        if self.parked.len() > MAX_PARKED {
+            let greatest = self.parked.pop_last();
+            self.parked.pop_last();
+            self.parked.extend(greatest);
         }
-        self.settle(wall) | changed
     }
 
     /// Shows the parked writes that the clock has reached. Returns whether anything changed.
@@ -121,9 +142,7 @@ impl LwwRegister {
     /// The writers of those of `other`'s writes that would take part here.
     pub(super) fn news<'a>(&'a self, other: &'a LwwRegister) -> impl Iterator<Item = ReplicaId> + 'a {
         let writes = other.current.iter().chain(&other.parked);
-        let fresh = writes.filter(|write| {
-            self.current.as_ref().is_none_or(|current| current < *write) && !self.parked.contains(*write)
-        });
+        let fresh = writes.filter(|write| self.would_take(write));
         fresh.map(|write| write.replica)
     }
 
