@@ -35,7 +35,7 @@ use nurl::internals::net::secure::securedgram::mac::{self, Sealed};
 use nurl::internals::net::secure::securedgram::paths::{Control, acknowledgement};
 use nurl::internals::net::secure::session::Session;
 use nurl::internals::net::secure::version::Versions;
-use nurl::internals::replication::crdt::{Clock, LwwRegister, OrSet, PnCounter, Value};
+use nurl::internals::replication::crdt::{Clock, LwwRegister, MultiRegister, OrSet, PnCounter, Value};
 use nurl::internals::replication::identity::ReplicaId;
 use nurl::internals::replication::replicator::{self, Op, Replicator};
 use nurl::internals::ring::{Epoch, Ring, RingMember, position};
@@ -523,12 +523,14 @@ fn states_are_these_bytes() {
     register.set(replica, &mut Clock::default(), wall, b"v").unwrap();
     let mut set = OrSet::default();
     set.add(replica, b"x").unwrap();
+    let multi = MultiRegister::default().writing(replica, b"v", 0).unwrap();
     let (counter, set) = (Value::Counter(counter), Value::Set(set));
     must_show(&[
         ("counter", hex(&counter.encode())),
         ("digest of the counter", hex(&counter.digest())),
         ("register", hex(&Value::Register(register).encode())),
         ("set", hex(&set.encode())),
+        ("multi-value register", hex(&Value::Multi(multi).encode())),
     ]);
 }
 

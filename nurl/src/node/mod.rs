@@ -53,7 +53,7 @@ pub use builder::Builder;
 pub use command::{Departure, HandedOver, Pong, WorkStats};
 pub use event::{Events, NodeEvent};
 pub use metrics::{Metric, MetricKind, Metrics};
-pub use state::{Counter, Register, Set};
+pub use state::{Counter, MultiRegister, Register, Set};
 pub use task::{Task, TaskEvent};
 
 /// A node's role in its mesh.
@@ -410,7 +410,7 @@ impl Node {
 
     // ---- State.
 
-    /// A replicated counter. A register or a set under the same key is another object.
+    /// A replicated counter. An object of another kind under the same key has nothing to do with it.
     pub fn counter(&self, key: &str) -> Counter {
         Counter::new(self, key)
     }
@@ -418,6 +418,11 @@ impl Node {
     /// A replicated register: the last writer wins.
     pub fn register(&self, key: &str) -> Register {
         Register::new(self, key)
+    }
+
+    /// A replicated register that shows concurrent writes side by side.
+    pub fn multi(&self, key: &str) -> MultiRegister {
+        MultiRegister::new(self, key)
     }
 
     /// A replicated set: an add wins over a concurrent remove.

@@ -1,8 +1,8 @@
-//! Replicated state, as the application uses it: a counter, a register, a set, each under a key.
+//! Replicated state, as the application uses it: a counter, a register, a multi-value register, a set, each under a key.
 //!
 //! A write is made locally, under this node's own replica id, and is then sent to the key's owners; it is never
-//! applied twice. `Ok` means that the write is safe: an owner or this node's store has it. The counter, the register and
-//! the set under one key are three objects, which know nothing of each other. An observer has no replica id: one of
+//! applied twice. `Ok` means that the write is safe: an owner or this node's store has it. The objects of
+//! different kinds under one key know nothing of each other. An observer has no replica id: one of
 //! the object's owners writes in its place. A read asks the owners and merges their answers. No call waits for a quorum:
 //! two readers may see different states until the owners have synchronised.
 
@@ -21,6 +21,10 @@ pub struct Counter(Handle);
 /// A replicated register; see [`Node::register`].
 #[derive(Clone)]
 pub struct Register(Handle);
+
+/// A replicated register that shows concurrent writes side by side; see [`Node::multi`].
+#[derive(Clone)]
+pub struct MultiRegister(Handle);
 
 /// A replicated set; see [`Node::set`].
 #[derive(Clone)]
@@ -117,6 +121,41 @@ impl Register {
             Some(Value::Register(register)) => Ok(register.value().map(<[u8]>::to_vec)),
             _ => Ok(None),
         }
+    }
+}
+
+impl MultiRegister {
+    pub(super) fn new(node: &Node, key: &str) -> MultiRegister {
+        MultiRegister(Handle::new(node, Kind::Multi, key))
+    }
+
+    /// Sets the value. It replaces the values that this node holds as an owner, or else those that the owners tell; what
+    /// is written concurrently elsewhere stays beside it. A value has at most 8 KiB.
+    ///
+    /// # Errors
+    /// As [`Counter::add`], and [`Error::State`] when this node isn't an owner and no owner answers.
+    pub async fn set(&self, value: &[u8]) -> Result<(), Error> {
+        self.0.update(Op::Replace { value: value.to_vec() }).await
+    }
+
+    /// The values, sorted, each once: none if nothing was written, and several if nobody has seen all of them and
+    /// written since. They are 64 at most: a write that would add another one isn't acknowledged.
+    ///
+    /// # Errors
+    /// As [`Counter::get`].
+    pub async fn get(&self) -> Result<Vec<Vec<u8>>, Error> {
+        match self.0.read().await? {
+            Some(Value::Multi(register)) => Ok(register.values().into_iter().map(<[u8]>::to_vec).collect()),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// As [`Counter::held_digest`].
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub async fn held_digest(&self) -> Result<Option<Digest>, Error> {
+        self.0.held_digest().await
     }
 }
 

@@ -37,6 +37,11 @@ fn counter_register_and_set_converge_over_four_workers_and_all_read_the_same() {
             .await;
             until("the names", async || node.set("names").members().await.unwrap() == names).await;
         }
+        // Neither owner nor observer holds what it replaces.
+        for (node, plan) in [(&workers[0], b"a"), (&member, b"b"), (&observer, b"c")] {
+            node.multi("plan").set(plan).await.unwrap();
+            until("the plan", async || workers[3].multi("plan").get().await.unwrap() == [plan]).await;
+        }
         // The later write wins, whichever node makes it.
         member.register("motto").set(b"carpe diem").await.unwrap();
         for node in &workers {

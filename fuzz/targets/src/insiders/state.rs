@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use minicbor::Encoder;
 use nurl::PublicKey;
-use nurl::internals::replication::crdt::{Clock, Kind, LwwRegister, OrSet, PnCounter, Stamp, Value};
+use nurl::internals::replication::crdt::{Clock, Kind, LwwRegister, MultiRegister, OrSet, PnCounter, Stamp, Value};
 use nurl::internals::replication::identity::ReplicaId;
 use nurl::internals::replication::replicator::{
     Config, MAX_MESSAGE_BYTES, Op, Replicator, ReplicatorEvent, UpdateFailure,
@@ -24,6 +24,7 @@ const INSIDER: u8 = 5;
 const COUNTER: &[u8] = b"\x01object";
 const REGISTER: &[u8] = b"\x02object";
 const SET: &[u8] = b"\x03object";
+const MULTI: &[u8] = b"\x04object";
 
 /// The nodes; messages arrive at once, in order.
 pub(crate) struct Mesh {
@@ -166,6 +167,7 @@ impl Mesh {
             mesh.write(n, COUNTER, Op::Add { by: 3 }).expect("it is the first write");
             mesh.write(n, SET, Op::Insert { element: vec![n] }).expect("it is the first write");
             mesh.write(n, REGISTER, Op::Set { value: vec![n; 5] }).expect("it is the first write");
+            mesh.write(n, MULTI, Op::Replace { value: vec![n; 4] }).expect("all owners answer");
         }
         mesh.write(MEMBER, SET, Op::Remove { element: vec![1] }).expect("an honest write");
         mesh
@@ -223,7 +225,7 @@ pub(super) fn run(bytes: &[u8]) -> bool {
             }
         }
         for node in mesh.nodes.values() {
-            assert!(node.keys().count() <= 3 + MAX_STEPS && node.pending() <= 3);
+            assert!(node.keys().count() <= 4 + MAX_STEPS && node.pending() <= 4);
         }
     }
     for n in 1..=MEMBER {
@@ -260,7 +262,7 @@ fn message(draw: &mut Draw<'_>, mesh: &Mesh) -> Vec<u8> {
 }
 
 fn key_of(draw: &mut Draw<'_>) -> &'static [u8] {
-    draw.of(&[COUNTER, REGISTER, SET, b"\x01own 1", b"\x03own 2", b"\x02", b"own 3", b""])
+    draw.of(&[COUNTER, REGISTER, SET, MULTI, b"\x01own 1", b"\x03own 2", b"\x02", b"own 3", b""])
 }
 
 fn id(draw: &mut Draw<'_>, e: &mut Writer<'_>) -> Step {
@@ -362,7 +364,8 @@ fn fields(draw: &mut Draw<'_>, mesh: &Mesh, e: &mut Writer<'_>) -> Step {
                 Some(1) if any > 3 => 0,
                 Some(2) if any > 3 => 1,
                 Some(3) if any > 3 => 2 + any % 2,
-                _ => any % 4,
+                Some(4) if any > 3 => 4,
+                _ => any % 5,
             };
             e.array(2)?.u8(variant)?.array(1)?;
             if variant == 0 { e.i64(draw.u64() as i64)?.ok() } else { e.bytes(&element)?.ok() }
@@ -384,7 +387,7 @@ fn state(draw: &mut Draw<'_>, mesh: &Mesh, of: &[u8]) -> Vec<u8> {
     let kind = of.first().and_then(|byte| Kind::from_byte(*byte)).unwrap_or(Kind::Set);
     let mut value = match (draw.u8() % 8, held) {
         (0 | 1, Some(held)) => held.clone(),
-        (2, _) => Value::new(draw.of(&[Kind::Counter, Kind::Register, Kind::Set])),
+        (2, _) => Value::new(draw.of(&Kind::ALL)),
         _ => Value::new(kind),
     };
     for _ in 0..draw.below(4) {
@@ -403,6 +406,14 @@ fn state(draw: &mut Draw<'_>, mesh: &Mesh, of: &[u8]) -> Vec<u8> {
                     set.remove(&element)
                 };
                 Value::Set(delta)
+            }
+            Kind::Multi => {
+                let register = match &value {
+                    Value::Multi(register) => register.clone(),
+                    _ => MultiRegister::default(),
+                };
+                let floor = draw.u64() >> 1;
+                Value::Multi(register.writing(author(draw), b"hostile", floor).unwrap_or_default())
             }
             Kind::Register => {
                 let mut clock = Clock::new(Stamp::default());

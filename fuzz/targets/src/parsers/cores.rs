@@ -327,8 +327,7 @@ fn state_seeds() -> Vec<Vec<u8>> {
 
 /// A key's record in the store, after a restart. What is kept of it can be restored again.
 fn state_record(bytes: &[u8]) -> bool {
-    let kinds = [Kind::Counter, Kind::Register, Kind::Set];
-    kinds.map(|kind| restored(kind, bytes)).contains(&true)
+    Kind::ALL.map(|kind| restored(kind, bytes)).contains(&true)
 }
 
 /// Whether the record is that of a key of this kind.

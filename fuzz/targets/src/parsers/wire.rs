@@ -19,7 +19,7 @@ use nurl::internals::net::reach::rendezvous::{PublishResult, SealedRecord};
 use nurl::internals::net::reach::stun::{self, Client};
 use nurl::internals::net::secure::securedgram::paths::Control;
 use nurl::internals::net::secure::version::Versions;
-use nurl::internals::replication::crdt::{Clock, LwwRegister, OrSet, PnCounter, Stamp, Value};
+use nurl::internals::replication::crdt::{Clock, LwwRegister, MultiRegister, OrSet, PnCounter, Stamp, Value};
 use nurl::internals::replication::identity::ReplicaId;
 
 use super::parser;
@@ -297,9 +297,21 @@ fn crdt_seeds() -> Vec<Vec<u8>> {
     for n in 1..3 {
         register.set(replica(n), &mut clock, UNIX, b"value").expect("it is short");
     }
+    let mut multi = MultiRegister::default();
+    for n in [1, 2] {
+        let beside = MultiRegister::default().writing(replica(n), &[n; 3], 0).expect("it is short");
+        multi.merge(&beside).expect("there is room");
+    }
+    let multi = [multi.clone(), multi.writing(replica(1), b"both", 0).expect("it is short")].map(Value::Multi);
     let (set, register) = (Value::Set(set), Value::Register(register));
-    let mut seeds: Vec<Vec<u8>> = [&counter, &set, &register].map(Value::encode).into();
-    for (a, b) in [(&counter, &counter), (&set, &set), (&register, &register), (&counter, &set)] {
+    let mut seeds: Vec<Vec<u8>> = [&counter, &set, &register, &multi[0], &multi[1]].map(Value::encode).into();
+    for (a, b) in [
+        (&counter, &counter),
+        (&set, &set),
+        (&register, &register),
+        (&multi[0], &multi[1]),
+        (&counter, &set),
+    ] {
         let a = a.encode();
         seeds.push([&(a.len() as u16).to_le_bytes()[..], &a, &b.encode()].concat());
     }

@@ -7,7 +7,8 @@
 //! - A mutator returns a *delta*, itself a state: the cost of merging a delta depends on the delta, not on the state.
 //!
 //! # Types
-//! [`PnCounter`], [`LwwRegister`] (hybrid logical clock), [`OrSet`] (observed-remove, add wins, no tombstones).
+//! [`PnCounter`], [`LwwRegister`] (hybrid logical clock), [`OrSet`] (observed-remove, add wins, no tombstones),
+//! [`MultiRegister`] (concurrent writes stay side by side).
 //! [`Value`] is any of them. A key says of which [`Kind`] its value is, so states of two kinds never meet.
 //!
 //! # Rejected input
@@ -18,6 +19,7 @@ mod clock;
 mod codec;
 mod context;
 mod counter;
+mod multi;
 mod register;
 mod set;
 #[cfg(test)]
@@ -27,6 +29,7 @@ mod value;
 pub use clock::{Clock, MAX_DRIFT, Stamp};
 pub use context::{Context, Dot, MAX_ACTORS, MAX_CLOUD_DOTS};
 pub use counter::{MAX_COUNTER_SLOTS, PnCounter};
+pub use multi::{MAX_SIBLING_BYTES, MAX_SIBLINGS, MultiRegister};
 pub use register::{LwwRegister, MAX_PARKED, MAX_REGISTER_BYTES};
 pub use set::{MAX_ELEMENT_BYTES, OrSet};
 pub use value::{DIGEST_LEN, Digest, Kind, News, Value};
@@ -47,9 +50,12 @@ pub enum CrdtError {
     /// The writer's counter would overflow.
     #[error("the counter's slot is exhausted")]
     Overflow,
-    /// The set has too many actors or unordered dots.
-    #[error("the set's causal context is full")]
+    /// The value has too many actors or unordered dots.
+    #[error("the value's causal context is full")]
     TooManyActors,
+    /// The register would show too many values side by side.
+    #[error("a register shows at most {MAX_SIBLINGS} values side by side")]
+    TooManySiblings,
     /// The state, the value or the element is too large.
     #[error("{size} bytes, the limit is {limit}")]
     TooLarge {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::codec::Reader;
-use super::{CrdtError, LwwRegister, MAX_STATE_BYTES, OrSet, PnCounter};
+use super::{CrdtError, LwwRegister, MAX_STATE_BYTES, MultiRegister, OrSet, PnCounter};
 use crate::key::PublicKey;
 use crate::replication::identity::ReplicaId;
 
@@ -23,19 +23,24 @@ pub enum Kind {
     Register = 2,
     /// [`OrSet`].
     Set = 3,
+    /// [`MultiRegister`].
+    Multi = 4,
 }
 
 impl Kind {
+    /// Every kind, in the order of the bytes.
+    pub const ALL: [Kind; 4] = [Kind::Counter, Kind::Register, Kind::Set, Kind::Multi];
+
     /// The kind whose byte this is.
     pub fn from_byte(byte: u8) -> Option<Kind> {
-        [Kind::Counter, Kind::Register, Kind::Set].into_iter().find(|kind| *kind as u8 == byte)
+        Kind::ALL.into_iter().find(|kind| *kind as u8 == byte)
     }
 }
 
 /// How a state would change another one in the name of an author.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum News {
-    /// By a slot, a register's write or an element that the other state lacks.
+    /// By a slot, a register's write or value, or an element that the other state lacks.
     Written,
     /// By a dot that the other state hasn't seen. Without its element it removes what the author wrote, or will write.
     Seen,
@@ -50,6 +55,8 @@ pub enum Value {
     Register(LwwRegister),
     /// A set.
     Set(OrSet),
+    /// A multi-value register.
+    Multi(MultiRegister),
 }
 
 impl Value {
@@ -59,6 +66,7 @@ impl Value {
             Kind::Counter => Value::Counter(PnCounter::default()),
             Kind::Register => Value::Register(LwwRegister::default()),
             Kind::Set => Value::Set(OrSet::default()),
+            Kind::Multi => Value::Multi(MultiRegister::default()),
         }
     }
 
@@ -68,6 +76,7 @@ impl Value {
             Value::Counter(_) => Kind::Counter,
             Value::Register(_) => Kind::Register,
             Value::Set(_) => Kind::Set,
+            Value::Multi(_) => Kind::Multi,
         }
     }
 
@@ -82,6 +91,7 @@ impl Value {
                 let seen = mine.context().news(other.context()).map(|author| (author, News::Seen));
                 mine.news(other).map(written).chain(seen).collect()
             }
+            (Value::Multi(mine), Value::Multi(other)) => mine.news(other).collect(),
             _ => Vec::new(),
         }
     }
@@ -92,6 +102,7 @@ impl Value {
         match (self, other) {
             (Value::Counter(mine), Value::Counter(other)) => mine.slots_with(other, author),
             (Value::Set(mine), Value::Set(other)) => mine.context().slots_with(other.context(), author),
+            (Value::Multi(mine), Value::Multi(other)) => mine.slots_with(other, author),
             _ => 0,
         }
     }
@@ -105,6 +116,7 @@ impl Value {
             (Value::Counter(mine), Value::Counter(other)) => mine.merge(other),
             (Value::Register(mine), Value::Register(other)) => Ok(mine.merge(other, wall)),
             (Value::Set(mine), Value::Set(other)) => mine.merge(other),
+            (Value::Multi(mine), Value::Multi(other)) => mine.merge(other),
             _ => Err(CrdtError::WrongKind),
         }
     }
@@ -116,6 +128,7 @@ impl Value {
             Value::Counter(counter) => counter.encode(&mut out),
             Value::Register(register) => register.encode(&mut out),
             Value::Set(set) => set.encode(&mut out),
+            Value::Multi(register) => register.encode(&mut out),
         }
         out
     }
@@ -134,6 +147,7 @@ impl Value {
             Kind::Counter => Value::Counter(PnCounter::decode(&mut reader)?),
             Kind::Register => Value::Register(LwwRegister::decode(&mut reader)?),
             Kind::Set => Value::Set(OrSet::decode(&mut reader)?),
+            Kind::Multi => Value::Multi(MultiRegister::decode(&mut reader)?),
         };
         reader.finish()?;
         Ok(value)

@@ -15,6 +15,7 @@ impl Op {
             Op::Add { .. } => Kind::Counter,
             Op::Set { .. } => Kind::Register,
             Op::Insert { .. } | Op::Remove { .. } => Kind::Set,
+            Op::Replace { .. } => Kind::Multi,
         }
     }
 }
@@ -42,6 +43,9 @@ pub(super) fn delta(
         }
         (Op::Insert { element }, Value::Set(set)) => Ok(Value::Set(set.adding(replica, element, own.dot)?)),
         (Op::Remove { element }, Value::Set(set)) => Ok(Value::Set(set.removing(element))),
+        (Op::Replace { value }, Value::Multi(register)) => {
+            Ok(Value::Multi(register.writing(replica, value, own.dot)?))
+        }
         _ => Err(CrdtError::WrongKind.into()),
     }
 }

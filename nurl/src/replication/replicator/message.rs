@@ -225,6 +225,13 @@ pub enum Op {
         #[cbor(n(0), with = "minicbor::bytes")]
         element: Vec<u8>,
     },
+    /// Sets a multi-value register: replaces the values that the writer has observed.
+    #[n(4)]
+    Replace {
+        /// The new value.
+        #[cbor(n(0), with = "minicbor::bytes")]
+        value: Vec<u8>,
+    },
 }
 
 impl Message {
@@ -286,11 +293,9 @@ mod tests {
     use crate::replication::crdt::{Kind, Value};
     use crate::replication::replicator::state_key;
 
-    const KINDS: [Kind; 3] = [Kind::Counter, Kind::Register, Kind::Set];
-
     #[test]
     fn a_message_whose_value_is_of_another_kind_than_its_key_is_none() {
-        for (key, value) in KINDS.iter().flat_map(|key| KINDS.map(|value| (*key, value))) {
+        for (key, value) in Kind::ALL.iter().flat_map(|key| Kind::ALL.map(|value| (*key, value))) {
             let state = || ByteVec::from(Value::new(value).encode());
             let of = |kind| ByteVec::from(state_key(kind, b"name"));
             let sound = Item { key: of(value), bytes: state() };
@@ -298,6 +303,7 @@ mod tests {
                 Kind::Counter => Op::Add { by: 1 },
                 Kind::Register => Op::Set { value: Vec::new() },
                 Kind::Set => Op::Remove { element: Vec::new() },
+                Kind::Multi => Op::Replace { value: Vec::new() },
             };
             let messages = [
                 Message::Delta { key: of(key), id: None, state: state() },
@@ -315,7 +321,9 @@ mod tests {
 
     #[test]
     fn a_message_with_a_key_of_no_kind_is_none() {
-        for (key, sound) in [(&b""[..], false), (b"name", false), (&[4], false), (&[3], true)] {
+        for (key, sound) in
+            [(&b""[..], false), (b"name", false), (&[0], false), (&[200], false), (&[3], true), (&[4], true)]
+        {
             let key = || ByteVec::from(key.to_vec());
             let messages = [
                 Message::Ack { key: key(), id: 1, digest: [0; 16].into(), boot: 1, durable: true },

@@ -2,8 +2,8 @@
 //!
 //! 0. An observer asks the key's first live owner to write in its place. A node that leaves makes no write of its own callers
 //!    any more, but still those that observers ask of it.
-//! 1. The remover of an element that isn't in a whole copy here asks the other owners first
-//!    ([`must_ask`](Replicator::must_ask)). The write continues with their answers.
+//! 1. The remover of an element that isn't in a whole copy here, and the writer of a multi-value register of which no whole
+//!    copy is here, ask the other owners first ([`must_ask`](Replicator::must_ask)). The write continues with their answers.
 //! 2. The write is made: at a keeper of the key in the state held, elsewhere as a delta for the keepers.
 //! 3. It waits until as many keepers have it as are wanted ([`confirm`](super::confirm)), or these are taken to be away. Then
 //!    its caller is answered.
@@ -122,6 +122,8 @@ impl Replicator {
             Op::Remove { element } => {
                 !self.held.whole(&self.shared, key).is_some_and(|value| has_element(value, element))
             }
+            // Without the values, the write would stand beside them.
+            Op::Replace { .. } => self.held.whole(&self.shared, key).is_none(),
             _ => false,
         }
     }
@@ -192,30 +194,32 @@ impl Replicator {
             _ => Ok(()),
         };
         if reading.asks() {
-            let ready = if partial { Err(UpdateError::Unknown) } else { taken };
-            self.asked(at, id, &key, reading.into_value(), ready);
+            self.asked(at, id, &key, reading.into_value(), (partial, taken));
         } else {
             let pending = self.writes.pending(&key);
             reading.finish(sh, at.wall, id, pending, partial);
         }
     }
 
-    /// Continues after the other owners' answers, if they are `ready` to be built on.
+    /// Continues after the other owners' answers, which may be `partial`, if this node could take them. A removal of what may
+    /// be elsewhere proves nothing; a register's new value stands beside those that it hasn't seen.
     fn asked(
         &mut self,
         at: Moment,
         read: u64,
         key: &[u8],
         value: Option<Value>,
-        ready: Result<(), UpdateError>,
+        (partial, taken): (bool, Result<(), UpdateError>),
     ) {
         match self.asking.take(read) {
             None => {}
             Some(Asked::Write { caller, op, confirm }) => {
+                let unknown = partial && matches!(op, Op::Remove { .. });
+                let ready = if unknown { Err(UpdateError::Unknown) } else { taken };
                 let outcome = ready.and_then(|()| self.make_asked(at, key, (&op, confirm), value.as_ref()));
                 self.settle_or_wait(at, key, (caller, confirm), outcome);
             }
-            Some(Asked::Delta { key, from, id, state }) if ready.is_ok() => {
+            Some(Asked::Delta { key, from, id, state }) if !partial && taken.is_ok() => {
                 self.held.on_write(&mut self.shared, at, from, &key, id, &state);
             }
             // The writer sends the delta again.

@@ -1,7 +1,7 @@
 //! A peer changes its own slots only, unless it is an owner of the key.
 
-use super::mesh::{K, Mesh, R, S, WALL, add, insert, peer, remove, ring, set};
-use crate::replication::crdt::{Kind, LwwRegister, OrSet, PnCounter};
+use super::mesh::{K, Mesh, R, S, WALL, add, insert, peer, remove, replace, ring, set};
+use crate::replication::crdt::{Kind, LwwRegister, MultiRegister, OrSet, PnCounter};
 use crate::replication::replicator::authors::MAX_AUTHOR_SLOTS;
 use crate::replication::replicator::*;
 
@@ -103,13 +103,15 @@ fn a_value_of_another_kind_than_its_key_says_changes_nothing_whoever_sends_it() 
             Value::Register(LwwRegister::default().set(id(n, 1), &mut clock, WALL, b"v").unwrap())
         }
         Kind::Set => element(id(n, 1), b"x", 1),
+        Kind::Multi => Value::Multi(MultiRegister::default().writing(id(n, 1), b"v", 0).unwrap()),
     };
     let op = |kind: Kind| match kind {
         Kind::Counter => add(1),
         Kind::Register => set(b"v"),
         Kind::Set => insert(b"y"),
+        Kind::Multi => replace(b"w"),
     };
-    let kinds = [Kind::Counter, Kind::Register, Kind::Set];
+    let kinds = Kind::ALL;
     for (of, kind, written) in
         kinds.iter().flat_map(|of| kinds.map(|kind| [(*of, kind, false), (*of, kind, true)])).flatten()
     {
@@ -148,7 +150,8 @@ fn a_value_of_another_kind_than_its_key_says_changes_nothing_whoever_sends_it() 
 #[test]
 fn a_state_without_content_creates_no_key() {
     let mut mesh = Mesh::new(5);
-    for (key, kind) in [(K, Kind::Counter), (R, Kind::Register), (S, Kind::Set)] {
+    for kind in Kind::ALL {
+        let key = &state_key(kind, b"name");
         mesh.tell(OBSERVER, key, &Value::new(kind));
         assert!(mesh.copies(key).is_empty());
     }

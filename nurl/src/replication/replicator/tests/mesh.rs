@@ -58,6 +58,10 @@ pub(super) fn remove(element: &[u8]) -> Op {
     Op::Remove { element: element.to_vec() }
 }
 
+pub(super) fn replace(value: &[u8]) -> Op {
+    Op::Replace { value: value.to_vec() }
+}
+
 /// A mesh in memory: messages arrive in order or are lost, and the test advances the time.
 pub(super) struct Mesh {
     pub(super) nodes: BTreeMap<PublicKey, Replicator>,

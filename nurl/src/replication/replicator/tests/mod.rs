@@ -3,6 +3,7 @@ mod bounds;
 mod handoff;
 mod kinds;
 mod mesh;
+mod multi;
 mod reads;
 mod sync;
 mod writes;
