@@ -5,6 +5,7 @@
 //! equal sets of dots are equal contexts.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use super::CrdtError;
 use super::codec::{Reader, put_number, put_replica};
@@ -27,6 +28,13 @@ pub struct Dot {
     pub counter: u64,
 }
 
+impl Dot {
+    /// Every dot of one actor.
+    pub(super) fn all_of(actor: &ReplicaId) -> RangeInclusive<Dot> {
+        Dot { actor: *actor, counter: 0 }..=Dot { actor: *actor, counter: u64::MAX }
+    }
+}
+
 /// A set of dots.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Context {
@@ -42,8 +50,7 @@ impl Context {
 
     /// The actor's highest dot; 0 if none.
     pub fn highest(&self, actor: &ReplicaId) -> u64 {
-        let range = Dot { actor: *actor, counter: 0 }..=Dot { actor: *actor, counter: u64::MAX };
-        let cloud = self.cloud.range(range).next_back().map_or(0, |dot| dot.counter);
+        let cloud = self.cloud.range(Dot::all_of(actor)).next_back().map_or(0, |dot| dot.counter);
         cloud.max(self.vector.get(actor).copied().unwrap_or(0))
     }
 
@@ -77,7 +84,10 @@ impl Context {
     pub(super) fn fits(&self, other: &Context) -> bool {
         let fresh = other.actors().filter(|actor| !self.knows(actor)).count();
         let dots = other.cloud.iter().filter(|dot| !self.contains(dot)).count();
-        self.actors().count() + fresh <= MAX_ACTORS && self.cloud.len() + dots <= MAX_CLOUD_DOTS
+        // Only a context that is nearly full has its actors counted, so the cost is that of `other`.
+        let at_most = self.vector.len() + self.cloud.len() + fresh;
+        let has_room = at_most <= MAX_ACTORS || self.actors().count() + fresh <= MAX_ACTORS;
+        has_room && self.cloud.len() + dots <= MAX_CLOUD_DOTS
     }
 
     /// The actors of those of `other`'s dots that this context lacks.

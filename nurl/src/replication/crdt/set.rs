@@ -4,6 +4,11 @@
 //! seen it: a dot that was seen and is gone was removed. So a removed element takes no space, and no tombstones have
 //! to be collected. (A collected tombstone can bring its element back from another replica.) A concurrent add wins.
 //!
+//! An add replaces the element's dots that its writer knows. A writer without a copy doesn't know its own earlier ones,
+//! so a holder removes them when it has merged the delta ([`compact`](OrSet::compact)): of an actor's dots of an element
+//! it keeps the highest. That isn't part of the join, which would no longer be associative: a copy in which the later
+//! dot was removed can't tell which element it had. It is a removal, which any replica may make of what it has seen.
+//!
 //! Encoding: `n, n × (actor:40, prefix)`, `n, n × (place, counter)` cloud,
 //! `n, n × (length, element, n ≥ 1, n × (place, counter))`, every list ascending.
 
@@ -118,6 +123,12 @@ impl OrSet {
         self.elements.is_empty()
     }
 
+    /// The dots of the elements present.
+    #[cfg(test)]
+    pub(super) fn dots(&self) -> impl Iterator<Item = (&Dot, &[u8])> {
+        self.supports.iter().map(|(dot, element)| (dot, element.as_slice()))
+    }
+
     /// The dots seen.
     pub fn context(&self) -> &Context {
         &self.context
@@ -161,6 +172,17 @@ impl OrSet {
             self.support(dot, element);
         }
         Ok(self.context.join(&other.context) | changed)
+    }
+
+    /// Removes what the writers of a merged delta have replaced without knowing it: all dots of an actor but the
+    /// highest, of each element that the delta adds.
+    pub fn compact(&mut self, delta: &OrSet) {
+        for (dot, element) in &delta.supports {
+            let Some(dots) = self.elements.get(element) else { continue };
+            let mut older: Vec<Dot> = dots.range(Dot::all_of(&dot.actor)).copied().collect();
+            older.pop();
+            self.drop_dots(&older);
+        }
     }
 
     /// The writers of `other`'s elements that would appear here.

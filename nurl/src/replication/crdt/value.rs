@@ -121,6 +121,13 @@ impl Value {
         }
     }
 
+    /// Removes what the writers of a merged delta have replaced without knowing it.
+    pub fn compact(&mut self, delta: &Value) {
+        if let (Value::Set(mine), Value::Set(delta)) = (self, delta) {
+            mine.compact(delta);
+        }
+    }
+
     /// The canonical bytes: `kind:1` and the state.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![self.kind() as u8];

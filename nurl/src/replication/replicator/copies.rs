@@ -221,6 +221,7 @@ impl Copies {
                 if !entry.value.merge(delta, wall)? {
                     return Ok(Merged::Unchanged);
                 }
+                entry.value.compact(delta);
                 entry.digest = None;
                 entry.size += size;
                 Merged::Changed

@@ -427,3 +427,18 @@ fn callers_are_answered_one_by_one_while_others_go_on_writing_the_key() {
         }
     }
 }
+
+#[test]
+fn an_element_that_a_node_without_a_copy_adds_again_and_again_takes_no_more_space() {
+    let mut mesh = Mesh::new(6);
+    let (outsider, owner) = (mesh.outsider(S), mesh.insider(S));
+    let mut sizes = Vec::new();
+    for _ in 0..30 {
+        assert_eq!(mesh.write(outsider, S, insert(b"x")), Ok(()));
+        mesh.run(3);
+        sizes.push(mesh.node(owner).get(S).unwrap().encode().len());
+    }
+    assert_eq!(sizes, [sizes[0]; 30]);
+    mesh.run(30);
+    mesh.assert_converged(&ring(0..6));
+}
