@@ -49,9 +49,9 @@ pub mod job {
 /// Replicated values: counters, registers and sets that merge.
 pub mod state {
     pub use crate::error::StateError;
-    pub use crate::node::{Counter, Departure, MultiRegister, Register, Set};
+    pub use crate::node::{Counter, Departure, MultiRegister, Reading, Register, Set};
     pub use crate::replication::crdt::{CrdtError, Digest, MAX_ELEMENT_BYTES, MAX_REGISTER_BYTES};
-    pub use crate::replication::replicator::{MAX_KEY_BYTES, UpdateError};
+    pub use crate::replication::replicator::{Confirm, Decline, MAX_KEY_BYTES, UpdateError};
 }
 
 /// Leases with fencing tokens, for effects outside of the mesh.

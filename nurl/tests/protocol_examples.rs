@@ -35,9 +35,9 @@ use nurl::internals::net::secure::securedgram::mac::{self, Sealed};
 use nurl::internals::net::secure::securedgram::paths::{Control, acknowledgement};
 use nurl::internals::net::secure::session::Session;
 use nurl::internals::net::secure::version::Versions;
-use nurl::internals::replication::crdt::{Clock, LwwRegister, MultiRegister, OrSet, PnCounter, Value};
+use nurl::internals::replication::crdt::{Clock, Kind, LwwRegister, MultiRegister, OrSet, PnCounter, Value};
 use nurl::internals::replication::identity::ReplicaId;
-use nurl::internals::replication::replicator::{self, Op, Replicator};
+use nurl::internals::replication::replicator::{self, Confirm, Op, Replicator};
 use nurl::internals::ring::{Epoch, Ring, RingMember, position};
 use nurl::internals::transport::group::Groups;
 use nurl::internals::transport::reliable::{Priority, Reliable, ReliableConfig};
@@ -561,12 +561,15 @@ fn state_messages_are_these_bytes() {
         assert_eq!(peer, key(to));
         bytes
     };
-    first.update(now, wall, 1, b"key", Op::Add { by: 300 });
+    first.read(now, 1, Kind::Counter, b"key");
     let read = sent(&mut first, 2);
     second.handle_message(now, wall, key(1), &read);
     let reply = sent(&mut second, 1);
     first.handle_message(now, wall, key(2), &reply);
+    first.update(now, wall, 2, b"key", (Op::Add { by: 300 }, Confirm::Safe));
     let delta = sent(&mut first, 2);
+    second.handle_message(now, wall, key(1), &delta);
+    let ack = sent(&mut second, 1);
     first.leave(now);
     let copy = sent(&mut first, 2);
     let mut set = OrSet::default();
@@ -583,6 +586,7 @@ fn state_messages_are_these_bytes() {
         ("READ", hex(&read)),
         ("READ_REPLY", hex(&reply)),
         ("DELTA", hex(&delta)),
+        ("ACK", hex(&ack)),
         ("COPY", hex(&copy)),
         ("a DELTA that is none", hex(&write)),
     ]);

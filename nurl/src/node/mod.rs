@@ -53,7 +53,7 @@ pub use builder::Builder;
 pub use command::{Departure, HandedOver, Pong, WorkStats};
 pub use event::{Events, NodeEvent};
 pub use metrics::{Metric, MetricKind, Metrics};
-pub use state::{Counter, MultiRegister, Register, Set};
+pub use state::{Counter, MultiRegister, Reading, Register, Set};
 pub use task::{Task, TaskEvent};
 
 /// A node's role in its mesh.

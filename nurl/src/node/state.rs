@@ -1,10 +1,14 @@
 //! Replicated state, as the application uses it: a counter, a register, a multi-value register, a set, each under a key.
 //!
-//! A write is made locally, under this node's own replica id, and is then sent to the key's owners; it is never
-//! applied twice. `Ok` means that the write is safe: an owner or this node's store has it. The objects of
-//! different kinds under one key know nothing of each other. An observer has no replica id: one of
-//! the object's owners writes in its place. A read asks the owners and merges their answers. No call waits for a quorum:
-//! two readers may see different states until the owners have synchronised.
+//! A write is made locally, under this node's own replica id, and is then sent to the key's owners; it is never applied twice.
+//! An observer has no replica id: one of the object's owners writes in its place. `Ok` means that as many nodes have the
+//! write as [`Confirm`] says: by default one that has it on its disk, or two in memory; in a smaller mesh all that there are.
+//! Each is an owner of the key, or stands in for one that is away. What they have acknowledged is not lost as long as one of
+//! them lives; with its disk, if it has a store. The objects of different kinds under one key know nothing of each other.
+//!
+//! A read gives the value of a set of writes, with all that this node wrote before. An owner answers from its own copy once it
+//! has compared it with the other owners'; any other node asks the owners, and merges what they say. Two readers may see
+//! different states until the owners have synchronised: there is no consensus.
 
 use bytes::Bytes;
 
@@ -30,6 +34,22 @@ pub struct MultiRegister(Handle);
 #[derive(Clone)]
 pub struct Set(Handle);
 
+/// What a read found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reading<T> {
+    /// The value of all writes that the answers have.
+    pub value: T,
+    /// Whether confirmed writes may be missing: an owner is silent, and too few of the others have had their copies for long
+    /// enough to know.
+    pub partial: bool,
+}
+
+impl<T> Reading<T> {
+    fn whole(self) -> Result<T, Error> {
+        if self.partial { Err(StateError::Partial.into()) } else { Ok(self.value) }
+    }
+}
+
 #[derive(Clone)]
 struct Handle {
     node: Node,
@@ -53,10 +73,15 @@ impl Handle {
         self.node.ask_work(|reply| WorkCommand::Update { name, op, confirm, reply }).await?
     }
 
-    async fn read(&self) -> Result<Option<Value>, Error> {
+    async fn read<T>(&self, value: impl FnOnce(Option<Value>) -> T) -> Result<Reading<T>, Error> {
         let (kind, name) = (self.kind, self.name.clone());
         let found = self.node.ask_work(|reply| WorkCommand::Read { kind, name, reply }).await??;
-        if found.partial { Err(StateError::Partial.into()) } else { Ok(found.value) }
+        Ok(Reading { value: value(found.value), partial: found.partial })
+    }
+
+    fn confirmed_by(mut self, confirm: Confirm) -> Handle {
+        self.confirm = confirm;
+        self
     }
 }
 
@@ -78,6 +103,12 @@ impl Counter {
         Counter(Handle::new(node, Kind::Counter, key))
     }
 
+    /// The same object, whose writes are told to be made once so many nodes have them.
+    #[must_use]
+    pub fn confirmed_by(self, confirm: Confirm) -> Counter {
+        Counter(self.0.confirmed_by(confirm))
+    }
+
     /// Adds `by`, which may be negative.
     ///
     /// # Errors
@@ -89,18 +120,33 @@ impl Counter {
     /// The sum of all additions that have reached the owners.
     ///
     /// # Errors
-    /// [`Error::State`] when no owner answers.
+    /// [`Error::State`] when no owner answers, or too few to be sure.
     pub async fn get(&self) -> Result<i128, Error> {
-        match self.0.read().await? {
-            Some(Value::Counter(counter)) => Ok(counter.value()),
-            _ => Ok(0),
-        }
+        self.read().await?.whole()
+    }
+
+    /// The sum in what the owners that answer have, also if these are too few to be sure.
+    ///
+    /// # Errors
+    /// [`Error::State`] when no owner answers.
+    pub async fn read(&self) -> Result<Reading<i128>, Error> {
+        let sum = |value| match value {
+            Some(Value::Counter(counter)) => counter.value(),
+            _ => 0,
+        };
+        self.0.read(sum).await
     }
 }
 
 impl Register {
     pub(super) fn new(node: &Node, key: &str) -> Register {
         Register(Handle::new(node, Kind::Register, key))
+    }
+
+    /// As [`Counter::confirmed_by`].
+    #[must_use]
+    pub fn confirmed_by(self, confirm: Confirm) -> Register {
+        Register(self.0.confirmed_by(confirm))
     }
 
     /// Sets the value.
@@ -117,16 +163,31 @@ impl Register {
     /// # Errors
     /// As [`Counter::get`].
     pub async fn get(&self) -> Result<Option<Vec<u8>>, Error> {
-        match self.0.read().await? {
-            Some(Value::Register(register)) => Ok(register.value().map(<[u8]>::to_vec)),
-            _ => Ok(None),
-        }
+        self.read().await?.whole()
+    }
+
+    /// As [`Counter::read`].
+    ///
+    /// # Errors
+    /// As [`Counter::read`].
+    pub async fn read(&self) -> Result<Reading<Option<Vec<u8>>>, Error> {
+        let last = |value| match value {
+            Some(Value::Register(register)) => register.value().map(<[u8]>::to_vec),
+            _ => None,
+        };
+        self.0.read(last).await
     }
 }
 
 impl MultiRegister {
     pub(super) fn new(node: &Node, key: &str) -> MultiRegister {
         MultiRegister(Handle::new(node, Kind::Multi, key))
+    }
+
+    /// As [`Counter::confirmed_by`].
+    #[must_use]
+    pub fn confirmed_by(self, confirm: Confirm) -> MultiRegister {
+        MultiRegister(self.0.confirmed_by(confirm))
     }
 
     /// Sets the value. It replaces the values that this node holds as an owner, or else those that the owners tell; what
@@ -144,24 +205,31 @@ impl MultiRegister {
     /// # Errors
     /// As [`Counter::get`].
     pub async fn get(&self) -> Result<Vec<Vec<u8>>, Error> {
-        match self.0.read().await? {
-            Some(Value::Multi(register)) => Ok(register.values().into_iter().map(<[u8]>::to_vec).collect()),
-            _ => Ok(Vec::new()),
-        }
+        self.read().await?.whole()
     }
 
-    /// As [`Counter::held_digest`].
+    /// As [`Counter::read`].
     ///
     /// # Errors
-    /// [`Error::Closed`].
-    pub async fn held_digest(&self) -> Result<Option<Digest>, Error> {
-        self.0.held_digest().await
+    /// As [`Counter::read`].
+    pub async fn read(&self) -> Result<Reading<Vec<Vec<u8>>>, Error> {
+        let values = |value| match value {
+            Some(Value::Multi(register)) => register.values().into_iter().map(<[u8]>::to_vec).collect(),
+            _ => Vec::new(),
+        };
+        self.0.read(values).await
     }
 }
 
 impl Set {
     pub(super) fn new(node: &Node, key: &str) -> Set {
         Set(Handle::new(node, Kind::Set, key))
+    }
+
+    /// As [`Counter::confirmed_by`].
+    #[must_use]
+    pub fn confirmed_by(self, confirm: Confirm) -> Set {
+        Set(self.0.confirmed_by(confirm))
     }
 
     /// Adds an element.
@@ -186,9 +254,18 @@ impl Set {
     /// # Errors
     /// As [`Counter::get`].
     pub async fn members(&self) -> Result<Vec<Vec<u8>>, Error> {
-        match self.0.read().await? {
-            Some(Value::Set(set)) => Ok(set.iter().map(<[u8]>::to_vec).collect()),
-            _ => Ok(Vec::new()),
-        }
+        self.read().await?.whole()
+    }
+
+    /// As [`Counter::read`].
+    ///
+    /// # Errors
+    /// As [`Counter::read`].
+    pub async fn read(&self) -> Result<Reading<Vec<Vec<u8>>>, Error> {
+        let members = |value| match value {
+            Some(Value::Set(set)) => set.iter().map(<[u8]>::to_vec).collect(),
+            _ => Vec::new(),
+        };
+        self.0.read(members).await
     }
 }

@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use minicbor::Encoder;
 use nurl::PublicKey;
-use nurl::internals::replication::crdt::{Clock, Kind, LwwRegister, MultiRegister, OrSet, PnCounter, Stamp, Value};
+use nurl::internals::replication::crdt::{
+    Clock, Kind, LwwRegister, MultiRegister, OrSet, PnCounter, Stamp, Value,
+};
 use nurl::internals::replication::identity::ReplicaId;
 use nurl::internals::replication::replicator::{
-    Config, MAX_MESSAGE_BYTES, Op, Replicator, ReplicatorEvent, UpdateFailure,
+    Config, Confirm, MAX_MESSAGE_BYTES, Op, Replicator, ReplicatorEvent, UpdateFailure,
 };
 
 use super::MAX_STEPS;
@@ -86,7 +88,7 @@ impl Mesh {
                 while let Some(event) = node.poll_event() {
                     match event {
                         ReplicatorEvent::Updated { id, outcome } => drop(self.updated.insert(id, outcome)),
-                        ReplicatorEvent::ReadDone { id, value } => drop(self.read.insert(id, value)),
+                        ReplicatorEvent::ReadDone { id, value, .. } => drop(self.read.insert(id, value)),
                         ReplicatorEvent::ReadFailed { .. } | ReplicatorEvent::ViewDiffers { .. } => {}
                     }
                 }
@@ -127,7 +129,7 @@ impl Mesh {
         self.calls += 1;
         let (now, wall, id) = (self.now, self.wall, self.calls);
         assert_eq!(to[0], op.kind() as u8);
-        self.node(n).update(now, wall, id, &to[1..], op);
+        self.node(n).update(now, wall, id, &to[1..], (op, Confirm::Safe));
         self.deliver();
         for _ in 0..20 {
             if let Some(outcome) = self.updated.remove(&id) {

@@ -302,16 +302,13 @@ fn crdt_seeds() -> Vec<Vec<u8>> {
         let beside = MultiRegister::default().writing(replica(n), &[n; 3], 0).expect("it is short");
         multi.merge(&beside).expect("there is room");
     }
-    let multi = [multi.clone(), multi.writing(replica(1), b"both", 0).expect("it is short")].map(Value::Multi);
+    let multi =
+        [multi.clone(), multi.writing(replica(1), b"both", 0).expect("it is short")].map(Value::Multi);
     let (set, register) = (Value::Set(set), Value::Register(register));
     let mut seeds: Vec<Vec<u8>> = [&counter, &set, &register, &multi[0], &multi[1]].map(Value::encode).into();
-    for (a, b) in [
-        (&counter, &counter),
-        (&set, &set),
-        (&register, &register),
-        (&multi[0], &multi[1]),
-        (&counter, &set),
-    ] {
+    for (a, b) in
+        [(&counter, &counter), (&set, &set), (&register, &register), (&multi[0], &multi[1]), (&counter, &set)]
+    {
         let a = a.encode();
         seeds.push([&(a.len() as u16).to_le_bytes()[..], &a, &b.encode()].concat());
     }

@@ -65,6 +65,11 @@ impl Inlets {
         self.views.borrow_and_update().clone()
     }
 
+    /// The next call, if one waits.
+    pub(super) fn waiting_command(&mut self) -> Option<WorkCommand> {
+        self.commands.try_recv().ok()
+    }
+
     /// The next input of the network plane, if one waits.
     pub(super) fn waiting_input(&mut self) -> Option<WorkInput> {
         self.inputs.try_recv().ok()

@@ -38,7 +38,7 @@ use crate::transport::{Priority, kind};
 
 pub(super) use self::parts::WorkParts;
 
-/// Inputs taken in one turn.
+/// Inputs, and calls, taken in one turn.
 const INPUTS_PER_TURN: usize = 256;
 
 /// See the module.
@@ -117,7 +117,17 @@ impl WorkPlane {
                     self.on_input(now, input);
                 }
             }
-            Wake::Command(command) => self.on_command(now, command),
+            Wake::Command(command) => {
+                self.on_command(now, command);
+                // The writes of all callers that wait are made durable by one commit.
+                for _ in 1..INPUTS_PER_TURN {
+                    if buggify(Point::OneInput) {
+                        break;
+                    }
+                    let Some(command) = self.inlets.waiting_command() else { break };
+                    self.on_command(now, command);
+                }
+            }
             Wake::Deadline => {}
         }
     }
