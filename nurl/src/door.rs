@@ -46,11 +46,14 @@ pub mod job {
     pub use crate::node::{Task, TaskEvent};
 }
 
-/// Replicated values: counters, registers and sets that merge.
+/// Replicated values: counters, registers, sets and maps that merge.
 pub mod state {
     pub use crate::error::StateError;
-    pub use crate::node::{Counter, Departure, MultiRegister, Reading, Register, Set};
-    pub use crate::replication::crdt::{CrdtError, Digest, MAX_ELEMENT_BYTES, MAX_REGISTER_BYTES};
+    pub use crate::node::{Counter, Departure, FieldValue, Map, MultiRegister, Reading, Register, Set};
+    pub use crate::replication::crdt::{
+        CrdtError, Digest, MAX_ELEMENT_BYTES, MAX_FIELD_BYTES, MAX_REGISTER_BYTES, MAX_SIBLING_BYTES,
+        MAX_SIBLINGS,
+    };
     pub use crate::replication::replicator::{Confirm, Decline, MAX_KEY_BYTES, UpdateError};
 }
 

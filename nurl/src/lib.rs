@@ -28,7 +28,7 @@
 //! | this one | [`Node`], its [`Builder`], the [`Ticket`] of a mesh, keys, [`Error`] |
 //! | [`config`] | what a node is told before it begins: role, addresses, allow-list, limits |
 //! | [`job`] | tasks: options, handlers, outcomes |
-//! | [`state`] | counters, registers and sets that merge |
+//! | [`state`] | counters, registers, sets and maps that merge |
 //! | [`lease`] | fencing tokens for effects outside of the mesh |
 //! | [`message`] | what the seam carries: datagrams, reliable messages, groups |
 //! | [`events`] | what a node sees, counts and tells |

@@ -3,7 +3,7 @@
 use std::alloc::System;
 
 use nurl::PublicKey;
-use nurl::internals::replication::crdt::{Kind, MultiRegister, OrSet, PnCounter, Value};
+use nurl::internals::replication::crdt::{Author, Kind, MultiRegister, OrMap, OrSet, PnCounter, Value};
 use nurl::internals::replication::identity::ReplicaId;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -28,6 +28,10 @@ fn delta(kind: Kind, n: u64) -> Value {
             let known = MultiRegister::default().writing(replica(n + 1), b"replaced", 0).unwrap();
             Value::Multi(known.writing(replica(n), &n.to_le_bytes(), 0).unwrap())
         }
+        Kind::Map => {
+            let author = Author { replica: replica(n), floor: 0 };
+            Value::Map(OrMap::default().adding(author, b"field", 1).unwrap())
+        }
         Kind::Register => unreachable!("it has one value"),
     }
 }
@@ -36,7 +40,7 @@ fn delta(kind: Kind, n: u64) -> Value {
 #[test]
 fn a_delta_is_judged_and_merged_without_copying_the_state() {
     let wall = std::time::Duration::ZERO;
-    for kind in [Kind::Counter, Kind::Set, Kind::Multi] {
+    for kind in [Kind::Counter, Kind::Set, Kind::Multi, Kind::Map] {
         let mut state = Value::new(kind);
         let many = if kind == Kind::Multi { 50 } else { 4_000 };
         for n in 0..many {

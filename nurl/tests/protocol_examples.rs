@@ -35,7 +35,9 @@ use nurl::internals::net::secure::securedgram::mac::{self, Sealed};
 use nurl::internals::net::secure::securedgram::paths::{Control, acknowledgement};
 use nurl::internals::net::secure::session::Session;
 use nurl::internals::net::secure::version::Versions;
-use nurl::internals::replication::crdt::{Clock, Kind, LwwRegister, MultiRegister, OrSet, PnCounter, Value};
+use nurl::internals::replication::crdt::{
+    Author, Clock, Kind, LwwRegister, MultiRegister, OrMap, OrSet, PnCounter, Value,
+};
 use nurl::internals::replication::identity::ReplicaId;
 use nurl::internals::replication::replicator::{self, Confirm, Op, Replicator};
 use nurl::internals::ring::{Epoch, Ring, RingMember, position};
@@ -524,6 +526,11 @@ fn states_are_these_bytes() {
     let mut set = OrSet::default();
     set.add(replica, b"x").unwrap();
     let multi = MultiRegister::default().writing(replica, b"v", 0).unwrap();
+    let mut map = OrMap::default();
+    map.merge(&map.adding(Author { replica, floor: 0 }, b"n", 300).unwrap()).unwrap();
+    map.merge(&map.inserting(Author { replica, floor: 0 }, b"s", b"x").unwrap()).unwrap();
+    let other = ReplicaId { incarnation: 6, ..replica };
+    let cleared = map.removing(Author { replica: other, floor: 0 }, b"n");
     let (counter, set) = (Value::Counter(counter), Value::Set(set));
     must_show(&[
         ("counter", hex(&counter.encode())),
@@ -531,6 +538,8 @@ fn states_are_these_bytes() {
         ("register", hex(&Value::Register(register).encode())),
         ("set", hex(&set.encode())),
         ("multi-value register", hex(&Value::Multi(multi).encode())),
+        ("map", hex(&Value::Map(map).encode())),
+        ("removal of a field", hex(&Value::Map(cleared).encode())),
     ]);
 }
 

@@ -53,7 +53,7 @@ pub use builder::Builder;
 pub use command::{Departure, HandedOver, Pong, WorkStats};
 pub use event::{Events, NodeEvent};
 pub use metrics::{Metric, MetricKind, Metrics};
-pub use state::{Counter, MultiRegister, Reading, Register, Set};
+pub use state::{Counter, FieldValue, Map, MultiRegister, Reading, Register, Set};
 pub use task::{Task, TaskEvent};
 
 /// A node's role in its mesh.
@@ -428,6 +428,12 @@ impl Node {
     /// A replicated set: an add wins over a concurrent remove.
     pub fn set(&self, key: &str) -> Set {
         Set::new(self, key)
+    }
+
+    /// A replicated map of one level: its fields are counters, registers, multi-value registers and sets. Removing a field
+    /// removes what was observed of it.
+    pub fn map(&self, key: &str) -> Map {
+        Map::new(self, key)
     }
 
     // ---- Transport.

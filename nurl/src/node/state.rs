@@ -1,4 +1,5 @@
-//! Replicated state, as the application uses it: a counter, a register, a multi-value register, a set, each under a key.
+//! Replicated state, as the application uses it: a counter, a register, a multi-value register, a set, a
+//! map of these, each under a key.
 //!
 //! A write is made locally, under this node's own replica id, and is then sent to the key's owners; it is never applied twice.
 //! An observer has no replica id: one of the object's owners writes in its place. `Ok` means that as many nodes have the
@@ -10,13 +11,16 @@
 //! has compared it with the other owners'; any other node asks the owners, and merges what they say. Two readers may see
 //! different states until the owners have synchronised: there is no consensus.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::Node;
 use super::command::WorkCommand;
 use crate::error::{Error, StateError};
-use crate::replication::crdt::{Kind, Value};
-use crate::replication::replicator::{Confirm, Op};
+use crate::replication::crdt::{Kind, OrMap, Value};
+use crate::replication::replicator::{Confirm, FieldOp, Op};
+use crate::rt::time::unix_now;
 
 /// A replicated counter; see [`Node::counter`].
 #[derive(Clone)]
@@ -33,6 +37,24 @@ pub struct MultiRegister(Handle);
 /// A replicated set; see [`Node::set`].
 #[derive(Clone)]
 pub struct Set(Handle);
+
+/// A replicated map; see [`Node::map`]. A field's name has at most 256 bytes. The counter, the register, the multi-value
+/// register and the set of one name are different fields.
+#[derive(Clone)]
+pub struct Map(Handle);
+
+/// What a field of a [`Map`] shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FieldValue {
+    /// The sum of a counter.
+    Counter(i128),
+    /// The value of a register.
+    Register(Vec<u8>),
+    /// The elements of a set, sorted.
+    Set(Vec<Vec<u8>>),
+    /// The values of a multi-value register, sorted.
+    Multi(Vec<Vec<u8>>),
+}
 
 /// What a read found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -268,4 +290,107 @@ impl Set {
         };
         self.0.read(members).await
     }
+}
+
+impl Map {
+    pub(super) fn new(node: &Node, key: &str) -> Map {
+        Map(Handle::new(node, Kind::Map, key))
+    }
+
+    /// As [`Counter::confirmed_by`].
+    #[must_use]
+    pub fn confirmed_by(self, confirm: Confirm) -> Map {
+        Map(self.0.confirmed_by(confirm))
+    }
+
+    async fn change(&self, field: &[u8], op: FieldOp) -> Result<(), Error> {
+        self.0.update(Op::Field { name: field.to_vec(), op }).await
+    }
+
+    /// Adds `by`, which may be negative, to the counter `field`. If the field is removed at the same time, only `by` is
+    /// left.
+    ///
+    /// # Errors
+    /// As [`MultiRegister::set`].
+    pub async fn add(&self, field: &[u8], by: i64) -> Result<(), Error> {
+        self.change(field, FieldOp::Add { by }).await
+    }
+
+    /// Sets the register `field`, of at most 8 KiB.
+    ///
+    /// # Errors
+    /// As [`MultiRegister::set`], and as [`Register::set`] for the clock.
+    pub async fn set(&self, field: &[u8], value: &[u8]) -> Result<(), Error> {
+        self.change(field, FieldOp::Set { value: value.to_vec() }).await
+    }
+
+    /// Sets the multi-value register `field`, as [`MultiRegister::set`].
+    ///
+    /// # Errors
+    /// As [`MultiRegister::set`].
+    pub async fn replace(&self, field: &[u8], value: &[u8]) -> Result<(), Error> {
+        self.change(field, FieldOp::Replace { value: value.to_vec() }).await
+    }
+
+    /// Adds an element to the set `field`.
+    ///
+    /// # Errors
+    /// As [`MultiRegister::set`].
+    pub async fn insert(&self, field: &[u8], element: &[u8]) -> Result<(), Error> {
+        self.change(field, FieldOp::Insert { element: element.to_vec() }).await
+    }
+
+    /// Removes an element from the set `field`, as [`Set::remove`].
+    ///
+    /// # Errors
+    /// As [`MultiRegister::set`].
+    pub async fn remove(&self, field: &[u8], element: &[u8]) -> Result<(), Error> {
+        self.change(field, FieldOp::Remove { element: element.to_vec() }).await
+    }
+
+    /// Removes what this node, or an owner that it asks, has observed of the fields of this name, of all kinds; what is
+    /// written to them at the same time stays.
+    ///
+    /// # Errors
+    /// As [`MultiRegister::set`].
+    pub async fn clear(&self, field: &[u8]) -> Result<(), Error> {
+        self.change(field, FieldOp::Clear).await
+    }
+
+    /// The fields that have reached the owners, sorted by name. A register whose only write is too far ahead of this
+    /// node's clock isn't shown yet.
+    ///
+    /// # Errors
+    /// As [`Counter::get`].
+    pub async fn get(&self) -> Result<Vec<(Vec<u8>, FieldValue)>, Error> {
+        self.read().await?.whole()
+    }
+
+    /// As [`Counter::read`].
+    ///
+    /// # Errors
+    /// As [`Counter::read`].
+    pub async fn read(&self) -> Result<Reading<Vec<(Vec<u8>, FieldValue)>>, Error> {
+        let wall = unix_now();
+        let fields = |value| match value {
+            Some(Value::Map(map)) => fields_of(&map, wall),
+            _ => Vec::new(),
+        };
+        self.0.read(fields).await
+    }
+}
+
+fn fields_of(map: &OrMap, wall: Duration) -> Vec<(Vec<u8>, FieldValue)> {
+    let all = |kind, name| map.values(kind, name).into_iter().map(<[u8]>::to_vec).collect();
+    let shown = map.fields().into_iter().filter_map(|(name, kind)| {
+        let value = match kind {
+            Kind::Counter => FieldValue::Counter(map.counter(name)),
+            Kind::Register => FieldValue::Register(map.register(name, wall)?.to_vec()),
+            Kind::Set => FieldValue::Set(all(kind, name)),
+            Kind::Multi => FieldValue::Multi(all(kind, name)),
+            Kind::Map => return None,
+        };
+        Some((name.to_vec(), value))
+    });
+    shown.collect()
 }

@@ -3,7 +3,7 @@
 use nurl::config::Role;
 use nurl::events::State;
 use nurl::internals::replication::crdt::Kind;
-use nurl::state::Departure;
+use nurl::state::{Departure, FieldValue};
 
 use crate::harness::{Mesh, run, see, soon, until};
 
@@ -42,6 +42,18 @@ fn counter_register_and_set_converge_over_four_workers_and_all_read_the_same() {
             node.multi("plan").set(plan).await.unwrap();
             until("the plan", async || workers[3].multi("plan").get().await.unwrap() == [plan]).await;
         }
+        // The same with a map, whose counter each raises in a slot of its own.
+        for node in [&workers[0], &member, &observer, &member] {
+            node.map("stock").add(b"bolts", 5).await.unwrap();
+        }
+        workers[1].map("stock").insert(b"shelves", b"left").await.unwrap();
+        let stock = [
+            (b"bolts".to_vec(), FieldValue::Counter(20)),
+            (b"shelves".to_vec(), FieldValue::Set(vec![b"left".to_vec()])),
+        ];
+        until("the stock", async || observer.map("stock").get().await.unwrap() == stock).await;
+        member.map("stock").clear(b"bolts").await.unwrap();
+        until("the rest", async || workers[2].map("stock").get().await.unwrap() == stock[1..]).await;
         // The later write wins, whichever node makes it.
         member.register("motto").set(b"carpe diem").await.unwrap();
         for node in &workers {

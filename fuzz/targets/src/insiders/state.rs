@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use minicbor::Encoder;
 use nurl::PublicKey;
 use nurl::internals::replication::crdt::{
-    Clock, Kind, LwwRegister, MultiRegister, OrSet, PnCounter, Stamp, Value,
+    Author, Clock, Kind, LwwRegister, MultiRegister, OrMap, OrSet, PnCounter, Stamp, Value,
 };
 use nurl::internals::replication::identity::ReplicaId;
 use nurl::internals::replication::replicator::{
-    Config, Confirm, MAX_MESSAGE_BYTES, Op, Replicator, ReplicatorEvent, UpdateFailure,
+    Config, Confirm, FieldOp, MAX_MESSAGE_BYTES, Op, Replicator, ReplicatorEvent, UpdateFailure,
 };
 
 use super::MAX_STEPS;
@@ -27,6 +27,7 @@ const COUNTER: &[u8] = b"\x01object";
 const REGISTER: &[u8] = b"\x02object";
 const SET: &[u8] = b"\x03object";
 const MULTI: &[u8] = b"\x04object";
+const MAP: &[u8] = b"\x05object";
 
 /// The nodes; messages arrive at once, in order.
 pub(crate) struct Mesh {
@@ -170,6 +171,8 @@ impl Mesh {
             mesh.write(n, SET, Op::Insert { element: vec![n] }).expect("it is the first write");
             mesh.write(n, REGISTER, Op::Set { value: vec![n; 5] }).expect("it is the first write");
             mesh.write(n, MULTI, Op::Replace { value: vec![n; 4] }).expect("all owners answer");
+            let op = FieldOp::Add { by: 3 };
+            mesh.write(n, MAP, Op::Field { name: b"f".to_vec(), op }).expect("all owners answer");
         }
         mesh.write(MEMBER, SET, Op::Remove { element: vec![1] }).expect("an honest write");
         mesh
@@ -227,7 +230,7 @@ pub(super) fn run(bytes: &[u8]) -> bool {
             }
         }
         for node in mesh.nodes.values() {
-            assert!(node.keys().count() <= 4 + MAX_STEPS && node.pending() <= 4);
+            assert!(node.keys().count() <= 5 + MAX_STEPS && node.pending() <= 5);
         }
     }
     for n in 1..=MEMBER {
@@ -264,7 +267,7 @@ fn message(draw: &mut Draw<'_>, mesh: &Mesh) -> Vec<u8> {
 }
 
 fn key_of(draw: &mut Draw<'_>) -> &'static [u8] {
-    draw.of(&[COUNTER, REGISTER, SET, MULTI, b"\x01own 1", b"\x03own 2", b"\x02", b"own 3", b""])
+    draw.of(&[COUNTER, REGISTER, SET, MULTI, MAP, b"\x01own 1", b"\x03own 2", b"\x02", b"own 3", b""])
 }
 
 fn id(draw: &mut Draw<'_>, e: &mut Writer<'_>) -> Step {
@@ -367,8 +370,19 @@ fn fields(draw: &mut Draw<'_>, mesh: &Mesh, e: &mut Writer<'_>) -> Step {
                 Some(2) if any > 3 => 1,
                 Some(3) if any > 3 => 2 + any % 2,
                 Some(4) if any > 3 => 4,
-                _ => any % 5,
+                Some(5) if any > 3 => 5,
+                _ => any % 6,
             };
+            if variant == 5 {
+                // A field's name, and what is done to it.
+                let inner = draw.u8() % 7;
+                e.array(2)?.u8(5)?.array(2)?.bytes(b"f")?.array(2)?.u8(inner)?;
+                return match inner {
+                    0 => e.array(1)?.i64(draw.u64() as i64)?.ok(),
+                    5 => e.array(0)?.ok(),
+                    _ => e.array(1)?.bytes(&element)?.ok(),
+                };
+            }
             e.array(2)?.u8(variant)?.array(1)?;
             if variant == 0 { e.i64(draw.u64() as i64)?.ok() } else { e.bytes(&element)?.ok() }
         }
@@ -408,6 +422,25 @@ fn state(draw: &mut Draw<'_>, mesh: &Mesh, of: &[u8]) -> Vec<u8> {
                     set.remove(&element)
                 };
                 Value::Set(delta)
+            }
+            Kind::Map => {
+                let map = match &value {
+                    Value::Map(map) => map.clone(),
+                    _ => OrMap::default(),
+                };
+                let (author, name) =
+                    (Author { replica: author(draw), floor: draw.u64() >> 1 }, [draw.u8() % 2]);
+                let delta = match draw.u8() % 5 {
+                    0 => map.inserting(author, &name, b"hostile"),
+                    1 => map.replacing(author, &name, b"hostile"),
+                    2 => {
+                        let wall = Duration::from_millis(draw.u64() >> 8);
+                        map.setting(author, &name, &mut Clock::new(Stamp::default()), wall, b"hostile")
+                    }
+                    3 => Ok(map.removing(author, &name)),
+                    _ => map.adding(author, &name, draw.u64() as i64),
+                };
+                Value::Map(delta.unwrap_or_default())
             }
             Kind::Multi => {
                 let register = match &value {

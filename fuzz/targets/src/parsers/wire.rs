@@ -19,7 +19,9 @@ use nurl::internals::net::reach::rendezvous::{PublishResult, SealedRecord};
 use nurl::internals::net::reach::stun::{self, Client};
 use nurl::internals::net::secure::securedgram::paths::Control;
 use nurl::internals::net::secure::version::Versions;
-use nurl::internals::replication::crdt::{Clock, LwwRegister, MultiRegister, OrSet, PnCounter, Stamp, Value};
+use nurl::internals::replication::crdt::{
+    Author, Clock, LwwRegister, MultiRegister, OrMap, OrSet, PnCounter, Stamp, Value,
+};
 use nurl::internals::replication::identity::ReplicaId;
 
 use super::parser;
@@ -304,11 +306,36 @@ fn crdt_seeds() -> Vec<Vec<u8>> {
     }
     let multi =
         [multi.clone(), multi.writing(replica(1), b"both", 0).expect("it is short")].map(Value::Multi);
+    let author = |n| Author { replica: replica(n), floor: 0 };
+    let mut map = OrMap::default();
+    for n in [1, 2] {
+        let (mut clock, name) = (Clock::new(Stamp::default()), &[n]);
+        let put = |map: &mut OrMap, delta: Result<OrMap, _>| {
+            map.merge(&delta.expect("it is short")).expect("there is room");
+        };
+        let writes: [&dyn Fn(&OrMap) -> _; 3] =
+            [&|map| map.adding(author(n), name, 5), &|map| map.inserting(author(n), b"all", &[n]), &|map| {
+                map.replacing(author(n), name, b"v")
+            }];
+        for write in writes {
+            let delta = write(&map);
+            put(&mut map, delta);
+        }
+        let delta = map.setting(author(n), name, &mut clock, UNIX, b"r");
+        put(&mut map, delta);
+    }
+    let map = [map.removing(author(3), &[1]), map].map(Value::Map);
     let (set, register) = (Value::Set(set), Value::Register(register));
-    let mut seeds: Vec<Vec<u8>> = [&counter, &set, &register, &multi[0], &multi[1]].map(Value::encode).into();
-    for (a, b) in
-        [(&counter, &counter), (&set, &set), (&register, &register), (&multi[0], &multi[1]), (&counter, &set)]
-    {
+    let states = [&counter, &set, &register, &multi[0], &multi[1], &map[0], &map[1]];
+    let mut seeds: Vec<Vec<u8>> = states.map(Value::encode).into();
+    for (a, b) in [
+        (&counter, &counter),
+        (&set, &set),
+        (&register, &register),
+        (&multi[0], &multi[1]),
+        (&map[0], &map[1]),
+        (&counter, &set),
+    ] {
         let a = a.encode();
         seeds.push([&(a.len() as u16).to_le_bytes()[..], &a, &b.encode()].concat());
     }

@@ -109,6 +109,17 @@ impl Context {
         actors.max(self.cloud.range(dots).count() + fresh.count())
     }
 
+    /// Whether the actor's dots with these numbers, of which the first is at least 1, were all seen.
+    pub(super) fn contains_all(&self, actor: &ReplicaId, first: u64, last: u64) -> bool {
+        let seen = self.vector.get(actor).copied().unwrap_or(0);
+        if last <= seen {
+            return true;
+        }
+        let dot = |counter| Dot { actor: *actor, counter };
+        let first = first.max(seen + 1);
+        first > last || self.cloud.range(dot(first)..=dot(last)).count() as u64 == last - first + 1
+    }
+
     /// The unbroken ranges: each actor's dots 1 to n.
     pub(super) fn prefixes(&self) -> impl Iterator<Item = (&ReplicaId, &u64)> {
         self.vector.iter()

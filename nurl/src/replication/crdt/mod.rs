@@ -8,7 +8,7 @@
 //!
 //! # Types
 //! [`PnCounter`], [`LwwRegister`] (hybrid logical clock), [`OrSet`] (observed-remove, add wins, no tombstones),
-//! [`MultiRegister`] (concurrent writes stay side by side).
+//! [`MultiRegister`] (concurrent writes stay side by side), [`OrMap`] (fields of all these kinds).
 //! [`Value`] is any of them. A key says of which [`Kind`] its value is, so states of two kinds never meet.
 //!
 //! # Rejected input
@@ -19,6 +19,7 @@ mod clock;
 mod codec;
 mod context;
 mod counter;
+mod map;
 mod multi;
 mod register;
 mod set;
@@ -29,6 +30,7 @@ mod value;
 pub use clock::{Clock, MAX_DRIFT, Stamp};
 pub use context::{Context, Dot, MAX_ACTORS, MAX_CLOUD_DOTS};
 pub use counter::{MAX_COUNTER_SLOTS, PnCounter};
+pub use map::{Author, MAX_FIELD_BYTES, OrMap};
 pub use multi::{MAX_SIBLING_BYTES, MAX_SIBLINGS, MultiRegister};
 pub use register::{LwwRegister, MAX_PARKED, MAX_REGISTER_BYTES};
 pub use set::{MAX_ELEMENT_BYTES, OrSet};

@@ -60,25 +60,11 @@ pub struct MultiRegister {
 }
 
 impl MultiRegister {
-    /// Writes as `replica`, and returns the delta.
-    ///
-    /// # Errors
-    /// [`CrdtError::TooLarge`], [`CrdtError::TooManyActors`] or [`CrdtError::Overflow`]; nothing changed then.
-    #[cfg_attr(
-        not(any(test, feature = "internals")),
-        expect(dead_code, reason = "for examples, benchmarks and scenarios")
-    )]
-    pub fn write(&mut self, replica: ReplicaId, value: &[u8]) -> Result<MultiRegister, CrdtError> {
-        let delta = self.writing(replica, value, 0)?;
-        self.merge(&delta)?;
-        Ok(delta)
-    }
-
     /// The delta of a write: its dot is above `floor` and above the replica's highest dot in this state. It replaces all
     /// writes that this state shows, and the replica's own.
     ///
     /// # Errors
-    /// Like [`write`](MultiRegister::write).
+    /// [`CrdtError::TooLarge`], [`CrdtError::TooManyActors`] or [`CrdtError::Overflow`].
     pub fn writing(&self, replica: ReplicaId, value: &[u8], floor: u64) -> Result<MultiRegister, CrdtError> {
         if value.len() > MAX_SIBLING_BYTES {
             return Err(CrdtError::TooLarge { size: value.len(), limit: MAX_SIBLING_BYTES });

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::codec::Reader;
-use super::{CrdtError, LwwRegister, MAX_STATE_BYTES, MultiRegister, OrSet, PnCounter};
+use super::{CrdtError, LwwRegister, MAX_STATE_BYTES, MultiRegister, OrMap, OrSet, PnCounter};
 use crate::key::PublicKey;
 use crate::replication::identity::ReplicaId;
 
@@ -25,11 +25,13 @@ pub enum Kind {
     Set = 3,
     /// [`MultiRegister`].
     Multi = 4,
+    /// [`OrMap`].
+    Map = 5,
 }
 
 impl Kind {
     /// Every kind, in the order of the bytes.
-    pub const ALL: [Kind; 4] = [Kind::Counter, Kind::Register, Kind::Set, Kind::Multi];
+    pub const ALL: [Kind; 5] = [Kind::Counter, Kind::Register, Kind::Set, Kind::Multi, Kind::Map];
 
     /// The kind whose byte this is.
     pub fn from_byte(byte: u8) -> Option<Kind> {
@@ -57,6 +59,8 @@ pub enum Value {
     Set(OrSet),
     /// A multi-value register.
     Multi(MultiRegister),
+    /// A map.
+    Map(OrMap),
 }
 
 impl Value {
@@ -67,6 +71,7 @@ impl Value {
             Kind::Register => Value::Register(LwwRegister::default()),
             Kind::Set => Value::Set(OrSet::default()),
             Kind::Multi => Value::Multi(MultiRegister::default()),
+            Kind::Map => Value::Map(OrMap::default()),
         }
     }
 
@@ -77,6 +82,7 @@ impl Value {
             Value::Register(_) => Kind::Register,
             Value::Set(_) => Kind::Set,
             Value::Multi(_) => Kind::Multi,
+            Value::Map(_) => Kind::Map,
         }
     }
 
@@ -92,6 +98,7 @@ impl Value {
                 mine.news(other).map(written).chain(seen).collect()
             }
             (Value::Multi(mine), Value::Multi(other)) => mine.news(other).collect(),
+            (Value::Map(mine), Value::Map(other)) => mine.news(other),
             _ => Vec::new(),
         }
     }
@@ -103,6 +110,7 @@ impl Value {
             (Value::Counter(mine), Value::Counter(other)) => mine.slots_with(other, author),
             (Value::Set(mine), Value::Set(other)) => mine.context().slots_with(other.context(), author),
             (Value::Multi(mine), Value::Multi(other)) => mine.slots_with(other, author),
+            (Value::Map(mine), Value::Map(other)) => mine.context().slots_with(other.context(), author),
             _ => 0,
         }
     }
@@ -117,6 +125,7 @@ impl Value {
             (Value::Register(mine), Value::Register(other)) => Ok(mine.merge(other, wall)),
             (Value::Set(mine), Value::Set(other)) => mine.merge(other),
             (Value::Multi(mine), Value::Multi(other)) => mine.merge(other),
+            (Value::Map(mine), Value::Map(other)) => mine.merge(other),
             _ => Err(CrdtError::WrongKind),
         }
     }
@@ -136,6 +145,7 @@ impl Value {
             Value::Register(register) => register.encode(&mut out),
             Value::Set(set) => set.encode(&mut out),
             Value::Multi(register) => register.encode(&mut out),
+            Value::Map(map) => map.encode(&mut out),
         }
         out
     }
@@ -155,6 +165,7 @@ impl Value {
             Kind::Register => Value::Register(LwwRegister::decode(&mut reader)?),
             Kind::Set => Value::Set(OrSet::decode(&mut reader)?),
             Kind::Multi => Value::Multi(MultiRegister::decode(&mut reader)?),
+            Kind::Map => Value::Map(OrMap::decode(&mut reader)?),
         };
         reader.finish()?;
         Ok(value)

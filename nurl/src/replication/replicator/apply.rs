@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::error::UpdateError;
-use super::message::Op;
+use super::message::{FieldOp, Op};
 use super::own::Own;
-use crate::replication::crdt::{Clock, CrdtError, Kind, LwwRegister, PnCounter, Value};
+use crate::replication::crdt::{Author, Clock, CrdtError, Kind, LwwRegister, OrMap, PnCounter, Value};
 use crate::replication::identity::ReplicaId;
 
 impl Op {
@@ -16,7 +16,30 @@ impl Op {
             Op::Set { .. } => Kind::Register,
             Op::Insert { .. } | Op::Remove { .. } => Kind::Set,
             Op::Replace { .. } => Kind::Multi,
+            Op::Field { .. } => Kind::Map,
         }
+    }
+
+    /// Whether a node that holds `held` must see the other owners' states first: it would remove less than they have, or
+    /// write beside what it means to replace. (Another owner may have an element that isn't in a copy, which may be
+    /// behind.)
+    pub(super) fn must_observe(&self, held: Option<&Value>) -> bool {
+        match (self, held) {
+            (Op::Remove { element }, Some(Value::Set(set))) => !set.contains(element),
+            (Op::Field { name, op: FieldOp::Remove { element } }, Some(Value::Map(map))) => {
+                !map.values(Kind::Set, name).contains(&element.as_slice())
+            }
+            (Op::Field { name, op: FieldOp::Clear }, Some(Value::Map(map))) => {
+                map.fields().iter().all(|(of, _)| of != name)
+            }
+            (Op::Remove { .. } | Op::Replace { .. } | Op::Field { .. }, None) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether it has no effect on an empty object.
+    pub(super) fn only_removes(&self) -> bool {
+        matches!(self, Op::Remove { .. } | Op::Field { op: FieldOp::Remove { .. } | FieldOp::Clear, .. })
     }
 }
 
@@ -46,6 +69,28 @@ pub(super) fn delta(
         (Op::Replace { value }, Value::Multi(register)) => {
             Ok(Value::Multi(register.writing(replica, value, own.dot)?))
         }
+        (Op::Field { name, op }, Value::Map(map)) => {
+            let author = Author { replica, floor: own.dot };
+            Ok(Value::Map(field_delta(name, op, map, author, clock, wall)?))
+        }
         _ => Err(CrdtError::WrongKind.into()),
+    }
+}
+
+fn field_delta(
+    name: &[u8],
+    op: &FieldOp,
+    map: &OrMap,
+    author: Author,
+    clock: &mut Clock,
+    wall: Duration,
+) -> Result<OrMap, CrdtError> {
+    match op {
+        FieldOp::Add { by } => map.adding(author, name, *by),
+        FieldOp::Set { value } => map.setting(author, name, clock, wall, value),
+        FieldOp::Insert { element } => map.inserting(author, name, element),
+        FieldOp::Remove { element } => Ok(map.taking_out(name, element)),
+        FieldOp::Replace { value } => map.replacing(author, name, value),
+        FieldOp::Clear => Ok(map.removing(author, name)),
     }
 }

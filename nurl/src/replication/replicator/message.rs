@@ -232,6 +232,59 @@ pub enum Op {
         #[cbor(n(0), with = "minicbor::bytes")]
         value: Vec<u8>,
     },
+    /// Changes a field of a map.
+    #[n(5)]
+    Field {
+        /// The field's name.
+        #[cbor(n(0), with = "minicbor::bytes")]
+        name: Vec<u8>,
+        /// The change.
+        #[n(1)]
+        op: FieldOp,
+    },
+}
+
+/// A write to a field of a map. The write says the field's kind.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum FieldOp {
+    /// Adds to a counter; subtracts if negative.
+    #[n(0)]
+    Add {
+        /// The amount.
+        #[n(0)]
+        by: i64,
+    },
+    /// Sets a register.
+    #[n(1)]
+    Set {
+        /// The new value.
+        #[cbor(n(0), with = "minicbor::bytes")]
+        value: Vec<u8>,
+    },
+    /// Adds an element to a set.
+    #[n(2)]
+    Insert {
+        /// The element.
+        #[cbor(n(0), with = "minicbor::bytes")]
+        element: Vec<u8>,
+    },
+    /// Removes an element from a set, as far as the writer has observed it.
+    #[n(3)]
+    Remove {
+        /// The element.
+        #[cbor(n(0), with = "minicbor::bytes")]
+        element: Vec<u8>,
+    },
+    /// Sets a multi-value register: replaces the values that the writer has observed.
+    #[n(4)]
+    Replace {
+        /// The new value.
+        #[cbor(n(0), with = "minicbor::bytes")]
+        value: Vec<u8>,
+    },
+    /// Removes what the writer has observed of the fields of all kinds.
+    #[n(5)]
+    Clear,
 }
 
 impl Message {
@@ -304,6 +357,7 @@ mod tests {
                 Kind::Register => Op::Set { value: Vec::new() },
                 Kind::Set => Op::Remove { element: Vec::new() },
                 Kind::Multi => Op::Replace { value: Vec::new() },
+                Kind::Map => Op::Field { name: Vec::new(), op: FieldOp::Clear },
             };
             let messages = [
                 Message::Delta { key: of(key), id: None, state: state() },
@@ -321,9 +375,15 @@ mod tests {
 
     #[test]
     fn a_message_with_a_key_of_no_kind_is_none() {
-        for (key, sound) in
-            [(&b""[..], false), (b"name", false), (&[0], false), (&[200], false), (&[3], true), (&[4], true)]
-        {
+        for (key, sound) in [
+            (&b""[..], false),
+            (b"name", false),
+            (&[0], false),
+            (&[200], false),
+            (&[3], true),
+            (&[5], true),
+            (&[6], false),
+        ] {
             let key = || ByteVec::from(key.to_vec());
             let messages = [
                 Message::Ack { key: key(), id: 1, digest: [0; 16].into(), boot: 1, durable: true },

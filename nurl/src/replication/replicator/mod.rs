@@ -77,7 +77,7 @@ pub use error::{ReadFailure, UpdateError, UpdateFailure};
 pub use event::{ReplicationStats, ReplicatorEvent};
 pub use key::state_key;
 pub use leave::Unheld;
-pub use message::{MAX_MESSAGE_BYTES, Op};
+pub use message::{FieldOp, MAX_MESSAGE_BYTES, Op};
 pub use operations::{OperationError, OperationId};
 
 use self::asking::Asking;

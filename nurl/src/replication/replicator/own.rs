@@ -26,6 +26,7 @@ impl Own {
                 Own { added, taken, dot: 0 }
             }
             Value::Register(_) => Own::default(),
+            Value::Map(map) => Own { dot: map.context().highest(replica), ..Own::default() },
             Value::Multi(register) => Own { dot: register.highest(replica), ..Own::default() },
             Value::Set(set) => Own { dot: set.context().highest(replica), ..Own::default() },
         }

@@ -2,8 +2,8 @@
 //!
 //! 0. An observer asks the key's first live owner to write in its place. A node that leaves makes no write of its own callers
 //!    any more, but still those that observers ask of it.
-//! 1. The remover of an element that isn't in a whole copy here, and the writer of a multi-value register of which no whole
-//!    copy is here, ask the other owners first ([`must_ask`](Replicator::must_ask)). The write continues with their answers.
+//! 1. A write that has to see what there is, such as a removal, asks the other owners first where no whole copy shows it
+//!    ([`must_observe`](Op::must_observe)). It continues with their answers.
 //! 2. The write is made: at a keeper of the key in the state held, elsewhere as a delta for the keepers.
 //! 3. It waits until as many keepers have it as are wanted ([`confirm`](super::confirm)), or these are taken to be away. Then
 //!    its caller is answered.
@@ -117,15 +117,7 @@ impl Replicator {
         if self.shared.other_keepers(key).is_empty() {
             return false;
         }
-        match op {
-            // Another owner may have the element, even if this node has a copy: its copy may be behind.
-            Op::Remove { element } => {
-                !self.held.whole(&self.shared, key).is_some_and(|value| has_element(value, element))
-            }
-            // Without the values, the write would stand beside them.
-            Op::Replace { .. } => self.held.whole(&self.shared, key).is_none(),
-            _ => false,
-        }
+        op.must_observe(self.held.whole(&self.shared, key))
     }
 
     /// Makes a write without asking first.
@@ -214,7 +206,7 @@ impl Replicator {
         match self.asking.take(read) {
             None => {}
             Some(Asked::Write { caller, op, confirm }) => {
-                let unknown = partial && matches!(op, Op::Remove { .. });
+                let unknown = partial && op.only_removes();
                 let ready = if unknown { Err(UpdateError::Unknown) } else { taken };
                 let outcome = ready.and_then(|()| self.make_asked(at, key, (&op, confirm), value.as_ref()));
                 self.settle_or_wait(at, key, (caller, confirm), outcome);
@@ -236,7 +228,7 @@ impl Replicator {
     ) -> Result<Made, UpdateError> {
         let nothing =
             observed.is_none() && !self.held.copies.contains(key) && self.writes.pending(key).is_none();
-        if nothing && matches!(op, Op::Remove { .. }) {
+        if nothing && op.only_removes() {
             // The key is empty, so the removal has no effect.
             return Ok(Made::Confirmed);
         }
@@ -331,8 +323,4 @@ impl Replicator {
             }
         }
     }
-}
-
-fn has_element(value: &Value, element: &[u8]) -> bool {
-    matches!(value, Value::Set(set) if set.contains(element))
 }

@@ -9,6 +9,25 @@ use super::*;
 
 const REPLICAS: u8 = 4;
 
+/// All clocks are past all stamps.
+const LATE: Duration = Duration::from_secs(1_000_100);
+
+/// The names of a map's fields.
+const NAMES: [u8; 2] = [0, 1];
+
+/// What a write does to a map; its argument says the name and the value.
+const ADD: u8 = 0;
+const SET: u8 = 1;
+const INSERT: u8 = 2;
+const REPLACE: u8 = 3;
+const TAKE_OUT: u8 = 4;
+const REMOVE: u8 = 5;
+
+/// The name and the value, or the amount, that an argument says.
+fn name_and_value(arg: u8) -> (u8, u8) {
+    (arg % 2, arg / 2)
+}
+
 #[derive(Debug, Clone)]
 enum Act {
     Write {
@@ -30,11 +49,11 @@ enum Act {
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
     let act = prop_oneof![
-        4 => (0..REPLICAS, 0u8..6, -5i8..40).prop_map(|(at, arg, skew_s)| Act::Write { at, arg, skew_s }),
+        4 => (0..REPLICAS, 0u8..12, -5i8..40).prop_map(|(at, arg, skew_s)| Act::Write { at, arg, skew_s }),
         6 => (any::<prop::sample::Index>(), 0..REPLICAS).prop_map(|(delta, to)| Act::Deliver { delta, to }),
         1 => (0..REPLICAS, 0..REPLICAS).prop_map(|(from, to)| Act::Merge { from, to }),
     ];
-    proptest::collection::vec(act, 0..80)
+    proptest::collection::vec(act, 0..100)
 }
 
 /// A write of the model.
@@ -43,8 +62,12 @@ struct Written {
     arg: u8,
     /// A register's order: of writes with one stamp the higher replica's wins.
     rank: (Option<Stamp>, u8),
+    /// Of a map: what it does, by a number.
+    does: u8,
     /// The writes that it replaces or removes.
     gone: BTreeSet<usize>,
+    /// The writes whose effects its delta has, too.
+    covers: BTreeSet<usize>,
     delta: Value,
 }
 
@@ -59,6 +82,8 @@ struct History {
 enum Shown {
     Sum(i128),
     All(BTreeSet<u8>),
+    /// Of each of two names: the counter, the register, the set and the multi-value register.
+    Fields(Vec<Shown>),
 }
 
 fn shown(value: &Value) -> Shown {
@@ -66,6 +91,21 @@ fn shown(value: &Value) -> Shown {
         Value::Counter(counter) => Shown::Sum(counter.value()),
         Value::Register(register) => Shown::All(register.value().map(|value| value[0]).into_iter().collect()),
         Value::Set(set) => Shown::All(set.iter().map(|element| element[0]).collect()),
+        Value::Map(map) => Shown::Fields(
+            NAMES
+                .iter()
+                .flat_map(|name| {
+                    let name = &[*name];
+                    let all = |values: Vec<&[u8]>| Shown::All(values.iter().map(|value| value[0]).collect());
+                    [
+                        Shown::Sum(map.counter(name)),
+                        all(map.register(name, LATE).into_iter().collect()),
+                        all(map.values(Kind::Set, name)),
+                        all(map.values(Kind::Multi, name)),
+                    ]
+                })
+                .collect(),
+        ),
         Value::Multi(register) => Shown::All(register.values().iter().map(|value| value[0]).collect()),
     }
 }
@@ -94,7 +134,67 @@ impl History {
             }
             Kind::Set => Shown::All(args(self.alive(seen)).filter(|arg| *arg < 3).collect()),
             Kind::Multi => Shown::All(args(self.alive(seen)).collect()),
+            Kind::Map => {
+                Shown::Fields(NAMES.iter().flat_map(|name| self.model_of_field(*name, seen)).collect())
+            }
         }
+    }
+
+    fn model_of_field(&self, name: u8, seen: &BTreeSet<usize>) -> [Shown; 4] {
+        let alive = self.alive(seen);
+        let of = |does: u8| {
+            let all = alive.iter().map(|write| &self.writes[*write]);
+            all.filter(move |write| write.does == does && name_and_value(write.arg).0 == name)
+        };
+        let value = |write: &Written| name_and_value(write.arg).1;
+        [
+            Shown::Sum(of(ADD).map(|write| i128::from(change(value(write)))).sum()),
+            Shown::All(of(SET).max_by_key(|write| write.rank).map(value).into_iter().collect()),
+            Shown::All(of(INSERT).map(value).collect()),
+            Shown::All(of(REPLACE).map(value).collect()),
+        ]
+    }
+
+    /// A write to a map, and the writes that it replaces or removes, and covers.
+    fn write_map(&self, map: &OrMap, clock: &mut Clock, at: u8, arg: u8, skew_s: i8) -> Option<Written> {
+        let does = skew_s.rem_euclid(6).unsigned_abs();
+        let author = Author { replica: replica(at), floor: 0 };
+        let (name, value) = name_and_value(arg);
+        let (field, bytes) = (&[name], &[value]);
+        let delta = match does {
+            ADD => map.adding(author, field, change(value)),
+            SET => {
+                let wall = WALL.checked_add_signed(i64::from(skew_s)).unwrap();
+                map.setting(author, field, clock, wall, bytes)
+            }
+            INSERT => map.inserting(author, field, bytes),
+            REPLACE => map.replacing(author, field, bytes),
+            TAKE_OUT => Ok(map.taking_out(field, bytes)),
+            _ => Ok(map.removing(author, field)),
+        };
+        let rank = ((does == SET).then(|| clock.high_water()), at);
+        let seen = &self.replicas[usize::from(at)].1;
+        let replaces = |write: &usize| {
+            let old = &self.writes[*write];
+            let (of, what) = name_and_value(old.arg);
+            let replaced = match does {
+                ADD => false,
+                SET => old.does == SET && old.rank.0 < rank.0,
+                INSERT | TAKE_OUT => old.does == INSERT && what == value,
+                REPLACE => old.does == REPLACE,
+                _ => does == REMOVE,
+            };
+            of == name && replaced
+        };
+        let gone = self.alive(seen).into_iter().filter(replaces).collect();
+        // The delta of an addition has the totals of its writer.
+        let is_covered = |write: &usize| {
+            let old = &self.writes[*write];
+            (old.does, old.rank.1, name_and_value(old.arg).0) == (ADD, at, name)
+        };
+        let covers =
+            if does == ADD { seen.iter().copied().filter(is_covered).collect() } else { BTreeSet::new() };
+        Some(Written { arg, rank, does, gone, covers, delta: Value::Map(delta.ok()?) })
     }
 
     fn write(&mut self, clock: &mut Clock, at: u8, arg: u8, skew_s: i8) {
@@ -118,9 +218,14 @@ impl History {
                 let of = |write: &usize| self.writes[*write].arg == element;
                 (Value::Set(delta), self.alive(&seen).into_iter().filter(of).collect())
             }
+            Value::Map(map) => {
+                let Some(written) = self.write_map(map, clock, at, arg, skew_s) else { return };
+                self.writes.push(written);
+                return self.deliver(self.writes.len() - 1, at);
+            }
             Value::Multi(register) => (Value::Multi(register.writing(id, &[arg], 0).unwrap()), seen.clone()),
         };
-        self.writes.push(Written { arg, rank, gone, delta });
+        self.writes.push(Written { arg, rank, does: 0, gone, covers: BTreeSet::new(), delta });
         self.deliver(self.writes.len() - 1, at);
     }
 
@@ -128,6 +233,7 @@ impl History {
         let (value, seen) = &mut self.replicas[usize::from(to)];
         value.merge(&self.writes[write].delta, WALL).unwrap();
         seen.insert(write);
+        seen.extend(&self.writes[write].covers);
     }
 }
 
@@ -166,17 +272,16 @@ proptest! {
                 prop_assert_eq!(shown(value), history.model(kind, seen));
             }
         }
-        // Everybody gives everybody its state, once all clocks are past all stamps.
-        let late = WALL + Duration::from_secs(100);
+        // Everybody gives everybody its state.
         let mut all = Value::new(kind);
         for at in order {
-            all.merge(&history.replicas[usize::from(at)].0, late).unwrap();
+            all.merge(&history.replicas[usize::from(at)].0, LATE).unwrap();
         }
         let bytes = all.encode();
         let model = history.model(kind, &(0..history.writes.len()).collect());
         prop_assert_eq!(shown(&all), model);
         for (value, _) in &mut history.replicas {
-            value.merge(&all, late).unwrap();
+            value.merge(&all, LATE).unwrap();
             prop_assert_eq!(&value.encode(), &bytes);
         }
     }

@@ -1,4 +1,5 @@
 mod histories;
+mod map;
 mod multi;
 mod register;
 mod set;
@@ -21,6 +22,13 @@ fn merged(a: &Value, b: &Value) -> Value {
     let mut joined = a.clone();
     joined.merge(b, WALL).unwrap();
     joined
+}
+
+/// Writes to a multi-value register, and returns the delta.
+fn write(register: &mut MultiRegister, id: ReplicaId, value: &[u8]) -> Result<MultiRegister, CrdtError> {
+    let delta = register.writing(id, value, 0)?;
+    register.merge(&delta)?;
+    Ok(delta)
 }
 
 #[derive(Debug, Clone)]
@@ -74,7 +82,23 @@ fn history(kind: Kind, steps: &[Step]) -> Vec<Value> {
                     } else {
                         set.remove(&[arg - 3])
                     }),
-                    Value::Multi(register) => Value::Multi(register.write(replica(n), &[arg]).unwrap()),
+                    Value::Map(map) => {
+                        let author = Author { replica: replica(n), floor: 0 };
+                        let name = [arg % 2];
+                        let wall = WALL.checked_add_signed(i64::from(skew_s)).unwrap();
+                        let delta = match skew_s.rem_euclid(7) {
+                            0 => map.inserting(author, &name, &[arg]),
+                            1 => map.replacing(author, &name, &[arg]),
+                            2 => map.setting(author, &name, &mut clocks[at], wall, &[arg]),
+                            3 => Ok(map.removing(author, &name)),
+                            4 => Ok(map.taking_out(&name, &[arg])),
+                            _ => map.adding(author, &name, i64::from(arg) - 3),
+                        };
+                        let Ok(delta) = delta else { continue };
+                        map.merge(&delta).unwrap();
+                        Value::Map(delta)
+                    }
+                    Value::Multi(register) => Value::Multi(write(register, replica(n), &[arg]).unwrap()),
                 };
                 deltas[at] = delta;
             }

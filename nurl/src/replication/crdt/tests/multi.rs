@@ -17,15 +17,15 @@ fn merged_all<'a>(of: impl IntoIterator<Item = &'a MultiRegister>) -> MultiRegis
 #[test]
 fn concurrent_writes_stay_side_by_side_until_one_has_seen_them() {
     let (mut a, mut b) = (MultiRegister::default(), MultiRegister::default());
-    let first = a.write(replica(2), b"z").unwrap();
-    let second = b.write(replica(1), b"a").unwrap();
+    let first = write(&mut a, replica(2), b"z").unwrap();
+    let second = write(&mut b, replica(1), b"a").unwrap();
     b.merge(&first).unwrap();
     a.merge(&second).unwrap();
     assert_eq!(a, b);
     assert_eq!(values(&a), [b"a", b"z"], "sorted");
-    let third = b.write(replica(1), b"m").unwrap();
+    let third = write(&mut b, replica(1), b"m").unwrap();
     assert_eq!(values(&b), [b"m"]);
-    let beside = a.write(replica(2), b"n").unwrap();
+    let beside = write(&mut a, replica(2), b"n").unwrap();
     for delta in [&third, &first, &beside, &second] {
         b.merge(delta).unwrap();
         a.merge(delta).unwrap();
@@ -59,7 +59,7 @@ fn the_65th_value_side_by_side_is_a_typed_error_until_some_are_replaced() {
     let bytes = Value::Multi(before).encode();
     assert!(Value::decode(&bytes).is_ok());
     let more = merged_all([&of(most), &of(most + 1)]);
-    full.write(replica(3), b"x").unwrap();
+    write(&mut full, replica(3), b"x").unwrap();
     assert_eq!(full.merge(&more), Ok(true));
     assert_eq!(full.values().len(), 2, "the two equal ones are one value");
     let large = MultiRegister::default().writing(replica(1), &[0; MAX_SIBLING_BYTES + 1], 0);
@@ -72,14 +72,14 @@ fn the_4097th_writer_of_a_multi_value_register_is_a_typed_error() {
     let id = |n: u64| ReplicaId { incarnation: n, ..replica(1) };
     let mut register = MultiRegister::default();
     for n in 0..MAX_ACTORS as u64 {
-        register.write(id(n), b"x").unwrap();
+        write(&mut register, id(n), b"x").unwrap();
     }
     let full = register.clone();
-    assert_eq!(register.write(id(9999), b"x"), Err(CrdtError::TooManyActors));
+    assert_eq!(write(&mut register, id(9999), b"x"), Err(CrdtError::TooManyActors));
     let delta = MultiRegister::default().writing(id(9999), b"x", 0).unwrap();
     assert_eq!(register.merge(&delta), Err(CrdtError::TooManyActors));
     assert_eq!(register, full, "nothing changed");
-    assert!(register.write(id(0), b"x").is_ok());
+    assert!(write(&mut register, id(0), b"x").is_ok());
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn two_values_under_one_dot_leave_equal_copies() {
 #[test]
 fn it_is_told_whose_the_news_are() {
     let mut held = MultiRegister::default();
-    let first = held.write(replica(1), b"a").unwrap();
+    let first = write(&mut held, replica(1), b"a").unwrap();
     let news = |of: &MultiRegister| held.news(of).collect::<Vec<_>>();
     assert_eq!(news(&first), []);
     let second = held.writing(replica(2), b"b", 0).unwrap();

@@ -1,7 +1,7 @@
 //! A peer changes its own slots only, unless it is an owner of the key.
 
-use super::mesh::{K, Mesh, R, S, WALL, add, insert, peer, remove, replace, ring, set};
-use crate::replication::crdt::{Kind, LwwRegister, MultiRegister, OrSet, PnCounter};
+use super::mesh::{K, Mesh, R, S, WALL, add, field, insert, peer, remove, replace, ring, set};
+use crate::replication::crdt::{Author, Kind, LwwRegister, MultiRegister, OrMap, OrSet, PnCounter};
 use crate::replication::replicator::authors::MAX_AUTHOR_SLOTS;
 use crate::replication::replicator::*;
 
@@ -103,6 +103,10 @@ fn a_value_of_another_kind_than_its_key_says_changes_nothing_whoever_sends_it() 
             Value::Register(LwwRegister::default().set(id(n, 1), &mut clock, WALL, b"v").unwrap())
         }
         Kind::Set => element(id(n, 1), b"x", 1),
+        Kind::Map => {
+            let author = Author { replica: id(n, 1), floor: 0 };
+            Value::Map(OrMap::default().adding(author, b"f", 1).unwrap())
+        }
         Kind::Multi => Value::Multi(MultiRegister::default().writing(id(n, 1), b"v", 0).unwrap()),
     };
     let op = |kind: Kind| match kind {
@@ -110,6 +114,7 @@ fn a_value_of_another_kind_than_its_key_says_changes_nothing_whoever_sends_it() 
         Kind::Register => set(b"v"),
         Kind::Set => insert(b"y"),
         Kind::Multi => replace(b"w"),
+        Kind::Map => field(b"f", FieldOp::Add { by: 2 }),
     };
     let kinds = Kind::ALL;
     for (of, kind, written) in

@@ -62,6 +62,10 @@ pub(super) fn replace(value: &[u8]) -> Op {
     Op::Replace { value: value.to_vec() }
 }
 
+pub(super) fn field(name: &[u8], op: FieldOp) -> Op {
+    Op::Field { name: name.to_vec(), op }
+}
+
 /// A mesh in memory: messages arrive in order or are lost, and the test advances the time.
 pub(super) struct Mesh {
     pub(super) nodes: BTreeMap<PublicKey, Replicator>,

@@ -2,6 +2,7 @@ mod authors;
 mod bounds;
 mod handoff;
 mod kinds;
+mod maps;
 mod mesh;
 mod multi;
 mod reads;
