@@ -152,6 +152,12 @@ fn replicas_agree_after_churn() {
 }
 
 #[test]
+fn workers_without_stores_restart() {
+    // A run restarts twenty processes.
+    prove_with("storeless", 2);
+}
+
+#[test]
 fn a_task_that_kills_its_workers_is_given_up() {
     prove_with("poison", 6);
 }

@@ -56,6 +56,7 @@ pub mod rolling;
 pub mod rotation;
 pub mod setbacks;
 pub mod shares;
+pub mod storeless;
 pub mod swarm;
 pub mod visitors;
 
@@ -116,6 +117,7 @@ pub const ALL: &[Scenario] = &[
     rotation::SCENARIO,
     setbacks::SCENARIO,
     shares::SCENARIO,
+    storeless::SCENARIO,
     swarm::SCENARIO,
     visitors::SCENARIO,
 ];
