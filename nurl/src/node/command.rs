@@ -222,7 +222,10 @@ pub(super) enum WorkCommand {
     /// The work plane's counters.
     Stats { reply: Reply<WorkStats> },
     /// This node's own copy of a key.
-    #[cfg(feature = "internals")]
+    #[cfg_attr(
+        not(feature = "internals"),
+        expect(dead_code, reason = "for examples, benchmarks and scenarios")
+    )]
     Held { key: Vec<u8>, reply: Reply<Option<Value>> },
     /// Stops taking work and gives back tasks that don't end in time; the reply comes when no task is left.
     Drain { limit: Duration, reply: Reply<Result<Drained, Error>> },

@@ -202,7 +202,6 @@ impl WorkPlane {
             WorkCommand::Stats { reply } => {
                 let _ = reply.send(self.stats());
             }
-            #[cfg(feature = "internals")]
             WorkCommand::Held { key, reply } => {
                 let _ = reply.send(self.replicator.get(&key).cloned());
             }
