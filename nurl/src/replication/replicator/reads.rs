@@ -147,7 +147,7 @@ impl Reading {
         pending: Option<&Value>,
         partial: bool,
     ) {
-        if self.answers.is_empty() && self.value.is_none() {
+        if partial && self.answers.is_empty() && self.value.is_none() {
             sh.events.push(ReplicatorEvent::ReadFailed { id, why: ReadFailure::NoAnswer });
             return;
         }

@@ -145,3 +145,9 @@ fn who_is_settled_with_the_others_knows_that_a_new_key_is_new() {
     assert_eq!(mesh.write(0, b"\x01next", add(1)), Ok(()));
     assert!(matches!(mesh.read(0, b"\x01next"), ReplicatorEvent::ReadDone { partial: true, .. }));
 }
+
+#[test]
+fn the_only_owner_of_a_key_knows_that_there_is_nothing() {
+    let mut mesh = Mesh::new(1);
+    assert_eq!(mesh.read(0, K), ReplicatorEvent::ReadDone { id: 77, value: None, partial: false });
+}
