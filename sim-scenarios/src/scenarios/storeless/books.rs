@@ -64,7 +64,7 @@ impl Books {
         self.0.entry(object).or_insert_with(|| match object.0 {
             Kind::Counter => Page::Counter { least: 0, most: 0 },
             Kind::Set => Page::Set(BTreeMap::new()),
-            Kind::Register => Page::Register(Vec::new()),
+            _ => Page::Register(Vec::new()),
         })
     }
 

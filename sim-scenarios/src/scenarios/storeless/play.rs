@@ -91,7 +91,7 @@ impl Play {
         match object.0 {
             Kind::Counter => Write::Add(1),
             Kind::Set => Write::Insert(format!("element {:04}", self.named), KEPT),
-            Kind::Register => Write::Set(format!("word {:04}", self.named)),
+            _ => Write::Set(format!("word {:04}", self.named)),
         }
     }
 
@@ -131,7 +131,7 @@ impl Play {
                         writes.push(self.spawn_write(&peers[number % peers.len()], object, write));
                     }
                 }
-                Kind::Register => {
+                _ => {
                     let (peer, write) = (self.one_of(&peers), self.addition(object));
                     writes.push(self.spawn_write(&peer, object, write));
                 }

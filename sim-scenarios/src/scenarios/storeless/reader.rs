@@ -33,7 +33,7 @@ impl Reading {
         match object.0 {
             Kind::Counter => Reading::Sum(copies::sum(held)),
             Kind::Set => Reading::Elements(copies::elements(held)),
-            Kind::Register => Reading::Word(copies::content(held).is_some()),
+            _ => Reading::Word(copies::content(held).is_some()),
         }
     }
 
@@ -93,7 +93,7 @@ pub(super) async fn read_until(
         let reading = match object.0 {
             Kind::Counter => node.counter(name).get().await.map(Reading::Sum),
             Kind::Set => node.set(name).members().await.map(|of| Reading::Elements(of.into_iter().collect())),
-            Kind::Register => node.register(name).get().await.map(|word| Reading::Word(word.is_some())),
+            _ => node.register(name).get().await.map(|word| Reading::Word(word.is_some())),
         };
         sometimes!(reading.is_err(), "a read at a node that came back failed");
         if let Ok(reading) = reading {
