@@ -135,11 +135,16 @@ impl WorkPlane {
     fn adopt_view(&mut self, now: Instant) {
         let view = self.inlets.view();
         self.jobs.note_epoch(view.epoch);
-        if let Some(ring) = self.placing.ring_of(&view) {
+        let news = self.placing.ring_of(&view);
+        let completes = self.placing.completes(&view);
+        if let Some(ring) = &news {
             self.jobs.set_placement(now, ring.clone());
-            self.replicator.set_ring(now, ring);
         }
-        if self.placing.completes(&view) {
+        // Before, this node would take itself, or the few that it knows, for a key's only owners.
+        if self.placing.is_complete() && (completes || news.is_some()) {
+            self.replicator.set_ring(now, self.placing.ring());
+        }
+        if completes {
             self.jobs.on_view_complete(now);
             self.placing.tell_joined();
         }

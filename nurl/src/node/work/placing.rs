@@ -33,6 +33,16 @@ impl Placing {
         Some(self.ring.clone())
     }
 
+    /// The ring of the last view.
+    pub(super) fn ring(&self) -> Arc<Ring> {
+        self.ring.clone()
+    }
+
+    /// Whether there was a complete view.
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete
+    }
+
     /// Whether the view is the first complete one.
     pub(super) fn completes(&mut self, view: &View) -> bool {
         let first = view.complete && !self.complete;
