@@ -29,6 +29,7 @@ pub(super) fn state(into: &mut Metrics, stats: &WorkStats) {
         throttled: "Times that repair stopped because its budget was used up.",
         summaries: "Summaries sent.",
         in_sync: "Summaries received that matched.",
+        in_sync_told: "Matches told to a peer that learns of which keys there is nothing.",
         out_of_sync: "Summaries received that differed.",
         states_sent: "Whole states sent, for repair or hand-off.",
         parked: "Merges that parked a write whose stamp is too far ahead.",

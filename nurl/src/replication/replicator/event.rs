@@ -68,6 +68,8 @@ pub struct ReplicationStats {
     pub summaries: u64,
     /// Received summaries that matched.
     pub in_sync: u64,
+    /// Matches that were told to a peer that settles.
+    pub in_sync_told: u64,
     /// Received summaries that differed.
     pub out_of_sync: u64,
     /// Whole states sent for repair or hand-off.

@@ -156,6 +156,7 @@ pub(super) fn on_summary(
     if cut == upto && hash_of(&shared) == hash {
         sh.stats.in_sync += 1;
         if settling {
+            sh.stats.in_sync_told += 1;
             sh.send(from, &Message::InSync { range });
         }
         for (key, _) in shared {

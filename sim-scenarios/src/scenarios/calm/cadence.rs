@@ -95,6 +95,8 @@ fn of_node(name: &str, shape: &Shape, node: usize, seconds: f64) -> Option<Times
             let sharers = shape.sharers(node) as f64;
             between(0.0, sharers * seconds / SUMMARY_S, sharers)
         }
+        // Once for each other owner, when there are the first keys.
+        "state.in_sync_told" => (0.0, shape.sharers(node) as f64),
         _ => return None,
     })
 }
@@ -161,7 +163,7 @@ pub(super) fn wrong_sums(shape: &Shape, grown: &Books, messages: i64, packets: i
         // A confirmation has one answer.
         + 2 * sum("session.confirms_sent");
     let quic = sum("session.frames_sealed") - others - sum("transport.datagrams_out");
-    let carried = tables + sum("state.summaries") + messages;
+    let carried = tables + sum("state.summaries") + sum("state.in_sync_told") + messages;
     let table = [
         ("a table is answered by a table", sum("membership.chunks"), 2 * tables, 0, 0),
         ("a handshake is sent once", 2 * sum("session.inits_sent"), rekeyed, under_way, under_way),

@@ -152,6 +152,9 @@ async fn cadence(cluster: &Cluster, shape: &Shape, idle: Duration, shares: bool)
     if shares {
         wrong.extend(cadence::summaries(shape, &grown, seconds));
     }
+    if grown.sum("state.in_sync_told") != 0 {
+        wrong.push("a node tells a match to one that knows".to_owned());
+    }
     if cadence::wrong(shape, &grown, seconds * 2.0, none, &[]).is_empty() {
         return Err(Violation::safety(CONTROL, format!("{seconds} s")));
     }
