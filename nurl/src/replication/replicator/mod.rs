@@ -193,6 +193,10 @@ impl Replicator {
             sh.events.push(ReplicatorEvent::ReadDone { id, value, partial: false });
             return Ok(());
         }
+        if !sh.met {
+            self.reads.await_owners(now, id, key);
+            return Ok(());
+        }
         if sh.owners(key).is_empty() {
             return Err(UpdateError::NoOwners);
         }
@@ -277,6 +281,11 @@ impl Replicator {
         self.held.place(&mut self.shared, now, moved);
         self.writes.follow(&mut self.shared, &mut self.served, now);
         self.reads.follow(&self.shared, now);
+        for (id, (_, key)) in self.reads.take_early() {
+            if let Err(error) = self.begin_read(now, id, &key) {
+                self.shared.events.push(ReplicatorEvent::ReadFailed { id, why: error.into() });
+            }
+        }
     }
 
     /// Takes a message from `from`, on whose account it has what it has here. `wall` is the wall clock as time since 1970.
@@ -349,6 +358,15 @@ impl Replicator {
         let at = Moment { now, wall };
         for read in self.reads.done(now) {
             self.finish_read(at, read);
+        }
+        for (id, key) in self.reads.take_too_early(now) {
+            let mut value = self.get(&key).cloned();
+            if let Some(pending) = self.writes.pending(&key) {
+                // Both are of the key's kind; one that doesn't fit is left out, as everywhere.
+                let merged = value.get_or_insert_with(|| Value::new(pending.kind())).merge(pending, wall);
+                self.shared.stats.bad_states += u64::from(merged.is_err());
+            }
+            self.shared.events.push(ReplicatorEvent::ReadDone { id, value, partial: true });
         }
         self.offer_again(now);
         if now < self.next_tick {

@@ -164,33 +164,59 @@ impl Reading {
 
 /// The reads under way, by id.
 #[derive(Debug, Default)]
-pub(super) struct Reads(BTreeMap<u64, Reading>);
+pub(super) struct Reads {
+    under_way: BTreeMap<u64, Reading>,
+    /// Those that wait for the first view, until when, and of which key.
+    early: BTreeMap<u64, (Instant, Vec<u8>)>,
+}
 
 impl Reads {
     /// Whether another read may begin, of this node's callers or for another node's write, of which `for_others` are under
     /// way. They have half as much room of their own, so that others' new keys keep no caller here from reading.
     pub(super) fn has_room(&self, for_another: bool, for_others: usize) -> bool {
         let most = bound(Table::Reads, MAX_READS);
-        if for_another { for_others < most / 2 } else { self.0.len() - for_others < most }
+        if for_another {
+            for_others < most / 2
+        } else {
+            self.under_way.len() + self.early.len() - for_others < most
+        }
     }
 
     pub(super) fn contains(&self, id: u64) -> bool {
-        self.0.contains_key(&id)
+        self.under_way.contains_key(&id) || self.early.contains_key(&id)
     }
 
     /// The time at which the next read ends with the answers that it has.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.0.values().map(Reading::due).min()
+        let early = self.early.values().map(|(due, _)| *due);
+        self.under_way.values().map(Reading::due).chain(early).min()
     }
 
     /// The reads that are over.
     pub(super) fn done(&self, now: Instant) -> Vec<u64> {
-        self.0.iter().filter(|(_, reading)| reading.is_done(now)).map(|(id, _)| *id).collect()
+        self.under_way.iter().filter(|(_, reading)| reading.is_done(now)).map(|(id, _)| *id).collect()
+    }
+
+    /// Begins a read before anybody is known who could be asked. It ends with what is here, as a partial one, if nobody
+    /// is met in time.
+    pub(super) fn await_owners(&mut self, now: Instant, id: u64, key: &[u8]) {
+        self.early.insert(id, (now + GIVE_UP, key.to_vec()));
+    }
+
+    /// The reads that waited for owners.
+    pub(super) fn take_early(&mut self) -> BTreeMap<u64, (Instant, Vec<u8>)> {
+        std::mem::take(&mut self.early)
+    }
+
+    /// Those of them whose time is up.
+    pub(super) fn take_too_early(&mut self, now: Instant) -> Vec<(u64, Vec<u8>)> {
+        let over = self.early.extract_if(.., |_, (due, _)| *due <= now);
+        over.map(|(id, (_, key))| (id, key)).collect()
     }
 
     /// Removes a read.
     pub(super) fn take(&mut self, id: u64) -> Option<Reading> {
-        self.0.remove(&id)
+        self.under_way.remove(&id)
     }
 
     /// Asks all other keepers of the key that are live; its owners, if none is. `asks` tells that a write waits for the
@@ -225,7 +251,7 @@ impl Reads {
             enough,
             give_up,
         };
-        self.0.insert(id, reading);
+        self.under_way.insert(id, reading);
     }
 
     /// Takes a keeper's answer. Returns whether all have answered.
@@ -238,7 +264,7 @@ impl Reads {
         id: u64,
         answer: (Option<&[u8]>, bool),
     ) -> bool {
-        let reading = self.0.get_mut(&id).filter(|reading| reading.key == key);
+        let reading = self.under_way.get_mut(&id).filter(|reading| reading.key == key);
         let Some(reading) = reading.filter(|reading| reading.waiting.contains(&from)) else {
             sh.stats.stray += 1;
             return false;
@@ -250,7 +276,7 @@ impl Reads {
 
     /// Handles the answer of a node that keeps the key in this node's view, but not in its own. It has no copy.
     pub(super) fn on_refused(&mut self, from: PublicKey, id: u64) {
-        if let Some(reading) = self.0.get_mut(&id)
+        if let Some(reading) = self.under_way.get_mut(&id)
             && reading.waiting.contains(&from)
         {
             reading.answers.insert(from, None);
@@ -261,14 +287,14 @@ impl Reads {
 
     /// Stops waiting for a node that is lost.
     pub(super) fn on_peer_lost(&mut self, peer: PublicKey) {
-        for reading in self.0.values_mut() {
+        for reading in self.under_way.values_mut() {
             reading.stop_waiting(peer);
         }
     }
 
     /// Adapts to a new view: waiting writes wait only for the present keepers, and continue at once if there are none.
     pub(super) fn follow(&mut self, sh: &Shared, now: Instant) {
-        for reading in self.0.values_mut() {
+        for reading in self.under_way.values_mut() {
             reading.owners = sh.owners(&reading.key);
             if !reading.asks {
                 continue;

@@ -40,6 +40,8 @@ pub(super) struct Shared {
     pub(super) config: Config,
     pub(super) local: ReplicaId,
     pub(super) ring: Arc<Ring>,
+    /// Whether there was a view of the mesh. Before, nobody is known who may own a key.
+    pub(super) met: bool,
     history: History,
     pub(super) clock: Clock,
     pub(super) rng: Rng,
@@ -57,6 +59,7 @@ impl Shared {
         Shared {
             local,
             ring: Arc::default(),
+            met: false,
             history: History::default(),
             clock: Clock::new(config.clock),
             next_id: no_id,
@@ -72,7 +75,7 @@ impl Shared {
     /// Takes the ring of a new view.
     pub(super) fn follow(&mut self, now: Instant, ring: Arc<Ring>) {
         self.history.follow(now, &self.ring, &ring);
-        self.ring = ring;
+        (self.ring, self.met) = (ring, true);
     }
 
     /// Whether a peer may tell other authors' writes to a key: it owns the key, or may lately have owned it.

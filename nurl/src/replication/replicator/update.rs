@@ -104,6 +104,9 @@ impl Replicator {
         if full {
             return Err(UpdateError::Full("writes under way"));
         }
+        if !self.shared.met && op.must_observe(None) {
+            return Err(UpdateError::Unknown);
+        }
         if self.must_ask(key, &op) {
             return self.ask(at.now, key, Asked::Write { caller, op, confirm });
         }

@@ -112,7 +112,7 @@ impl Writes {
         observed: Option<&Value>,
     ) -> Result<Made, UpdateError> {
         let keepers = sh.keepers(key);
-        if keepers.is_empty() {
+        if keepers.is_empty() && sh.met {
             return Err(UpdateError::NoOwners);
         }
         let (copy, keeps) = (held.copies.value(key), sh.takes(key));

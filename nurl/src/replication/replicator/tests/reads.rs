@@ -151,3 +151,32 @@ fn the_only_owner_of_a_key_knows_that_there_is_nothing() {
     let mut mesh = Mesh::new(1);
     assert_eq!(mesh.read(0, K), ReplicatorEvent::ReadDone { id: 77, value: None, partial: false });
 }
+
+#[test]
+fn before_a_node_has_met_the_mesh_its_writes_wait_and_its_reads_are_partial() {
+    let mut mesh = Mesh::new(3);
+    assert_eq!(mesh.write(1, K, add(10)), Ok(()));
+    mesh.start(5, 1);
+    assert_eq!(mesh.write(5, K, add(1)), Err(UpdateError::Unconfirmed(Vec::new())));
+    assert_eq!(mesh.write(5, S, remove(b"x")), Err(UpdateError::Unknown), "it has seen nothing");
+    let ReplicatorEvent::ReadDone { value: Some(Value::Counter(own)), partial: true, .. } = mesh.read(5, K)
+    else {
+        panic!()
+    };
+    assert_eq!(own.value(), 1, "it knows its own");
+    // What waits goes on when it meets the others.
+    let (now, wall) = (mesh.now, mesh.wall);
+    mesh.node(5).read(now, 77, Kind::Counter, &K[1..]);
+    mesh.node(5).update(now, wall, 88, &K[1..], (add(2), Confirm::Safe));
+    assert_eq!(mesh.node(5).poll_event(), None);
+    mesh.set_ring(0..3);
+    mesh.run(2);
+    assert!(mesh.events.contains(&(peer(5), ReplicatorEvent::Updated { id: 88, outcome: Ok(()) })));
+    let read = mesh.events.iter().find_map(|(_, event)| match event {
+        ReplicatorEvent::ReadDone { id: 77, value: Some(Value::Counter(sum)), partial } => {
+            Some((sum.value(), *partial))
+        }
+        _ => None,
+    });
+    assert_eq!((read, mesh.counter(K)), (Some((13, false)), 13));
+}
