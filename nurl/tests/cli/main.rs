@@ -22,5 +22,6 @@ mod mesh;
 mod policies;
 mod programs;
 mod secrets;
+mod state;
 mod stores;
 mod terminals;

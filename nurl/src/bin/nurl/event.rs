@@ -5,6 +5,64 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+/// A value of the replicated state.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Shown {
+    /// The sum of a counter.
+    Sum(i128),
+    /// The elements of a set, or the values of a multi-value register.
+    Values(Vec<Word>),
+    /// The value of a register.
+    #[serde(untagged)]
+    Word(Word),
+}
+
+/// Bytes: as text if they are, else in hexadecimal.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Word {
+    /// Text.
+    Text(String),
+    /// Hexadecimal digits.
+    Hex(String),
+}
+
+impl Word {
+    fn new((text, hex): (Option<String>, Option<String>)) -> Word {
+        text.map_or_else(|| Word::Hex(hex.unwrap_or_default()), Word::Text)
+    }
+
+    /// For a terminal, which no character of it controls.
+    fn human(&self) -> String {
+        match self {
+            Word::Text(text) => text.escape_debug().to_string(),
+            Word::Hex(hex) => hex.clone(),
+        }
+    }
+}
+
+impl Shown {
+    /// A register's value.
+    pub(crate) fn word(word: (Option<String>, Option<String>)) -> Shown {
+        Shown::Word(Word::new(word))
+    }
+
+    /// Several values.
+    pub(crate) fn list(words: Vec<(Option<String>, Option<String>)>) -> Shown {
+        Shown::Values(words.into_iter().map(Word::new).collect())
+    }
+
+    /// A line for each value.
+    pub(crate) fn human(&self) -> Vec<String> {
+        match self {
+            Shown::Sum(sum) => vec![sum.to_string()],
+            Shown::Word(word) => vec![word.human()],
+            Shown::Values(words) => words.iter().map(Word::human).collect(),
+        }
+    }
+}
+
 /// One line.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -153,6 +211,23 @@ pub(crate) enum Line {
         #[serde(skip_serializing_if = "Option::is_none")]
         hex: Option<String>,
     },
+    /// What is under a key of the replicated state, or in a field of a map there.
+    Value {
+        key: String,
+        kind: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        field: Option<String>,
+        #[serde(flatten)]
+        value: Shown,
+        /// Whether confirmed writes may be missing.
+        partial: bool,
+    },
+    /// The replicated state was changed.
+    Written {
+        key: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        field: Option<String>,
+    },
     /// The progress of long work.
     Progress { done: usize, total: usize },
     /// A worker process was killed on purpose.
@@ -290,6 +365,21 @@ mod tests {
             },
             Line::Lost { seq: 2 },
             Line::Said { peer: "nurl1p".into(), text: Some("la".into()), hex: None },
+            Line::Value {
+                key: "visits".into(),
+                kind: "counter",
+                field: None,
+                value: Shown::Sum(3),
+                partial: false,
+            },
+            Line::Value {
+                key: "user 7".into(),
+                kind: "map",
+                field: Some("mails".into()),
+                value: Shown::list(vec![(Some("a".into()), None), (None, Some("ff".into()))]),
+                partial: true,
+            },
+            Line::Written { key: "visits".into(), field: None },
             Line::Progress { done: 5, total: 9 },
             Line::Killed { worker: "nurl1p".into(), holding: 4 },
             Line::Word { word: "the".into(), count: 12 },

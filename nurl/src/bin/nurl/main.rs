@@ -44,6 +44,8 @@ mod out;
 #[cfg(not(feature = "sim"))]
 mod pass;
 #[cfg(not(feature = "sim"))]
+mod state;
+#[cfg(not(feature = "sim"))]
 mod status;
 #[cfg(not(feature = "sim"))]
 mod stop;
@@ -113,6 +115,7 @@ fn main() -> std::process::ExitCode {
         Command::Status(args) => args.output.json,
         Command::Ping(args) => args.output.json,
         Command::Group(args) => args.output.json,
+        Command::State(command) => command.output().json,
         Command::Demo(args) => args.output.json,
         Command::WatchPrograms | Command::ConfineProgram(_) => false,
     });
@@ -136,6 +139,7 @@ fn main() -> std::process::ExitCode {
             Command::Status(args) => status::status(args, out).await,
             Command::Ping(args) => status::ping(args, out).await,
             Command::Group(args) => talk::run(args, out).await,
+            Command::State(command) => state::run(command, out).await,
             Command::Demo(args) => demo::run(args, out).await,
             Command::WatchPrograms => {
                 watcher::run().await;
