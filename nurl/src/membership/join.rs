@@ -292,6 +292,11 @@ impl Join {
         }
     }
 
+    /// The contacts that were asked for their table and aren't denied by all hubs.
+    pub fn asked(&self) -> impl Iterator<Item = &PublicKey> {
+        self.contacts.iter().filter(|(_, known)| known.passed_on).map(|(key, _)| key)
+    }
+
     /// The contacts whose record was opened, by key.
     #[cfg(test)]
     pub fn opened(&self) -> impl Iterator<Item = &PublicKey> {

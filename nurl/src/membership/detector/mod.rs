@@ -151,7 +151,10 @@ impl Detector {
         self.healing.stop();
         self.announcements.stop();
         self.view.gossip_self();
-        let told = self.view.random_members(LEAVE_FANOUT, |member| member.state.is_live());
+        let mut told = self.view.random_members(LEAVE_FANOUT, |member| member.state.is_live());
+        // One that has just come may know few, and be known to those that it asked.
+        let asked: Vec<PublicKey> = self.join.asked().filter(|peer| !told.contains(peer)).copied().collect();
+        told.extend(asked.into_iter().take(LEAVE_RELIABLY.saturating_sub(told.len())));
         // A close may overtake a datagram, which then opens at nobody any more. What is sent reliably is acknowledged before.
         for (place, peer) in told.into_iter().enumerate() {
             let via = if place < LEAVE_RELIABLY { Via::Reliable } else { Via::Datagram };

@@ -58,6 +58,22 @@ fn a_goodbye_is_told_to_three_reliably_since_the_close_after_it_may_overtake_a_d
 }
 
 #[test]
+fn one_that_leaves_before_it_knows_the_members_tells_those_that_it_asked() {
+    let (mut now, mut detector) = new(false);
+    detector.join(now);
+    named(&mut detector, now, [20, 21, 22, 23]);
+    run(&mut detector, &mut now, Duration::from_millis(10));
+    let asked: Vec<PublicKey> = sent(&mut detector).into_iter().map(|(to, ..)| to).collect();
+    // One of them names itself, and the others' tables are on their way.
+    tell(&mut detector, now, 20, MessageBody::Gossip, vec![fact(20, 1, State::Alive)]);
+    detector.leave(now);
+    let mut told = sent(&mut detector);
+    assert!(told.iter().all(|(to, ..)| *to == key(20) || asked.contains(to)), "{told:?}");
+    told.retain(|(_, via, _)| *via == Via::Reliable);
+    assert_eq!(told.len(), 3);
+}
+
+#[test]
 fn an_announcement_is_answered_by_at_most_three_after_a_delay_and_believed_by_nobody() {
     let members = 12;
     let mut answered = 0;
