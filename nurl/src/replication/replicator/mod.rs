@@ -2,30 +2,32 @@
 //!
 //! # Guarantees
 //! - A write is made on the node where it is called, as a delta under this node's replica id. Deltas are idempotent:
-//!   a retry repeats the delta, never the operation. A node that isn't an owner keeps the delta until an owner has
-//!   acknowledged it, and answers its caller then.
+//!   a retry repeats the delta, never the operation. Its caller is answered when enough keepers of the key have it
+//!   ([`Confirm`]), and it is sent until then. What they acknowledged is kept as long as one of them lives, with its disk if
+//!   it has a store.
 //! - A key says of which kind its value is. A message with a value of another kind is malformed, at every node, whatever
 //!   it holds: no writer decides for others of which kind an object is.
-//! - An owner without a copy asks the other owners before the first write. It makes no write if all that answered have
-//!   no copy and another is silent, or if it has no room for the state that they sent.
+//! - An owner answers a read from its own copy once it has compared it with the other owners', since its process began and
+//!   since it became an owner. Before, it asks them; an answer that may lack confirmed writes says so. A removal is made
+//!   after such a comparison only.
+//! - While an owner is away, the next live member of the key's list stands in: it takes what is written, and hands it back.
 //! - Owners of a key that can reach each other converge despite any message loss: they compare digests and exchange
 //!   the keys that differ. Equal digests transfer no state.
 //! - A node that is no longer an owner hands its copy over, and drops it only after all owners, unchanged for
-//!   [`Config::hand_off_hold`], acknowledged it with one digest.
+//!   [`Config::hand_off_hold`], acknowledged it with one digest, and did so once more when they were asked again.
 //! - Repair traffic is bounded: the bytes of state per second, the summaries per tick, and every queue have limits.
 //!   Dropped messages are counted, and a later round repairs the loss.
 //!
 //! # How it works
-//! Deltas fan out to `owners(key, R)`. Each tick a few peers get a *summary* of the next range of shared keys: one
-//! hash. If the hash differs, the peer answers with its digests of the range, and the sender pulls and pushes the
-//! states that differ. Reads by non-owners ask all owners, merge, and tell
-//! those that lag to compare with the others. An observer sends an
-//! operation with an id to one member and retries only there. A node that leaves offers the states that no other
-//! owner is known to have.
+//! Deltas fan out to the *keepers* of a key: its first R owners on the ring, and who stands in for them. Each tick a few
+//! peers get a *summary* of the next range of shared keys: one hash. If the hash differs, the peer answers with its digests
+//! of the range, and the sender pulls and pushes the states that differ. Reads without a whole copy ask all keepers, merge,
+//! and tell owners that lag to compare with the others. An observer sends an operation with an id to one member and retries
+//! only there. A node that leaves offers the states that no other owner is known to have.
 //!
 //! # Parts
 //! `Held` is the owner's side: the copies, their summaries, hand-offs and offers. `Writes` is the writer's side:
-//! the deltas for other owners, until one of them has acknowledged them. `Reads` asks the owners, and
+//! the deltas for other keepers, until enough of them have acknowledged them. `Reads` asks the keepers, and
 //! `Asking` has the work that waits for a read. `Operations` and `Served` are the two ends of an observer's
 //! write. All of them share `Shared`. The choreography across the parts is in `update`.
 //!
@@ -33,7 +35,8 @@
 //! Values of another kind than their key; states for keys that this node doesn't own in its own view (it answers with
 //! that view), bytes that are not canonical, and everything over a limit. A peer changes its own slots only: what others
 //! wrote is taken from owners of the key in the views of the last 10 minutes, and from members that stood in for them
-//! (`authors`, `history`). There are no hinted hand-offs: while an owner is away the other owners hold the key.
+//! (`authors`, `history`). What a keeper refuses, it declines with a reason, and the writer's caller hears of it if nobody
+//! took the write.
 
 mod apply;
 mod asking;

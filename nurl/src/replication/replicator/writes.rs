@@ -1,5 +1,6 @@
 //! The writer's side: this node's writes, until as many keepers of the key have them as are wanted.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -119,11 +120,19 @@ impl Writes {
         if !keeps && !self.sums.has_room(&sh.config, key) {
             return Err(UpdateError::Full("keys written"));
         }
-        // The part of the key that this node has seen.
-        let mut known = observed.or(copy).cloned().unwrap_or_else(|| Value::new(op.kind()));
-        for more in [observed.and(copy), self.pending(key)].into_iter().flatten() {
-            known.merge(more, at.wall)?;
-        }
+        // The part of the key that this node has seen. Its copy, as a rule, has what it wrote itself.
+        let local = &sh.local.key;
+        let is_in_copy = self.pending.get(key).is_none_or(|pending| pending.holders.has(local, pending.id));
+        let known = match copy {
+            Some(copy) if is_in_copy && observed.is_none() => Cow::Borrowed(copy),
+            _ => {
+                let mut known = observed.or(copy).cloned().unwrap_or_else(|| Value::new(op.kind()));
+                for more in [observed.and(copy), self.pending(key)].into_iter().flatten() {
+                    known.merge(more, at.wall)?;
+                }
+                Cow::Owned(known)
+            }
+        };
         let before = self.sums.get(key).unwrap_or_default();
         let before = copy.map_or(before, |copy| before.join(Own::of(copy, &sh.local)));
 
