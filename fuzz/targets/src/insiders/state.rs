@@ -194,9 +194,12 @@ impl Mesh {
 }
 
 /// One message of each type, as the insider writes them.
+/// The types of messages.
+const KINDS: u8 = 16;
+
 pub(crate) fn hostile_samples() -> Vec<Vec<u8>> {
     let mesh = Mesh::new();
-    (0..13).map(|kind| message(&mut Draw::new(&[kind, 0, 0, 0, 0, 0]), &mesh)).collect()
+    (0..KINDS).map(|kind| message(&mut Draw::new(&[kind, 0, 0, 0, 0, 0]), &mesh)).collect()
 }
 
 pub(super) fn programs() -> Vec<Vec<u8>> {
@@ -312,7 +315,7 @@ fn items(draw: &mut Draw<'_>, mesh: &Mesh, digests: bool, e: &mut Writer<'_>) ->
 }
 
 fn fields(draw: &mut Draw<'_>, mesh: &Mesh, e: &mut Writer<'_>) -> Step {
-    let kind = draw.u8() % 13;
+    let kind = draw.u8() % KINDS;
     e.array(2)?.u8(kind)?;
     let of = key_of(draw);
     match kind {
@@ -321,7 +324,10 @@ fn fields(draw: &mut Draw<'_>, mesh: &Mesh, e: &mut Writer<'_>) -> Step {
             id(draw, e)?;
             e.bytes(&state(draw, mesh, of))?.ok()
         }
-        1 => e.array(3)?.bytes(of)?.u64(small(draw))?.bytes(&digest(draw, mesh, of))?.ok(),
+        1 => {
+            e.array(5)?.bytes(of)?.u64(small(draw))?.bytes(&digest(draw, mesh, of))?;
+            e.u64(small(draw))?.bool(draw.flag())?.ok()
+        }
         2 => {
             e.array(3)?.bytes(of)?;
             id(draw, e)?;
@@ -333,14 +339,16 @@ fn fields(draw: &mut Draw<'_>, mesh: &Mesh, e: &mut Writer<'_>) -> Step {
             e.ok()
         }
         3 => {
-            e.array(2)?;
+            e.array(3)?;
             range(draw, e)?;
-            e.bytes(&[draw.u8(); 16])?.ok()
+            e.bytes(&[draw.u8(); 16])?;
+            id(draw, e)
         }
         4 => {
-            e.array(2)?;
+            e.array(3)?;
             range(draw, e)?;
-            items(draw, mesh, true, e)
+            items(draw, mesh, true, e)?;
+            id(draw, e)
         }
         5 => {
             let count = draw.below(4) as u64;
@@ -356,8 +364,13 @@ fn fields(draw: &mut Draw<'_>, mesh: &Mesh, e: &mut Writer<'_>) -> Step {
         }
         7 => e.array(2)?.bytes(of)?.u64(draw.u64())?.ok(),
         8 => {
-            e.array(3)?.bytes(of)?.u64(small(draw))?;
-            if draw.flag() { e.bytes(&state(draw, mesh, of))?.ok() } else { e.null()?.ok() }
+            e.array(4)?.bytes(of)?.u64(small(draw))?;
+            if draw.flag() {
+                e.bytes(&state(draw, mesh, of))?
+            } else {
+                e.null()?
+            };
+            e.bool(draw.flag())?.ok()
         }
         9 => {
             // A member may add to the counter by a write like anybody's, which isn't what is looked for.
@@ -388,7 +401,14 @@ fn fields(draw: &mut Draw<'_>, mesh: &Mesh, e: &mut Writer<'_>) -> Step {
         }
         10 => e.array(2)?.bytes(&[draw.u8() % 4; 16])?.u8(draw.u8() % 5)?.ok(),
         11 => e.array(3)?.bytes(of)?.u64(draw.u64())?.bytes(&state(draw, mesh, of))?.ok(),
-        _ => e.array(1)?.bytes(of)?.ok(),
+        12 => e.array(1)?.bytes(of)?.ok(),
+        13 => e.array(3)?.bytes(of)?.u64(small(draw))?.u8(draw.u8() % 4)?.ok(),
+        14 => e.array(2)?.bytes(of)?.u64(small(draw))?.ok(),
+        _ => {
+            e.array(2)?;
+            range(draw, e)?;
+            e.u64(small(draw))?.ok()
+        }
     }
 }
 

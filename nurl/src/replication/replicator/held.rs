@@ -66,7 +66,7 @@ impl Held {
     pub(super) fn place(&mut self, sh: &mut Shared, now: Instant, moved: bool) {
         let Held { copies, summaries, hand_offs, .. } = self;
         if moved {
-            summaries.unsettle();
+            summaries.unsettle(sh);
         }
         let mut peers = BTreeSet::new();
         copies.place(sh, |key, owners, changed| {

@@ -79,9 +79,9 @@ pub(super) enum Message {
         range: Range,
         #[n(1)]
         hash: ByteArray<16>,
-        /// Whether a match is to be answered by IN_SYNC.
+        /// If a match is to be answered by IN_SYNC: the id that the answer repeats.
         #[n(2)]
-        settling: bool,
+        settling: Option<u64>,
     },
     /// The receiver's digests in the range of a summary that differs. A lower `upto` may cut the range short.
     #[n(4)]
@@ -90,6 +90,9 @@ pub(super) enum Message {
         range: Range,
         #[n(1)]
         items: Vec<Item>,
+        /// The summary's id, if it had one.
+        #[n(2)]
+        settling: Option<u64>,
     },
     /// Asks for states.
     #[n(5)]
@@ -183,6 +186,8 @@ pub(super) enum Message {
     InSync {
         #[n(0)]
         range: Range,
+        #[n(1)]
+        settling: u64,
     },
     /// A former owner, before it drops its copy, asks an owner whether it still has the key. It acknowledges, or pulls.
     #[n(14)]
@@ -327,10 +332,10 @@ impl Message {
             | Message::Declined { key, .. }
             | Message::Confirm { key, .. }
             | Message::Operation { key, .. } => Box::new(std::iter::once(key)),
-            Message::Summary { range, .. } | Message::InSync { range } => {
+            Message::Summary { range, .. } | Message::InSync { range, .. } => {
                 Box::new(range.after.iter().chain(&range.upto))
             }
-            Message::Digests { range, items } => {
+            Message::Digests { range, items, .. } => {
                 Box::new(range.after.iter().chain(&range.upto).chain(items.iter().map(|item| &item.key)))
             }
             Message::Pull { keys } => Box::new(keys.iter()),
@@ -392,7 +397,7 @@ mod tests {
                 Message::Summary {
                     range: Range { after: None, upto: Some(key()) },
                     hash: [0; 16].into(),
-                    settling: true,
+                    settling: Some(1),
                 },
                 Message::Pull { keys: vec![key()] },
                 Message::ReadReply { key: key(), id: 1, state: None, remembers: false },

@@ -319,11 +319,13 @@ impl Replicator {
             Message::Summary { range, hash, settling } => {
                 sync::on_summary(sh, &mut self.held.copies, from, range, (hash.into(), settling));
             }
-            Message::Digests { range, items } => {
+            Message::Digests { range, items, settling } => {
                 let Held { summaries, copies, .. } = &mut self.held;
-                sync::on_digests(sh, summaries, copies, from, &range, &items);
+                sync::on_digests(sh, summaries, copies, from, (&range, settling), &items);
             }
-            Message::InSync { range } => self.held.summaries.answered(&from, &range, true),
+            Message::InSync { range, settling } => {
+                self.held.summaries.answered(&from, settling, &range, true);
+            }
             Message::Pull { keys } => sync::on_pull(sh, &self.held.copies, from, &keys),
             Message::States { items } => {
                 for item in items {

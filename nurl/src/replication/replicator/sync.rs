@@ -37,6 +37,8 @@ struct Cursor {
     due: Instant,
     after: Option<Vec<u8>>,
     proved: Proved,
+    /// Summaries up to this id were sent under another placement: what is answered to them proves nothing.
+    since: u64,
 }
 
 /// How far the answers to a round have shown that this node holds every key that the peer holds.
@@ -59,14 +61,16 @@ impl Summaries {
     pub(super) fn know_peer(&mut self, sh: &mut Shared, now: Instant, peer: PublicKey) {
         if peer != sh.local.key && !self.0.contains_key(&peer) {
             let due = now + draw::duration(&mut sh.rng, sh.config.sync_period);
-            self.0.insert(peer, Cursor { due, after: None, proved: Proved::Upto(None) });
+            let since = sh.fresh_id();
+            self.0.insert(peer, Cursor { due, after: None, proved: Proved::Upto(None), since });
         }
     }
 
     /// Adapts to another placement: what was proved says nothing of the keys that a peer owns now.
-    pub(super) fn unsettle(&mut self) {
+    pub(super) fn unsettle(&mut self, sh: &mut Shared) {
+        let since = sh.fresh_id();
         for cursor in self.0.values_mut() {
-            (cursor.after, cursor.proved) = (None, Proved::Upto(None));
+            (cursor.after, cursor.proved, cursor.since) = (None, Proved::Upto(None), since);
         }
     }
 
@@ -75,9 +79,9 @@ impl Summaries {
         self.0.get(peer).is_some_and(|cursor| cursor.proved == Proved::Settled)
     }
 
-    /// Takes a peer's answer to a summary of this range: whether this node holds every key that the peer holds in it.
-    pub(super) fn answered(&mut self, from: &PublicKey, range: &Range, holds_all: bool) {
-        let Some(cursor) = self.0.get_mut(from) else { return };
+    /// Takes a peer's answer to the summary `id` of this range: whether this node holds every key that the peer holds in it.
+    pub(super) fn answered(&mut self, from: &PublicKey, id: u64, range: &Range, holds_all: bool) {
+        let Some(cursor) = self.0.get_mut(from).filter(|cursor| cursor.since < id) else { return };
         let follows = match &cursor.proved {
             Proved::Upto(upto) => upto.as_deref() == range.after.as_ref().map(|key| key.as_slice()),
             Proved::Lacks | Proved::Settled => false,
@@ -119,7 +123,7 @@ impl Summaries {
                 }
                 (cursor.due, cursor.after) = (now + pause, upto);
             }
-            let settling = !self.is_settled(&peer);
+            let settling = (!self.is_settled(&peer)).then(|| sh.fresh_id());
             sh.send(peer, &Message::Summary { range, hash: hash.into(), settling });
         }
     }
@@ -138,7 +142,7 @@ pub(super) fn on_behind(sh: &mut Shared, copies: &mut Copies, key: &[u8]) {
         let (shared, _) = shared_keys(sh, copies, &owner, after.as_deref(), Some(key), MAX_RANGE_KEYS);
         let range = Range { after: after.clone().map(ByteVec::from), upto: Some(key.to_vec().into()) };
         let hash = hash_of(&shared).into();
-        sh.send(owner, &Message::Summary { range, hash, settling: false });
+        sh.send(owner, &Message::Summary { range, hash, settling: None });
     }
 }
 
@@ -148,16 +152,16 @@ pub(super) fn on_summary(
     copies: &mut Copies,
     from: PublicKey,
     range: Range,
-    (hash, settling): (Digest, bool),
+    (hash, settling): (Digest, Option<u64>),
 ) {
     let after = range.after.as_ref().map(|key| key.to_vec());
     let upto = range.upto.as_ref().map(|key| key.to_vec());
     let (shared, cut) = shared_keys(sh, copies, &from, after.as_deref(), upto.as_deref(), 2 * MAX_RANGE_KEYS);
     if cut == upto && hash_of(&shared) == hash {
         sh.stats.in_sync += 1;
-        if settling {
+        if let Some(settling) = settling {
             sh.stats.in_sync_told += 1;
-            sh.send(from, &Message::InSync { range });
+            sh.send(from, &Message::InSync { range, settling });
         }
         for (key, _) in shared {
             copies.spread(&key);
@@ -181,7 +185,7 @@ pub(super) fn on_summary(
     // budget.
     if sh.spend(bytes) {
         let range = Range { after: range.after, upto: end.map(ByteVec::from) };
-        sh.send(from, &Message::Digests { range, items });
+        sh.send(from, &Message::Digests { range, items, settling });
     }
 }
 
@@ -191,7 +195,7 @@ pub(super) fn on_digests(
     summaries: &mut Summaries,
     copies: &mut Copies,
     from: PublicKey,
-    range: &Range,
+    (range, settling): (&Range, Option<u64>),
     items: &[Item],
 ) {
     let after = range.after.as_ref().map(|key| key.to_vec());
@@ -224,7 +228,9 @@ pub(super) fn on_digests(
             pull.push(item.key.clone());
         }
     }
-    summaries.answered(&from, range, holds_all);
+    if let Some(id) = settling {
+        summaries.answered(&from, id, range, holds_all);
+    }
     // The remaining keys are missing at the peer, which has nothing of them that isn't here.
     for key in mine.into_keys() {
         copies.compared(&sh.local.key, &key, &from);

@@ -241,3 +241,33 @@ proptest! {
         prop_assert!(mesh.nodes.values().all(|node| node.pending() == 0));
     }
 }
+
+#[test]
+fn an_answer_to_a_summary_of_another_placement_settles_nothing() {
+    let mut mesh = Mesh::new(3);
+    assert_eq!(mesh.write(0, K, add(1)), Ok(()));
+    let settled = |mesh: &mut Mesh| mesh.node(0).held.summaries.is_settled(&peer(1));
+    // The summaries are answered, and the answers are under way when the members change.
+    let mut late = Vec::new();
+    while late.is_empty() {
+        mesh.now += Duration::from_millis(500);
+        let (now, wall) = (mesh.now, mesh.wall);
+        mesh.node(0).handle_timeout(now, wall);
+        for (to, asked) in std::iter::from_fn(|| mesh.node(0).poll_transmit()).collect::<Vec<_>>() {
+            if to == peer(1) && matches!(Message::decode(&asked), Some(Message::Summary { .. })) {
+                mesh.node(1).handle_message(now, wall, peer(0), &asked);
+                late.extend(std::iter::from_fn(|| mesh.node(1).poll_transmit()).map(|(_, answer)| answer));
+            }
+        }
+    }
+    mesh.set_ring(0..4);
+    let (now, wall) = (mesh.now, mesh.wall);
+    for answer in &late {
+        mesh.node(0).handle_message(now, wall, peer(1), answer);
+    }
+    assert!(!settled(&mut mesh));
+    mesh.start(3, 1);
+    mesh.set_ring(0..4);
+    mesh.run(30);
+    assert!(settled(&mut mesh), "the next round shows it");
+}
