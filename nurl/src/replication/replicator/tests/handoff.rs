@@ -178,3 +178,87 @@ fn others_stand_in_for_owners_that_are_away_and_hand_back_what_was_written() {
     owners.sort();
     assert_eq!((mesh.holders(K), mesh.counter(K)), (owners.to_vec(), 11), "and they drop it");
 }
+
+#[test]
+fn what_was_acknowledged_before_the_copy_grew_lets_nothing_go() {
+    let mut mesh = Mesh::new(6);
+    let [one, two, three, stand_in, _] = list(K)[..] else { unreachable!() };
+    let away = [one, two, three];
+    mesh.take_ring(&ring_of((0..6).map(|n| (n, 0)), &away));
+    // The owners are in reach all the same: they answer the first offer late, when there is more already.
+    let delta = |mesh: &mut Mesh, by| {
+        mesh.update(stand_in, K, &add(by));
+        mesh.sent(stand_in);
+    };
+    delta(&mut mesh, 1);
+    let offered = |mesh: &mut Mesh| {
+        mesh.now += Duration::from_secs(10);
+        let (now, wall) = (mesh.now, mesh.wall);
+        mesh.node(stand_in).handle_timeout(now, wall);
+        let sent = mesh.sent(stand_in);
+        let asked = sent.iter().any(|(_, message)| matches!(message, Message::Confirm { .. }));
+        let id = sent.iter().find_map(|(_, message)| match message {
+            Message::Copy { id, .. } => Some(*id),
+            _ => None,
+        });
+        (id, asked)
+    };
+    let acknowledge = |mesh: &mut Mesh, id| {
+        for owner in away {
+            let ack =
+                Message::Ack { key: K.to_vec().into(), id, digest: [7; 16].into(), boot: 0, durable: false };
+            mesh.inject(owner, stand_in, &ack);
+        }
+    };
+    let (Some(first), false) = offered(&mut mesh) else { panic!() };
+    delta(&mut mesh, 1);
+    acknowledge(&mut mesh, first);
+    let again: Vec<_> = (0..9).map(|_| offered(&mut mesh)).collect();
+    assert!(again.iter().any(|(id, _)| id.is_some()), "the owners lack what is new");
+    assert!(!again.iter().any(|(_, asked)| *asked), "and nobody is asked the last question");
+    // What they acknowledged in time counts no more, either.
+    acknowledge(&mut mesh, again.iter().rev().find_map(|(id, _)| *id).unwrap());
+    delta(&mut mesh, 1);
+    assert!((0..9).map(|_| offered(&mut mesh)).all(|(_, asked)| !asked));
+}
+
+#[test]
+fn who_owns_a_key_no_more_confirms_to_nobody_that_it_has_it() {
+    let mut mesh = Mesh::new(6);
+    let [former, one, ..] = list(K)[..] else { unreachable!() };
+    assert_eq!(mesh.write(former, K, add(7)), Ok(()));
+    mesh.run(30);
+    mesh.set_ring((0..6).filter(|n| *n != former));
+    for (asked, confirms) in [(one, true), (former, false)] {
+        mesh.sent(asked);
+        mesh.inject(
+            if asked == one { former } else { one },
+            asked,
+            &Message::Confirm { key: K.to_vec().into(), id: 5 },
+        );
+        let answers = mesh.sent(asked);
+        assert_eq!(answers.iter().any(|(_, answer)| matches!(answer, Message::Ack { .. })), confirms);
+        assert!(mesh.node(asked).get(K).is_some());
+    }
+}
+
+#[test]
+fn what_a_leaving_node_acknowledged_for_another_is_offered_until_a_second_one_has_it() {
+    let mut mesh = Mesh::new(6);
+    let (writer, owners) = (mesh.outsider(K), mesh.owners(K));
+    mesh.partition(&[owners[1]]);
+    mesh.partition(&[owners[2]]);
+    let (now, wall) = (mesh.now, mesh.wall);
+    mesh.node(writer).update(now, wall, 88, &K[1..], (add(1), Confirm::Nodes(1)));
+    mesh.deliver();
+    let done = ReplicatorEvent::Updated { id: 88, outcome: Ok(()) };
+    assert!(mesh.events.contains(&(peer(writer), done)));
+    assert_eq!(mesh.node(owners[0]).unheld(), Unheld { keys: 1, offered: 1 });
+    mesh.nodes.remove(&peer(writer));
+    mesh.cut.clear();
+    let now = mesh.now;
+    mesh.node(owners[0]).leave(now);
+    mesh.run(1);
+    assert_eq!(mesh.node(owners[0]).unheld(), Unheld::default());
+    assert!(mesh.holders(K).len() >= 2);
+}

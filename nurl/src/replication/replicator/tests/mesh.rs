@@ -196,6 +196,18 @@ impl Mesh {
         }
     }
 
+    /// A message arrives that no node of the mesh has sent.
+    pub(super) fn inject(&mut self, from: u8, to: u8, message: &Message) {
+        let (now, wall) = (self.now, self.wall);
+        self.node(to).handle_message(now, wall, peer(from), &message.encode());
+    }
+
+    /// What a node wants to send, which is lost.
+    pub(super) fn sent(&mut self, n: u8) -> Vec<(PublicKey, Message)> {
+        let sent = std::iter::from_fn(|| self.node(n).poll_transmit());
+        sent.map(|(to, bytes)| (to, Message::decode(&bytes).expect("it is a message"))).collect()
+    }
+
     pub(super) fn run(&mut self, seconds: u64) {
         for _ in 0..seconds * 2 {
             self.now += Duration::from_millis(500);
@@ -315,6 +327,12 @@ impl Mesh {
     pub(super) fn outsider(&self, key: &[u8]) -> u8 {
         let owners = self.nodes.values().next().unwrap().shared.ring.owners(key, 3);
         (0..self.nodes.len() as u8).find(|n| !owners.contains(&peer(*n))).unwrap()
+    }
+
+    /// A key's owners, in their order.
+    pub(super) fn owners(&self, key: &[u8]) -> Vec<u8> {
+        let owners = self.nodes.values().next().unwrap().shared.ring.owners(key, 3).into_iter();
+        owners.map(|owner| (0..self.nodes.len() as u8).find(|n| peer(*n) == owner).unwrap()).collect()
     }
 
     pub(super) fn insider(&self, key: &[u8]) -> u8 {

@@ -1,10 +1,12 @@
 mod authors;
 mod bounds;
+mod declined;
 mod handoff;
 mod kinds;
 mod maps;
 mod mesh;
 mod multi;
 mod reads;
+mod settled;
 mod sync;
 mod writes;

@@ -180,3 +180,32 @@ fn before_a_node_has_met_the_mesh_its_writes_wait_and_its_reads_are_partial() {
     });
     assert_eq!((read, mesh.counter(K)), (Some((13, false)), 13));
 }
+
+#[test]
+fn a_removal_that_waits_for_owners_that_are_none_any_more_goes_on_at_once() {
+    let mut mesh = Mesh::new(3);
+    assert_eq!(mesh.write(0, S, insert(b"x")), Ok(()));
+    mesh.run(30);
+    mesh.partition(&[0]);
+    let (now, wall) = (mesh.now, mesh.wall);
+    mesh.node(0).update(now, wall, 88, &S[1..], (remove(b"y"), Confirm::Safe));
+    assert_eq!(mesh.node(0).poll_event(), None, "another owner may have it");
+    mesh.set_ring([0]);
+    mesh.run(1);
+    assert!(mesh.events.contains(&(peer(0), ReplicatorEvent::Updated { id: 88, outcome: Ok(()) })));
+}
+
+#[test]
+fn a_read_does_not_wait_for_owners_that_are_lost() {
+    let mut mesh = Mesh::new(6);
+    let (reader, owners) = (mesh.outsider(K), mesh.owners(K));
+    mesh.partition(&[reader]);
+    let now = mesh.now;
+    mesh.node(reader).read(now, 77, Kind::Counter, &K[1..]);
+    for owner in owners {
+        mesh.node(reader).on_peer_lost(peer(owner));
+    }
+    mesh.run(1);
+    let failed = ReplicatorEvent::ReadFailed { id: 77, why: ReadFailure::NoAnswer };
+    assert!(mesh.events.contains(&(peer(reader), failed)));
+}
