@@ -209,3 +209,34 @@ fn a_read_does_not_wait_for_owners_that_are_lost() {
     let failed = ReplicatorEvent::ReadFailed { id: 77, why: ReadFailure::NoAnswer };
     assert!(mesh.events.contains(&(peer(reader), failed)));
 }
+
+#[test]
+fn a_read_is_partial_while_a_silent_owner_may_have_confirmed_with_one_that_forgot() {
+    let mut mesh = Mesh::new(6);
+    let (reader, owners) = (mesh.outsider(K), mesh.owners(K));
+    assert_eq!(mesh.write(owners[2], K, add(5)), Ok(()));
+    mesh.run(30);
+    mesh.partition(&[owners[1]]);
+    assert_eq!(mesh.read_counter(reader, K), 5, "two remember");
+    mesh.lose_disk(owners[0]);
+    assert!(matches!(mesh.read(reader, K), ReplicatorEvent::ReadDone { partial: true, .. }));
+}
+
+#[test]
+fn deltas_of_all_other_owners_make_no_whole_copy() {
+    let mut mesh = Mesh::new(3);
+    for (writer, element) in [(1, b"a"), (2, b"b")] {
+        assert_eq!(mesh.write(writer, S, insert(element)), Ok(()));
+    }
+    mesh.run(30);
+    mesh.lose_disk(0);
+    for (writer, element) in [(1, b"c"), (2, b"d")] {
+        assert_eq!(mesh.write(writer, S, insert(element)), Ok(()));
+    }
+    assert!(matches!(mesh.node(0).get(S), Some(Value::Set(set)) if set.len() == 2));
+    let ReplicatorEvent::ReadDone { value: Some(Value::Set(set)), partial: false, .. } = mesh.read(0, S)
+    else {
+        panic!()
+    };
+    assert_eq!(set.len(), 4);
+}

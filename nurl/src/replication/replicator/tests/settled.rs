@@ -115,3 +115,15 @@ fn owners_that_were_asked_for_a_key_that_they_have_not_learn_that_there_is_nothi
     mesh.partition(&[owners[0]]);
     assert!(!partial(mesh.read(reader, K)), "the others know that it hasn't");
 }
+
+#[test]
+fn another_placement_unsettles_and_an_absence_does_not() {
+    let mut mesh = Mesh::new(3);
+    assert_eq!(mesh.write(0, K, add(1)), Ok(()));
+    mesh.run(30);
+    let settled = |mesh: &mut Mesh| mesh.node(0).held.summaries.is_settled(&peer(1));
+    mesh.take_ring(&ring_of((0..3).map(|n| (n, 0)), &[2]));
+    assert!(settled(&mut mesh));
+    mesh.set_ring(0..4);
+    assert!(!settled(&mut mesh));
+}
