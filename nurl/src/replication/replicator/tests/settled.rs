@@ -87,7 +87,11 @@ fn a_copy_that_differs_was_not_compared() {
     let id = mesh.node(0).shared.last_id();
     for other in [1, 2] {
         let item = Item { key: K.to_vec().into(), bytes: vec![7; 16].into() };
-        let digests = Message::Digests { range: Range { after: None, upto: None }, items: vec![item] };
+        let digests = Message::Digests {
+            range: Range { after: None, upto: None },
+            items: vec![item],
+            settling: Some(id),
+        };
         mesh.inject(other, 0, &digests);
         let ack =
             Message::Ack { key: K.to_vec().into(), id, digest: [7; 16].into(), boot: 0, durable: false };
