@@ -29,11 +29,11 @@ fn a_node_is_settled_by_the_answers_to_a_whole_round() {
         summaries.know_peer(&mut mesh.node(0).shared, now, other);
         let end = |key: &str| (!key.is_empty()).then(|| key.as_bytes().to_vec().into());
         for (after, upto, holds_all) in *answers {
-            summaries.answered(&other, &Range { after: end(after), upto: end(upto) }, *holds_all);
+            summaries.answered(&other, u64::MAX, &Range { after: end(after), upto: end(upto) }, *holds_all);
         }
         assert_eq!(summaries.is_settled(&other), *settles, "{answers:?}");
         assert!(!summaries.is_settled(&peer(2)), "another one");
-        summaries.unsettle();
+        summaries.unsettle(&mut mesh.node(0).shared);
         assert!(!summaries.is_settled(&other), "it may own other keys now");
     }
 }
@@ -45,9 +45,9 @@ fn who_lacked_a_key_is_settled_by_the_next_round() {
     let (mut summaries, mut copies) = (Summaries::default(), Copies::default());
     let sh = &mut mesh.node(0).shared;
     summaries.know_peer(sh, now, other);
-    summaries.answered(&other, &all, false);
+    summaries.answered(&other, u64::MAX, &all, false);
     summaries.summarise(sh, &mut copies, now + sh.config.sync_period);
-    summaries.answered(&other, &all, true);
+    summaries.answered(&other, u64::MAX, &all, true);
     assert!(summaries.is_settled(&other));
 }
 
@@ -58,7 +58,7 @@ fn a_node_remembers_that_there_is_nothing_once_it_is_settled_with_all_other_owne
     let Replicator { shared: sh, held, .. } = mesh.node(0);
     for (other, remembers) in [(1, false), (2, true)] {
         held.summaries.know_peer(sh, now, peer(other));
-        held.summaries.answered(&peer(other), &Range { after: None, upto: None }, true);
+        held.summaries.answered(&peer(other), u64::MAX, &Range { after: None, upto: None }, true);
         assert_eq!(held.remembers(sh, K), remembers, "{other}");
     }
 }
