@@ -26,6 +26,7 @@ fn a_counter_a_register_a_set_and_a_map_are_changed_and_read_and_outlive_a_worke
     let state = |args: &[&str]| run(&[&["state"], args].concat(), Some(&hub.ticket), b"");
     let nothing = state(&["get", "visits"]);
     nothing.failed(1, &["nothing under", "visits"]);
+    assert_eq!(state(&["get", "visits", "--type", "counter"]).succeeded().text(), "0\n");
     for args in [
         &["incr", "visits"][..],
         &["incr", "visits", "5", "--confirm", "2"],

@@ -127,10 +127,15 @@ async fn run(trial: Trial) -> RunResult {
     sometimes!(true, "whoever had been forgotten came back");
 
     let all: Vec<_> = cluster.running().collect();
-    let held = cluster.agreed(KEPT, HELD_WITHIN, &[(Kind::Counter, COUNTER)], &all).await?;
-    let sum = copies::sum(held[0].as_ref());
-    if sum != i128::from(SUM) {
-        return Err(Violation::safety(KEPT, format!("the owners hold {sum}, not {SUM}")));
+    // At first they may agree on nothing: what the node brings is on its way.
+    let deadline = Deadline::new(world, KEPT, HELD_WITHIN);
+    loop {
+        let held = cluster.agreed(KEPT, HELD_WITHIN, &[(Kind::Counter, COUNTER)], &all).await?;
+        let sum = copies::sum(held[0].as_ref());
+        let wrong = (sum != i128::from(SUM)).then(|| format!("the owners hold {sum}, not {SUM}"));
+        if !deadline.still_missing(wrong.into_iter().collect()).await? {
+            break;
+        }
     }
     let deadline = Deadline::new(world, KEPT, READ_WITHIN);
     while deadline.still_missing(unread(&cluster).await).await? {}

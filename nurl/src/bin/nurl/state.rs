@@ -121,7 +121,11 @@ async fn get(node: &Node, args: &GetArgs, out: Out<'_>) -> Result<(), Failure> {
     };
     let mut found = false;
     for kind in kinds {
-        let (shown, partial) = read(node, &args.key, kind, args.partial, out).await?;
+        let (mut shown, partial) = read(node, &args.key, kind, args.partial, out).await?;
+        // A counter that nobody has written and one that is zero again are the same.
+        if args.kind.is_none() {
+            shown.retain(|(field, value)| field.is_some() || !matches!(value, Shown::Sum(0)));
+        }
         for (field, value) in shown {
             found = true;
             let mut human = value.human();
@@ -172,9 +176,7 @@ async fn read_once(node: &Node, key: &str, kind: ValueKind) -> Result<(Fields, b
     Ok(match kind {
         ValueKind::Counter => {
             let read = node.counter(key).read().await?;
-            // A counter that nobody has written and one that is zero again are the same.
-            let fields = if read.value == 0 { Vec::new() } else { one(Shown::Sum(read.value)) };
-            (fields, read.partial)
+            (one(Shown::Sum(read.value)), read.partial)
         }
         ValueKind::Register => {
             let read = node.register(key).read().await?;

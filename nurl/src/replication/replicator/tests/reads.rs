@@ -240,3 +240,50 @@ fn deltas_of_all_other_owners_make_no_whole_copy() {
     };
     assert_eq!(set.len(), 4);
 }
+
+#[test]
+fn a_reader_asks_those_that_stand_in_too() {
+    let mut mesh = Mesh::new(8);
+    let order = ring(0..8).owners(K, 8).into_iter();
+    let order: Vec<u8> = order.map(|member| (0..8).find(|n| peer(*n) == member).unwrap()).collect();
+    mesh.partition(&order[..3]);
+    mesh.take_ring(&ring_of((0..8).map(|n| (n, 0)), &order[..3]));
+    let (writer, reader) = (order[6], order[7]);
+    assert_eq!(mesh.write(writer, K, add(5)), Ok(()));
+    let ReplicatorEvent::ReadDone { value: Some(Value::Counter(sum)), partial: true, .. } =
+        mesh.read(reader, K)
+    else {
+        panic!()
+    };
+    assert_eq!(sum.value(), 5);
+}
+
+#[test]
+fn one_that_says_that_it_is_no_owner_remembers_nothing() {
+    let mut mesh = Mesh::new(6);
+    let owners: Vec<u8> = (0..6).filter(|n| ring(0..6).owns(&peer(*n), K, 3)).collect();
+    let (reader, now) = (mesh.outsider(K), mesh.now);
+    assert_eq!(mesh.write(owners[0], K, add(1)), Ok(()));
+    mesh.run(30);
+    mesh.lose_disk(owners[1]);
+    mesh.node(owners[1]).set_ring(now, ring((0..6).filter(|n| *n != owners[1])));
+    mesh.partition(&[owners[2]]);
+    assert!(matches!(mesh.read(reader, K), ReplicatorEvent::ReadDone { value: Some(_), partial: true, .. }));
+}
+
+#[test]
+fn a_removal_at_an_owner_that_has_one_of_two_additions_removes_both() {
+    let mut mesh = Mesh::new(3);
+    mesh.partition(&[2]);
+    assert_eq!(mesh.write(1, S, insert(b"x")), Ok(()));
+    mesh.lose_disk(0);
+    // Now the first addition is at 1 alone, and the second one, which hasn't seen it, comes to 0.
+    mesh.cut.clear();
+    mesh.partition(&[1]);
+    assert_eq!(mesh.write(2, S, insert(b"x")), Ok(()));
+    mesh.cut.clear();
+    assert_eq!(mesh.write(0, S, remove(b"x")), Ok(()));
+    mesh.run(60);
+    mesh.assert_converged(&ring(0..3));
+    assert!(matches!(mesh.node(1).get(S), Some(Value::Set(set)) if set.is_empty()));
+}
