@@ -140,8 +140,12 @@ impl SecretKey {
             return SecretKey::load(path);
         }
         let key = SecretKey::generate(rng);
-        key.save_new(path)?;
-        Ok(key)
+        match key.save_new(path) {
+            Ok(()) => Ok(key),
+            // Another process has made it in between.
+            Err(_) if disk::exists(path) => SecretKey::load(path),
+            Err(error) => Err(error),
+        }
     }
 }
 
