@@ -279,8 +279,10 @@ impl Replicator {
             return;
         }
         let holding = Holding { upto: id, boot: told.boot, durable: told.durable };
-        writes.acknowledged(sh, served, from, key, holding);
-        held.acknowledged(sh, from, key, id, told);
+        // Who has a copy that was handed over needn't have this node's later writes.
+        if !held.acknowledged(sh, from, key, id, told) {
+            writes.acknowledged(sh, served, from, key, holding);
+        }
     }
 
     /// Takes a keeper's refusal of a delta.

@@ -262,3 +262,31 @@ fn what_a_leaving_node_acknowledged_for_another_is_offered_until_a_second_one_ha
     assert_eq!(mesh.node(owners[0]).unheld(), Unheld::default());
     assert!(mesh.holders(K).len() >= 2);
 }
+
+#[test]
+fn who_has_the_copy_of_a_former_owner_needs_not_have_its_writes() {
+    let mut mesh = Mesh::new(6);
+    let [former, ..] = list(K)[..] else { unreachable!() };
+    assert_eq!(mesh.write(former, K, add(1)), Ok(()));
+    mesh.run(30);
+    let owners = ring((0..6).filter(|n| *n != former)).owners(K, 3);
+    mesh.set_ring((0..6).filter(|n| *n != former));
+    let (now, wall) = (mesh.now + TICK, mesh.wall);
+    mesh.node(former).update(now, wall, 88, &K[1..], (add(1), Confirm::Safe));
+    mesh.node(former).handle_timeout(now, wall);
+    let copy = mesh.sent(former).into_iter().find_map(|(_, message)| match message {
+        Message::Copy { id, .. } => Some(id),
+        _ => None,
+    });
+    let id = copy.expect("it is handed over");
+    mesh.node(former).update(now, wall, 89, &K[1..], (add(1), Confirm::Safe));
+    for owner in 0..6 {
+        if owners.contains(&peer(owner)) {
+            let ack =
+                Message::Ack { key: K.to_vec().into(), id, digest: [7; 16].into(), boot: 0, durable: true };
+            mesh.inject(owner, former, &ack);
+        }
+    }
+    let ended = std::iter::from_fn(|| mesh.node(former).poll_event()).collect::<Vec<_>>();
+    assert!(ended.is_empty(), "{ended:?}");
+}
