@@ -2,7 +2,8 @@
 //!
 //! Table `state` has the replicator's records: the name is the key, the bytes are the replicator's
 //! ([`Replicator::record`](crate::replication::replicator::Replicator::record)). The record `state layout` is a byte, which
-//! tells how these are to be read. The record `clock high water` is `wall_ms:8 ‖ logical:4`, both little-endian.
+//! tells how these are to be read. The record `clock high water` is `wall_ms:8 ‖ logical:4`, both little-endian. The record
+//! `replica incarnation` is the node's as an actor, little-endian, if it isn't the store's any more.
 
 use crate::key::PublicKey;
 use crate::replication::crdt::Stamp;
@@ -14,6 +15,9 @@ pub const MAX_BATCH: usize = 4096;
 
 /// The name of the clock's record.
 const CLOCK: &str = "clock high water";
+
+/// The name of the record of the actor's incarnation.
+const INCARNATION: &str = "replica incarnation";
 
 /// The name of the layout's record.
 const LAYOUT: &str = "state layout";
@@ -27,8 +31,15 @@ pub struct StateRecords<'a>(pub &'a Store);
 
 impl StateRecords<'_> {
     /// The id under which a node with this store writes.
-    pub fn replica_id(&self, key: PublicKey) -> ReplicaId {
-        ReplicaId { key, incarnation: self.0.incarnation() }
+    ///
+    /// # Errors
+    /// [`StoreError::Database`] or [`StoreError::Damaged`].
+    pub fn replica_id(&self, key: PublicKey) -> Result<ReplicaId, StoreError> {
+        let incarnation = match self.0.meta(INCARNATION)? {
+            Some(bytes) => number(&bytes, INCARNATION)?,
+            None => self.0.incarnation(),
+        };
+        Ok(ReplicaId { key, incarnation })
     }
 
     /// The stored high-water mark of the hybrid clock.
@@ -42,11 +53,15 @@ impl StateRecords<'_> {
         Ok(Stamp { wall_ms: number(wall, CLOCK)?, logical: u32::from_le_bytes(logical) })
     }
 
-    /// Stores the high-water mark together with the replicator's records: `None` deletes a record.
+    /// Stores the high-water mark and the replica id together with the replicator's records: `None` deletes a record.
     ///
     /// # Errors
     /// [`StoreError::TooLarge`] (nothing is written then) or [`StoreError::Database`].
-    pub fn put_state(&self, clock: Stamp, records: &[(Vec<u8>, Option<Vec<u8>>)]) -> Result<(), StoreError> {
+    pub fn put_state(
+        &self,
+        (clock, replica): (Stamp, ReplicaId),
+        records: &[(Vec<u8>, Option<Vec<u8>>)],
+    ) -> Result<(), StoreError> {
         within("a batch", records.len(), MAX_BATCH)?;
         for (key, record) in records {
             check(key, record.as_deref().unwrap_or_default())?;
@@ -56,6 +71,9 @@ impl StateRecords<'_> {
         self.0.write(|write| {
             write.put_all(Table::STATE, records)?;
             write.set_meta(LAYOUT, &LAYOUT_NOW)?;
+            if replica.incarnation != self.0.incarnation() {
+                write.set_meta(INCARNATION, &replica.incarnation.to_le_bytes())?;
+            }
             write.set_meta(CLOCK, &stamp)
         })
     }
@@ -86,6 +104,8 @@ mod tests {
     use crate::rt::Rng;
     use crate::store::{MAX_NAME_BYTES, MAX_RECORD_BYTES};
 
+    const KEY: PublicKey = PublicKey::from_bytes([1; 32]);
+
     fn rng(seed: u8) -> Rng {
         Rng::from_seed([seed; 32])
     }
@@ -96,8 +116,13 @@ mod tests {
         assert_eq!(StateRecords(&store).clock().unwrap(), Stamp::default());
         let stamp = Stamp { wall_ms: 7, logical: 3 };
         let record = |n: u8| (vec![n], Some(vec![n; 100]));
-        StateRecords(&store).put_state(stamp, &[record(1), record(2), record(3)]).unwrap();
-        StateRecords(&store).put_state(stamp, &[(vec![2], None)]).unwrap();
+        let id = StateRecords(&store).replica_id(KEY).unwrap();
+        assert_eq!(id, ReplicaId { key: KEY, incarnation: store.incarnation() });
+        StateRecords(&store).put_state((stamp, id), &[record(1), record(2), record(3)]).unwrap();
+        assert_eq!(StateRecords(&store).replica_id(KEY).unwrap(), id);
+        let id = ReplicaId { incarnation: 9, ..id };
+        StateRecords(&store).put_state((stamp, id), &[(vec![2], None)]).unwrap();
+        assert_eq!(StateRecords(&store).replica_id(KEY).unwrap(), id);
         assert_eq!(StateRecords(&store).clock().unwrap(), stamp);
         let mut keys = Vec::new();
         StateRecords(&store).each_state(|key, record| keys.push((key.to_vec(), record.len()))).unwrap();
@@ -130,16 +155,17 @@ mod tests {
     #[test]
     fn what_is_over_a_bound_is_refused_whole() {
         let store = Store::in_memory(&mut rng(1)).unwrap();
+        let put = |records: &[(Vec<u8>, Option<Vec<u8>>)]| {
+            let id = ReplicaId { key: KEY, incarnation: store.incarnation() };
+            StateRecords(&store).put_state((Stamp::default(), id), records)
+        };
         let large = vec![0; MAX_RECORD_BYTES + 1];
         let records = [(vec![1], Some(vec![1])), (vec![2], Some(large))];
-        assert!(matches!(
-            StateRecords(&store).put_state(Stamp::default(), &records),
-            Err(StoreError::TooLarge { limit: MAX_RECORD_BYTES, .. })
-        ));
+        assert!(matches!(put(&records), Err(StoreError::TooLarge { limit: MAX_RECORD_BYTES, .. })));
         let name = vec![0; MAX_NAME_BYTES + 1];
-        assert!(StateRecords(&store).put_state(Stamp::default(), &[(name, None)]).is_err());
+        assert!(put(&[(name, None)]).is_err());
         let many: Vec<_> = (0..=MAX_BATCH as u32).map(|n| (n.to_le_bytes().to_vec(), None)).collect();
-        assert!(StateRecords(&store).put_state(Stamp::default(), &many).is_err());
+        assert!(put(&many).is_err());
         let mut count = 0;
         StateRecords(&store).each_state(|_, _| count += 1).unwrap();
         assert_eq!(count, 0);

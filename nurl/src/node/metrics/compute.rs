@@ -34,7 +34,7 @@ pub(super) fn state(into: &mut Metrics, stats: &WorkStats) {
         states_sent: "Whole states sent, for repair or hand-off.",
         parked: "Merges that parked a write whose stamp is too far ahead.",
         handed_off: "Keys handed off and dropped.",
-        hand_off_held: "Copies that a former owner kept, for lack of room to remember its own sums.",
+        renewed: "Times that this node took another replica id, for lack of room to remember more of its own sums.",
     });
     let help = "Keys with writes that too few nodes have acknowledged yet.";
     into.gauge("state.unacknowledged", help, stats.unacknowledged);

@@ -60,7 +60,7 @@ impl Durable {
     pub(super) fn memory(&self, key: PublicKey, boot: u64) -> Result<Memory, Error> {
         Ok(match &self.store {
             Some(store) => Memory {
-                replica: StateRecords(store).replica_id(key),
+                replica: StateRecords(store).replica_id(key)?,
                 epoch: believable(JobRecords(store).epoch_counter()?, time::unix_now()),
                 clock: StateRecords(store).clock()?,
             },
@@ -162,7 +162,8 @@ impl Durable {
             let records: Vec<_> = records.collect();
             let most = if buggify(Point::StoreByOne) { 1 } else { records.len().max(1) };
             for records in records.chunks(most) {
-                StateRecords(store).put_state(replicator.clock_high_water(), records)?;
+                let heads = (replicator.clock_high_water(), replicator.local());
+                StateRecords(store).put_state(heads, records)?;
             }
         }
         Ok(())

@@ -130,6 +130,11 @@ impl Context {
         self.cloud.iter()
     }
 
+    /// An upper bound of the number of actors.
+    pub(super) fn places(&self) -> usize {
+        self.vector.len() + self.cloud.len()
+    }
+
     /// An upper bound of the encoded size.
     pub(super) fn weight(&self) -> usize {
         self.vector.len() * 50 + self.cloud.len() * 62 + 20

@@ -83,6 +83,11 @@ impl PnCounter {
         of(self) + both.filter(|(replica, _)| !self.slots.contains_key(replica)).count()
     }
 
+    /// The number of writers.
+    pub fn places(&self) -> usize {
+        self.slots.len()
+    }
+
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         put_number(out, self.slots.len() as u64);
         for (replica, (added, taken)) in &self.slots {

@@ -79,3 +79,10 @@ pub enum CrdtError {
     #[error("not a canonical state: {0}")]
     NotCanonical(&'static str),
 }
+
+impl CrdtError {
+    /// Whether the value has no place for another writer.
+    pub(super) fn wants_a_place(&self) -> bool {
+        matches!(self, CrdtError::TooManySlots | CrdtError::TooManyActors)
+    }
+}

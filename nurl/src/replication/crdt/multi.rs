@@ -143,6 +143,11 @@ impl MultiRegister {
             + fresh.filter(|(actor, _)| !self.slots.contains_key(actor)).count()
     }
 
+    /// The number of writers.
+    pub(super) fn places(&self) -> usize {
+        self.slots.len()
+    }
+
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         put_number(out, self.slots.len() as u64);
         for (actor, slot) in &self.slots {

@@ -115,6 +115,17 @@ impl Value {
         }
     }
 
+    /// How many places of writers are taken: an upper bound. A register has none.
+    pub fn places(&self) -> usize {
+        match self {
+            Value::Counter(counter) => counter.places(),
+            Value::Register(_) => 0,
+            Value::Set(set) => set.context().places(),
+            Value::Multi(register) => register.places(),
+            Value::Map(map) => map.context().places(),
+        }
+    }
+
     /// Joins another state, as seen by a clock that shows `wall`. Returns whether anything changed.
     ///
     /// # Errors

@@ -6,10 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use super::calls::Caller;
+use super::calls::{Caller, Wanted};
 use super::config::MAX_OUTBOX_BYTES;
-use super::confirm::Confirm;
-use super::message::Op;
 use crate::key::PublicKey;
 
 /// Limit on the bytes of other nodes' deltas that wait; the same as for messages to be sent. A delta over the limit
@@ -20,7 +18,7 @@ const MAX_WAITING_BYTES: usize = MAX_OUTBOX_BYTES;
 #[derive(Debug)]
 pub(super) enum Asked {
     /// A write made at this node.
-    Write { caller: Caller, op: Op, confirm: Confirm },
+    Write(Wanted),
     /// Another node's delta.
     Delta { key: Vec<u8>, from: PublicKey, id: u64, state: Vec<u8> },
 }
@@ -28,7 +26,7 @@ pub(super) enum Asked {
 impl Asked {
     /// Whether another node asked for it.
     pub(super) fn is_anothers(&self) -> bool {
-        !matches!(self, Asked::Write { caller: Caller::Driver(_), .. })
+        !matches!(self, Asked::Write(Wanted { caller: Caller::Driver(_), .. }))
     }
 }
 

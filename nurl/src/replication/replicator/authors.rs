@@ -7,11 +7,17 @@ use std::time::Instant;
 
 use super::shared::Shared;
 use crate::key::PublicKey;
-use crate::replication::crdt::{News, Value};
+use crate::replication::crdt::{MAX_ACTORS, MAX_COUNTER_SLOTS, News, Value};
+
+const _: () = assert!(MAX_COUNTER_SLOTS == MAX_ACTORS, "every kind has as many places");
 
 /// The most slots of one author in a key, counted when it writes: it takes a new one when it loses its store. A counter
 /// has room for 16 authors that use all of theirs.
 pub(super) const MAX_AUTHOR_SLOTS: usize = 256;
+
+/// The places of writers in a value that only owners of the key take: through one of them others still write when the rest
+/// is taken.
+pub(super) const OWNERS_SLOTS: usize = 512;
 
 /// What to do with a peer's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +29,8 @@ pub(super) enum Judgement {
     Unseen,
     /// It would change what its sender didn't write.
     Foreign,
+    /// It would take a place in the value that its sender can't have.
+    Crowded,
 }
 
 /// Judges a peer's state for a key of which this node holds `held`.
@@ -37,11 +45,14 @@ pub(super) fn judge(
         return Judgement::Take;
     }
     let nothing = Value::new(state.kind());
-    let news = held.unwrap_or(&nothing).news(state);
-    let others: Vec<_> = news.iter().filter(|(author, _)| author.key != *from).collect();
-    let crowded = !news.is_empty() && held.unwrap_or(&nothing).slots_with(state, from) > MAX_AUTHOR_SLOTS;
     // A state without content creates no key: it would be nobody's.
-    let empty = held.is_none() && news.is_empty();
+    let (had, held) = (held.is_some(), held.unwrap_or(&nothing));
+    let news = held.news(state);
+    let empty = !had && news.is_empty();
+    let others: Vec<_> = news.iter().filter(|(author, _)| author.key != *from).collect();
+    let slots = held.slots_with(state, from);
+    let is_full = held.places() >= MAX_ACTORS - OWNERS_SLOTS && slots > held.slots_with(&nothing, from);
+    let crowded = !news.is_empty() && (slots > MAX_AUTHOR_SLOTS || is_full);
     if others.is_empty() && !crowded && !empty {
         return Judgement::Take;
     }
@@ -49,7 +60,9 @@ pub(super) fn judge(
         || (sh.stood_in(now, from) && others.iter().all(|(author, _)| sh.was_away(now, &author.key)));
     if may_tell {
         Judgement::Take
-    } else if crowded || empty || others.iter().any(|(_, how)| *how == News::Written) {
+    } else if crowded && others.is_empty() {
+        Judgement::Crowded
+    } else if empty || others.iter().any(|(_, how)| *how == News::Written) {
         Judgement::Foreign
     } else {
         Judgement::Unseen

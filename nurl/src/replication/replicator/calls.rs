@@ -8,6 +8,7 @@ use super::config::MAX_READS;
 use super::confirm::Confirm;
 use super::error::{UpdateError, UpdateFailure};
 use super::event::ReplicatorEvent;
+use super::message::Op;
 use super::operations::OperationId;
 use super::served::Served;
 use super::shared::Shared;
@@ -42,20 +43,27 @@ impl Caller {
     }
 }
 
+/// What a caller wants.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) caller: Caller,
+    pub(super) op: Op,
+    /// How many nodes have to hold it.
+    pub(super) confirm: Confirm,
+}
+
 /// A caller that waits for acknowledgements.
 #[derive(Debug)]
 pub(super) struct Waiter {
-    pub(super) caller: Caller,
+    pub(super) wanted: Wanted,
     /// The id of its write.
     pub(super) write: u64,
-    /// How many nodes have to hold it.
-    pub(super) confirm: Confirm,
     due: Instant,
 }
 
 impl Waiter {
-    pub(super) fn new(now: Instant, caller: Caller, write: u64, confirm: Confirm) -> Waiter {
-        Waiter { caller, write, confirm, due: now + OWNER_WAIT }
+    pub(super) fn new(now: Instant, wanted: Wanted, write: u64) -> Waiter {
+        Waiter { wanted, write, due: now + OWNER_WAIT }
     }
 
     /// Whether the owners are taken to be away.

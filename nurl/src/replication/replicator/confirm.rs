@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use super::error::UpdateError;
 use super::shared::{Keeper, Shared};
 use crate::key::PublicKey;
 
@@ -53,10 +54,22 @@ pub enum Decline {
     /// The write changes what isn't its writer's, as far as the keeper knows.
     #[error("it changes what others wrote")]
     Foreign,
+    /// The value has no place for another writer. An owner may still write in its stead.
+    #[error("the value has no place for another writer")]
+    Writers,
 }
 
 impl Decline {
-    const ALL: [Decline; 3] = [Decline::NoRoom, Decline::Limit, Decline::Foreign];
+    const ALL: [Decline; 4] = [Decline::NoRoom, Decline::Limit, Decline::Foreign, Decline::Writers];
+
+    /// Why a keeper that couldn't merge a write declines it.
+    pub(super) fn of(error: &UpdateError) -> Decline {
+        match error {
+            UpdateError::Full(_) => Decline::NoRoom,
+            UpdateError::Value(error) if error.wants_a_place() => Decline::Writers,
+            _ => Decline::Limit,
+        }
+    }
 
     /// The number on the wire.
     pub(super) fn to_wire(self) -> u8 {
@@ -147,7 +160,7 @@ mod tests {
         for why in Decline::ALL {
             assert_eq!(Decline::from_wire(why.to_wire()), Some(why));
         }
-        assert_eq!(Decline::from_wire(3), None);
+        assert_eq!(Decline::from_wire(4), None);
     }
 
     #[test]

@@ -78,8 +78,8 @@ pub struct ReplicationStats {
     pub parked: u64,
     /// Keys handed off and dropped.
     pub handed_off: u64,
-    /// Copies that a former owner kept because it has no room to remember its own sums.
-    pub hand_off_held: u64,
+    /// Times that this node took another replica id, because it had no room to remember more of its own sums.
+    pub renewed: u64,
 }
 
 /// Limit on the changed keys given at once: those of one commit.

@@ -188,11 +188,10 @@ impl HandOffs {
                 for owner in owners {
                     sh.send(*owner, &Message::Confirm { key: key.to_vec().into(), id });
                 }
-            } else if drop_copy(sh, copies, sums, key) {
+            } else {
+                drop_copy(sh, copies, sums, key);
                 self.0.remove(key);
                 sh.stats.handed_off += 1;
-            } else {
-                hand_off.next = now + PAUSE_MAX;
             }
             return;
         }
@@ -212,19 +211,18 @@ impl HandOffs {
     }
 }
 
-/// Drops a copy and remembers this node's own writes to it. False, with the copy kept, if there is no room for them.
-fn drop_copy(sh: &mut Shared, copies: &mut Copies, sums: &mut Sums, key: &[u8]) -> bool {
-    let Some(value) = copies.value(key) else { return false };
+/// Drops a copy and remembers this node's own writes to it.
+fn drop_copy(sh: &mut Shared, copies: &mut Copies, sums: &mut Sums, key: &[u8]) {
+    let Some(value) = copies.value(key) else { return };
+    if Own::of(value, &sh.local) != Own::default() {
+        sums.make_room(sh, key);
+    }
+    // Under another id there is nothing to remember.
     let own = Own::of(value, &sh.local);
     if own != Own::default() {
-        if !sums.has_room(&sh.config, key) {
-            sh.stats.hand_off_held += 1;
-            return false;
-        }
         sums.join(key, own);
     }
     copies.remove(sh, key);
-    true
 }
 
 #[cfg(test)]

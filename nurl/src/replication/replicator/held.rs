@@ -163,6 +163,7 @@ impl Held {
         };
         match self.judge(sh, at, &from, key, &value) {
             Judgement::Take => {}
+            Judgement::Crowded => return Some(Err(Decline::Writers)),
             Judgement::Foreign | Judgement::Unseen => {
                 sh.stats.foreign += 1;
                 return Some(Err(Decline::Foreign));
@@ -170,10 +171,10 @@ impl Held {
         }
         match self.merge(sh, at, key, &value, state.len()) {
             Ok(_) => self.copies.digest(key).map(Ok),
-            Err(UpdateError::Full(_)) => Some(Err(Decline::NoRoom)),
-            Err(_) => {
-                sh.stats.bad_states += 1;
-                Some(Err(Decline::Limit))
+            Err(error) => {
+                let why = Decline::of(&error);
+                sh.stats.bad_states += u64::from(why == Decline::Limit);
+                Some(Err(why))
             }
         }
     }

@@ -133,11 +133,8 @@ impl Replicator {
         }
     }
 
-    /// The id under which this node writes.
-    #[cfg_attr(
-        not(any(test, feature = "internals")),
-        expect(dead_code, reason = "for examples, benchmarks and scenarios")
-    )]
+    /// The id under which this node writes. It must be kept durably, with the records: a later one replaces it when there
+    /// is no room for more of this node's own sums.
     pub fn local(&self) -> ReplicaId {
         self.shared.local
     }
@@ -237,7 +234,7 @@ impl Replicator {
     // ---- Durable records.
 
     /// The next keys whose durable records changed: the driver stores each [`record`](Replicator::record), and
-    /// [`clock_high_water`](Replicator::clock_high_water) with them, in one commit.
+    /// [`clock_high_water`](Replicator::clock_high_water) and [`local`](Replicator::local) with them, in one commit.
     ///
     /// Every driver drains this; one with a store stores them before [`poll_event`](Replicator::poll_event) and
     /// [`poll_transmit`](Replicator::poll_transmit). Then no caller and no peer learns of a write that a crash could
@@ -248,7 +245,8 @@ impl Replicator {
 
     /// The durable record of a key. None: delete the record.
     pub fn record(&self, key: &[u8]) -> Option<Vec<u8>> {
-        self.writes.record(key, self.held.copies.value(key)).map(|record| record.encode())
+        let copy = self.held.copies.value(key);
+        self.writes.record(key, copy, self.shared.local.incarnation).map(|record| record.encode())
     }
 
     /// Restores a record after a restart with the same store, before the first ring.
@@ -305,7 +303,7 @@ impl Replicator {
             Message::Ack { key, id, digest, boot, durable } => {
                 self.on_ack(from, &key, id, Acknowledged { digest: digest.into(), boot, durable });
             }
-            Message::Declined { key, id, why } => self.on_declined(from, &key, id, why),
+            Message::Declined { key, id, why } => self.on_declined(now, from, &key, id, why),
             Message::Confirm { key, id } => self.held.on_confirm(sh, from, &key, id),
             Message::Refused { key, id, owners } => {
                 let ours = sh.owners(&key);

@@ -27,6 +27,9 @@ const RETRY: Duration = Duration::from_secs(2);
 /// After this time an observer stops trying.
 const GIVE_UP: Duration = Duration::from_secs(60);
 
+/// A member that may be asked, and its process, if it is known.
+pub(super) type Member = (PublicKey, Option<u64>);
+
 /// 128 random bits.
 pub type OperationId = [u8; 16];
 
@@ -61,6 +64,8 @@ struct Underway {
     /// The id given by the caller.
     call: u64,
     member: PublicKey,
+    /// Those that are asked next if it doesn't do it.
+    others: Vec<Member>,
     key: Vec<u8>,
     op: Op,
     confirm: Confirm,
@@ -91,25 +96,34 @@ impl Underway {
 pub(super) struct Operations(BTreeMap<OperationId, Underway>);
 
 impl Operations {
-    /// Asks `member` to write in this node's place, and reports the outcome under the id `call`.
+    /// Whether another operation may begin.
+    pub(super) fn has_room(&self, sh: &Shared) -> bool {
+        self.0.len() + sh.events.waiting() < MAX_OPERATIONS
+    }
+
+    /// Asks the first of these members to write in this node's place, the next one if it says that it hasn't done it, and
+    /// so on. Reports the outcome under the id `call`. There must be room.
     pub(super) fn operate(
         &mut self,
         sh: &mut Shared,
         now: Instant,
         call: u64,
-        (member, boot): (PublicKey, Option<u64>),
+        members: Vec<Member>,
         key: &[u8],
         (op, confirm): (Op, Confirm),
-    ) -> Result<(), UpdateError> {
-        if self.0.len() + sh.events.waiting() >= MAX_OPERATIONS {
-            return Err(UpdateError::Full("operations"));
-        }
-        let mut id = [0; 16];
-        sh.rng.fill_bytes(&mut id);
+    ) {
+        let mut others = members;
+        others.reverse();
+        let Some((member, boot)) = others.pop() else {
+            let outcome = Err(UpdateError::NoOwners.into());
+            sh.events.push(ReplicatorEvent::Updated { id: call, outcome });
+            return;
+        };
         let give_up = now + GIVE_UP;
         let mut underway = Underway {
             call,
             member,
+            others,
             key: key.to_vec(),
             op,
             confirm,
@@ -119,9 +133,10 @@ impl Operations {
             next: give_up,
             give_up,
         };
+        let mut id = [0; 16];
+        sh.rng.fill_bytes(&mut id);
         underway.send(sh, now, id);
         self.0.insert(id, underway);
-        Ok(())
     }
 
     pub(super) fn on_reply(
@@ -139,6 +154,11 @@ impl Operations {
             return;
         };
         match outcome_of(code) {
+            Some(Err(OperationError::Busy | OperationError::Refused)) if !underway.others.is_empty() => {
+                let Some(next) = self.0.remove(&id) else { return };
+                let members = next.others.into_iter().rev().collect();
+                self.operate(sh, now, next.call, members, &next.key, (next.op, next.confirm));
+            }
             Some(outcome) => self.end(sh, id, outcome),
             None if underway.sent > 1 => self.end(sh, id, Err(OperationError::Unknown)),
             // A message arrives at one process at most, so the one that was asked hasn't got it.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::config::Config;
+use super::shared::Shared;
 use crate::replication::crdt::Value;
 use crate::replication::identity::ReplicaId;
 use crate::rt::{Table, bound};
@@ -41,7 +41,8 @@ impl Own {
     }
 }
 
-/// The sums of the keys that this node wrote and doesn't hold. They must not be forgotten while the replica id lives.
+/// The sums of the keys that this node wrote and doesn't hold. They must not be forgotten while the replica id lives, so a
+/// node that has no room for more of them goes on under another id, under which it has written nothing.
 #[derive(Debug, Default)]
 pub(super) struct Sums(BTreeMap<Vec<u8>, Own>);
 
@@ -50,12 +51,24 @@ impl Sums {
         self.0.get(key).copied()
     }
 
-    /// Whether the key's sums are or can be remembered.
-    pub(super) fn has_room(&self, config: &Config, key: &[u8]) -> bool {
-        self.0.contains_key(key) || self.0.len() < bound(Table::OwnKeys, config.max_own)
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
     }
 
-    /// Remembers `own` in addition to the sums known. There must be room.
+    /// Makes room for the key's sums; if the table is full, by taking another replica id.
+    pub(super) fn make_room(&mut self, sh: &mut Shared, key: &[u8]) {
+        let most = bound(Table::OwnKeys, sh.config.max_own);
+        if self.0.contains_key(key) || self.0.len() < most {
+            return;
+        }
+        sh.renew();
+        for key in std::mem::take(&mut self.0).into_keys() {
+            sh.events.changed(&key);
+        }
+    }
+
+    /// Remembers `own` in addition to the sums known, for which there must be [room](Sums::make_room).
     pub(super) fn join(&mut self, key: &[u8], own: Own) {
         let known = self.0.get(key).copied().unwrap_or_default();
         self.0.insert(key.to_vec(), own.join(known));

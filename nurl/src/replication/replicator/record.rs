@@ -22,17 +22,32 @@ pub(super) struct Record {
     taken: u64,
     #[n(4)]
     dot: u64,
+    /// The incarnation under which the sums were written: they count under no other. None: that of the store.
+    #[n(5)]
+    incarnation: Option<u64>,
 }
 
 impl Record {
     /// The record of a key, or none if there is nothing to remember.
-    pub(super) fn of(held: Option<&Value>, pending: Option<&Value>, own: Option<Own>) -> Option<Record> {
+    pub(super) fn of(
+        held: Option<&Value>,
+        pending: Option<&Value>,
+        own: Option<(u64, Own)>,
+    ) -> Option<Record> {
         if held.is_none() && pending.is_none() && own.is_none() {
             return None;
         }
         let encoded = |value: &Value| ByteVec::from(value.encode());
-        let Own { added, taken, dot } = own.unwrap_or_default();
-        Some(Record { held: held.map(encoded), pending: pending.map(encoded), added, taken, dot })
+        let Own { added, taken, dot } = own.map_or_else(Own::default, |(_, own)| own);
+        let incarnation = own.map(|(incarnation, _)| incarnation);
+        Some(Record {
+            held: held.map(encoded),
+            pending: pending.map(encoded),
+            added,
+            taken,
+            dot,
+            incarnation,
+        })
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -57,7 +72,11 @@ impl Record {
         self.pending.as_ref().map(|state| state.as_slice())
     }
 
-    pub(super) fn own(&self) -> Own {
+    /// The sums written under this incarnation.
+    pub(super) fn own(&self, incarnation: u64) -> Own {
+        if self.incarnation.is_some_and(|of| of != incarnation) {
+            return Own::default();
+        }
         Own { added: self.added, taken: self.taken, dot: self.dot }
     }
 }
@@ -73,7 +92,7 @@ mod tests {
         let value = Value::new(Kind::Set);
         let own = Own { added: 1, taken: 2, dot: 3 };
         for (held, pending, own) in
-            [(Some(&value), None, None), (None, Some(&value), Some(own)), (None, None, Some(own))]
+            [(Some(&value), None, None), (None, Some(&value), Some((7, own))), (None, None, Some((7, own)))]
         {
             let bytes = Record::of(held, pending, own).unwrap().encode();
             let record = Record::decode(b"\x03name", &bytes).unwrap();
@@ -83,7 +102,8 @@ mod tests {
             }
             assert_eq!(record.held(), held.map(Value::encode).as_deref());
             assert_eq!(record.pending(), pending.map(Value::encode).as_deref());
-            assert_eq!(record.own(), own.unwrap_or_default());
+            assert_eq!(record.own(7), own.map_or_else(Own::default, |(_, own)| own));
+            assert_eq!(record.own(8), Own::default(), "another incarnation has written nothing");
         }
         assert_eq!(Record::decode(b"\x03name", b"no").unwrap_err(), CrdtError::NotCanonical("record"));
     }

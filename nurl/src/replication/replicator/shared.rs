@@ -78,6 +78,13 @@ impl Shared {
         (self.ring, self.met) = (ring, true);
     }
 
+    /// Takes another replica id: this node has written nothing under it.
+    pub(super) fn renew(&mut self) {
+        self.local.incarnation = self.rng.next_u64();
+        self.stats.renewed += 1;
+        tracing::debug!(target: "nurl::state", "the table of sums is full: this node writes under another incarnation");
+    }
+
     /// Whether a peer may tell other authors' writes to a key: it owns the key, or may lately have owned it.
     pub(super) fn may_tell(&self, now: Instant, peer: &PublicKey, key: &[u8]) -> bool {
         self.history.owned(now, &self.ring, (&self.local.key, self.config.replicas), peer, key)

@@ -1,7 +1,7 @@
 //! The choreography of a write: what it asks first, where it is made, and what it waits for.
 //!
-//! 0. An observer asks the key's first live owner to write in its place. A node that leaves makes no write of its own callers
-//!    any more, but still those that observers ask of it.
+//! 0. An observer asks the key's first live owner to write in its place, and so does a member for which the value has no
+//!    place. A node that leaves makes no write of its own callers any more, but still those that others ask of it.
 //! 1. A write that has to see what there is, such as a removal, asks the other owners first where no whole copy shows it
 //!    ([`must_observe`](Op::must_observe)). It continues with their answers.
 //! 2. The write is made: at a keeper of the key in the state held, elsewhere as a delta for the keepers.
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::Replicator;
 use super::asking::Asked;
 use super::authors::Judgement;
-use super::calls::{Caller, MAX_WRITES};
+use super::calls::{Caller, MAX_WRITES, Wanted};
 use super::confirm::{Confirm, Decline, Holding};
 use super::error::{UpdateError, UpdateFailure};
 use super::event::ReplicatorEvent;
@@ -62,11 +62,12 @@ impl Replicator {
         if self.shared.config.observer {
             self.operate(at.now, id, &key, (op, confirm))?;
         } else {
-            self.call(at, &key, (op, confirm), Caller::Driver(id))?;
+            self.call(at, &key, Wanted { caller: Caller::Driver(id), op, confirm })?;
         }
         Ok(())
     }
 
+    /// Asks another keeper to make a write in this node's place: the first one that is live, or the first one.
     fn operate(
         &mut self,
         now: Instant,
@@ -74,44 +75,66 @@ impl Replicator {
         key: &[u8],
         (op, confirm): (Op, Confirm),
     ) -> Result<(), UpdateError> {
-        let keepers = self.shared.keepers(key);
-        let live = keepers.iter().find(|keeper| keeper.live);
-        let owner = live.or(keepers.first()).ok_or(UpdateError::NoOwners)?.key;
-        let boot = self.shared.ring.member(&owner).map(|member| member.boot);
-        self.operations.operate(&mut self.shared, now, id, (owner, boot), key, (op, confirm))
+        let sh = &mut self.shared;
+        let keepers = sh.other_keepers(key);
+        let any = keepers.iter().any(|keeper| keeper.live);
+        let asked = keepers.iter().filter(|keeper| keeper.live || !any);
+        let boot = |keeper| sh.ring.member(keeper).map(|member| member.boot);
+        let members: Vec<_> = asked.map(|keeper| (keeper.key, boot(&keeper.key))).collect();
+        if members.is_empty() {
+            return Err(UpdateError::NoOwners);
+        }
+        if !self.operations.has_room(sh) {
+            return Err(UpdateError::Full("operations"));
+        }
+        self.operations.operate(sh, now, id, members, key, (op, confirm));
+        Ok(())
+    }
+
+    /// Ends a write that wasn't made, for this reason. If only a place for this node in the value is missing, another
+    /// keeper, which may have one, makes it.
+    fn fail(&mut self, now: Instant, key: &[u8], wanted: Wanted, why: UpdateError) {
+        let wants_a_place = match &why {
+            UpdateError::Declined(why) => *why == Decline::Writers,
+            UpdateError::Value(error) => error.wants_a_place(),
+            _ => false,
+        };
+        let outcome = match wanted.caller {
+            Caller::Driver(id) if wants_a_place && !self.shared.other_keepers(key).is_empty() => {
+                self.operate(now, id, key, (wanted.op, wanted.confirm))
+            }
+            _ => Err(why),
+        };
+        if let Err(error) = outcome {
+            wanted.caller.settle(&mut self.shared, &mut self.served, Err(error));
+        }
     }
 
     /// Begins a caller's write.
     ///
     /// # Errors
     /// [`UpdateError`]; nothing was written then, and the caller isn't told.
-    pub(super) fn call(
-        &mut self,
-        at: Moment,
-        key: &[u8],
-        (op, confirm): (Op, Confirm),
-        caller: Caller,
-    ) -> Result<(), UpdateError> {
+    pub(super) fn call(&mut self, at: Moment, key: &[u8], wanted: Wanted) -> Result<(), UpdateError> {
         if self.shared.config.observer {
             return Err(UpdateError::Observer);
         }
         let under_way = self.writes.waiting() + self.asking.len();
         // Others' writes leave half of the room to this node's own callers, and aren't counted against these.
-        let full = match caller {
+        let full = match wanted.caller {
             Caller::Driver(_) => under_way - self.asking.of_others() >= MAX_WRITES,
             Caller::Observer(..) => under_way >= MAX_WRITES / 2,
         };
         if full {
             return Err(UpdateError::Full("writes under way"));
         }
-        if !self.shared.met && op.must_observe(None) {
+        if !self.shared.met && wanted.op.must_observe(None) {
             return Err(UpdateError::Unknown);
         }
-        if self.must_ask(key, &op) {
-            return self.ask(at.now, key, Asked::Write { caller, op, confirm });
+        if self.must_ask(key, &wanted.op) {
+            return self.ask(at.now, key, Asked::Write(wanted));
         }
-        let made = self.make(at, key, (&op, confirm), None)?;
-        self.settle_or_wait(at, key, (caller, confirm), Ok(made));
+        let made = self.make(at, key, (&wanted.op, wanted.confirm), None);
+        self.settle_or_wait(at, key, wanted, made);
         Ok(())
     }
 
@@ -134,15 +157,12 @@ impl Replicator {
         self.writes.make(&mut self.shared, &mut self.held, at, key, (op, confirm), observed)
     }
 
-    fn settle_or_wait(
-        &mut self,
-        at: Moment,
-        key: &[u8],
-        (caller, confirm): (Caller, Confirm),
-        outcome: Result<Made, UpdateError>,
-    ) {
+    fn settle_or_wait(&mut self, at: Moment, key: &[u8], wanted: Wanted, outcome: Result<Made, UpdateError>) {
         let Replicator { shared, served, writes, .. } = self;
-        writes.settle_or_wait(shared, served, at, key, (caller, confirm), outcome);
+        match outcome {
+            Ok(made) => writes.settle_or_wait(shared, served, at, key, wanted, made),
+            Err(why) => self.fail(at.now, key, wanted, why),
+        }
     }
 
     // ---- Asking the other owners.
@@ -208,11 +228,12 @@ impl Replicator {
     ) {
         match self.asking.take(read) {
             None => {}
-            Some(Asked::Write { caller, op, confirm }) => {
-                let unknown = partial && op.only_removes();
+            Some(Asked::Write(wanted)) => {
+                let unknown = partial && wanted.op.only_removes();
                 let ready = if unknown { Err(UpdateError::Unknown) } else { taken };
-                let outcome = ready.and_then(|()| self.make_asked(at, key, (&op, confirm), value.as_ref()));
-                self.settle_or_wait(at, key, (caller, confirm), outcome);
+                let op = (&wanted.op, wanted.confirm);
+                let outcome = ready.and_then(|()| self.make_asked(at, key, op, value.as_ref()));
+                self.settle_or_wait(at, key, wanted, outcome);
             }
             Some(Asked::Delta { key, from, id, state }) if !partial && taken.is_ok() => {
                 self.held.on_write(&mut self.shared, at, from, &key, id, &state);
@@ -286,12 +307,16 @@ impl Replicator {
     }
 
     /// Takes a keeper's refusal of a delta.
-    pub(super) fn on_declined(&mut self, from: PublicKey, key: &[u8], id: u64, why: u8) {
-        let Replicator { shared: sh, writes, served, .. } = self;
+    pub(super) fn on_declined(&mut self, now: Instant, from: PublicKey, key: &[u8], id: u64, why: u8) {
+        let Replicator { shared: sh, writes, .. } = self;
         match Decline::from_wire(why) {
             None => sh.stats.malformed += 1,
             Some(_) if !sh.keeps(&from, key) || !sh.has_given(id) => sh.stats.stray += 1,
-            Some(why) => writes.declined(sh, served, from, key, (id, why)),
+            Some(why) => {
+                for wanted in writes.declined(sh, from, key, id) {
+                    self.fail(now, key, wanted, UpdateError::Declined(why));
+                }
+            }
         }
     }
 
@@ -322,7 +347,8 @@ impl Replicator {
             }
             Arrival::Repeated => {}
             Arrival::New => {
-                if let Err(error) = self.call(at, key, (op, confirm), Caller::Observer(from, id)) {
+                let wanted = Wanted { caller: Caller::Observer(from, id), op, confirm };
+                if let Err(error) = self.call(at, key, wanted) {
                     self.served.settle(&mut self.shared, from, id, Err(error));
                 }
             }

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::apply;
-use super::calls::{Caller, Waiter};
-use super::confirm::{Confirm, Decline, Holders, Holding};
+use super::calls::{Waiter, Wanted};
+use super::confirm::{Confirm, Holders, Holding};
 use super::error::UpdateError;
 use super::held::Held;
 use super::leave::MAX_OFFERS;
@@ -37,8 +37,8 @@ struct Pending {
     holders: Holders,
     /// The keepers that refused the delta with its present id.
     declined: BTreeSet<PublicKey>,
-    /// This node's sums before the oldest write in it.
-    before: Own,
+    /// This node's sums before the oldest write in it, and the incarnation under which they were written.
+    before: (u64, Own),
     /// The callers that wait until enough keepers have their writes.
     waiting: Vec<Waiter>,
 }
@@ -117,8 +117,8 @@ impl Writes {
             return Err(UpdateError::NoOwners);
         }
         let (copy, keeps) = (held.copies.value(key), sh.takes(key));
-        if !keeps && !self.sums.has_room(&sh.config, key) {
-            return Err(UpdateError::Full("keys written"));
+        if !keeps {
+            self.sums.make_room(sh, key);
         }
         // The part of the key that this node has seen. Its copy, as a rule, has what it wrote itself.
         let local = &sh.local.key;
@@ -164,7 +164,7 @@ impl Writes {
             pause: RETRY_MIN,
             holders,
             declined: BTreeSet::new(),
-            before,
+            before: (sh.local.incarnation, before),
             waiting: Vec::new(),
         });
         // The merge uses the writer's own clock, so the writer's own stamp is never parked here.
@@ -195,16 +195,16 @@ impl Writes {
         served: &mut Served,
         at: Moment,
         key: &[u8],
-        (caller, confirm): (Caller, Confirm),
-        outcome: Result<Made, UpdateError>,
+        wanted: Wanted,
+        made: Made,
     ) {
-        match (outcome, self.pending.get_mut(key)) {
-            (Ok(Made::Pending(write)), Some(pending)) => {
-                pending.waiting.push(Waiter::new(at.now, caller, write, confirm));
+        match (made, self.pending.get_mut(key)) {
+            (Made::Pending(write), Some(pending)) => {
+                pending.waiting.push(Waiter::new(at.now, wanted, write));
                 self.waiting += 1;
                 self.judge(sh, served, key);
             }
-            (outcome, _) => caller.settle(sh, served, outcome.map(|_| ())),
+            _ => wanted.caller.settle(sh, served, Ok(())),
         }
     }
 
@@ -213,7 +213,7 @@ impl Writes {
         let (keepers, replicas) = (sh.keepers(key), sh.config.replicas);
         let Some(Pending { id, holders, waiting, .. }) = self.pending.get_mut(key) else { return };
         let confirmed =
-            |waiter: &mut Waiter| holders.confirm(&keepers, replicas, waiter.write, waiter.confirm);
+            |waiter: &mut Waiter| holders.confirm(&keepers, replicas, waiter.write, waiter.wanted.confirm);
         let done: Vec<Waiter> = waiting.extract_if(.., confirmed).collect();
         if waiting.is_empty() && holders.confirm(&keepers, replicas, *id, Confirm::Safe) {
             self.pending.remove(key);
@@ -231,7 +231,7 @@ impl Writes {
     ) {
         self.waiting -= waiting.len();
         for waiter in waiting {
-            waiter.caller.settle(sh, served, outcome.clone());
+            waiter.wanted.caller.settle(sh, served, outcome.clone());
         }
     }
 
@@ -271,34 +271,32 @@ impl Writes {
         true
     }
 
-    /// Takes a keeper's refusal. When all live ones have refused, nobody has the write, and its callers are told.
-    pub(super) fn declined(
-        &mut self,
-        sh: &mut Shared,
-        served: &mut Served,
-        from: PublicKey,
-        key: &[u8],
-        (id, why): (u64, Decline),
-    ) {
+    /// Takes a keeper's refusal. When all live ones have refused, nobody has the write: those who wanted it are returned.
+    pub(super) fn declined(&mut self, sh: &mut Shared, from: PublicKey, key: &[u8], id: u64) -> Vec<Wanted> {
         let keepers = sh.keepers(key);
-        let Some(pending) = self.pending.get_mut(key).filter(|pending| pending.id == id) else { return };
+        let Some(pending) = self.pending.get_mut(key).filter(|pending| pending.id == id) else {
+            return Vec::new();
+        };
         pending.declined.insert(from);
         let refused = keepers.iter().filter(|keeper| keeper.live);
         if !pending.holders.is_empty()
             || !refused.clone().all(|keeper| pending.declined.contains(&keeper.key))
         {
-            return;
+            return Vec::new();
         }
-        let Some(pending) = self.pending.remove(key) else { return };
+        let Some(pending) = self.pending.remove(key) else { return Vec::new() };
         if let Value::Counter(_) = pending.value {
             // The next delta has the sums of all writes, so it takes back what was told to have failed.
-            let (own, before) = (self.sums.get(key).unwrap_or_default(), pending.before);
+            let own = self.sums.get(key).unwrap_or_default();
+            let (of, before) = pending.before;
+            let before = if of == sh.local.incarnation { before } else { Own::default() };
             let taken = own.taken.saturating_add(own.added.saturating_sub(before.added));
             let added = own.added.saturating_add(own.taken.saturating_sub(before.taken));
             self.sums.join(key, Own { added, taken, dot: 0 });
         }
         sh.events.changed(key);
-        self.settle(sh, served, pending.waiting, &Err(UpdateError::Declined(why)));
+        self.waiting -= pending.waiting.len();
+        pending.waiting.into_iter().map(|waiter| waiter.wanted).collect()
     }
 
     /// Adapts to a new view: what was acknowledged by a process that is gone doesn't count, fewer keepers may be enough, and
@@ -344,8 +342,8 @@ impl Writes {
     }
 
     /// The durable record of a key of which this node holds `copy`.
-    pub(super) fn record(&self, key: &[u8], copy: Option<&Value>) -> Option<Record> {
-        Record::of(copy, self.pending(key), self.sums.get(key))
+    pub(super) fn record(&self, key: &[u8], copy: Option<&Value>, incarnation: u64) -> Option<Record> {
+        Record::of(copy, self.pending(key), self.sums.get(key).map(|own| (incarnation, own)))
     }
 
     /// Restores the delta and the sums of a record.
@@ -356,6 +354,7 @@ impl Writes {
         key: &[u8],
         record: &Record,
     ) -> Result<(), UpdateError> {
+        let own = record.own(sh.local.incarnation);
         if let Some(bytes) = record.pending() {
             if self.pending.len() >= sh.config.max_pending {
                 return Err(UpdateError::Full("unacknowledged writes"));
@@ -371,16 +370,12 @@ impl Writes {
                 pause: RETRY_MIN,
                 holders: Holders::default(),
                 declined: BTreeSet::new(),
-                before: record.own(),
+                before: (sh.local.incarnation, own),
                 waiting: Vec::new(),
             };
             self.pending.insert(key.to_vec(), pending);
         }
-        let own = record.own();
         if own != Own::default() {
-            if !self.sums.has_room(&sh.config, key) {
-                return Err(UpdateError::Full("keys written"));
-            }
             self.sums.join(key, own);
         }
         Ok(())

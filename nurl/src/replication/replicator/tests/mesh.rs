@@ -42,6 +42,11 @@ pub(super) fn ring_of(members: impl IntoIterator<Item = (u8, u64)>, away: &[u8])
     })))
 }
 
+/// A write wanted by the driver.
+pub(super) fn wanted(id: u64, op: Op) -> calls::Wanted {
+    calls::Wanted { caller: calls::Caller::Driver(id), op, confirm: Confirm::Safe }
+}
+
 pub(super) fn add(by: i64) -> Op {
     Op::Add { by }
 }
@@ -79,10 +84,13 @@ pub(super) struct Mesh {
     pub(super) changed: Vec<(PublicKey, Vec<u8>)>,
     /// The durable records.
     pub(super) disk: BTreeMap<(PublicKey, Vec<u8>), Vec<u8>>,
+    /// The durable incarnations of those that changed theirs.
+    pub(super) incarnations: BTreeMap<PublicKey, u64>,
     /// Bytes of `Delta` and `States` messages.
     pub(super) state_bytes: usize,
     pub(super) messages: usize,
     pub(super) config: Config,
+    started: u32,
 }
 
 impl Mesh {
@@ -97,9 +105,11 @@ impl Mesh {
             events: Vec::new(),
             changed: Vec::new(),
             disk: BTreeMap::new(),
+            incarnations: BTreeMap::new(),
             state_bytes: 0,
             messages: 0,
             config: Config::default(),
+            started: 0,
         };
         for n in 0..count {
             mesh.start(n, 1);
@@ -110,7 +120,11 @@ impl Mesh {
 
     pub(super) fn start(&mut self, n: u8, incarnation: u64) {
         let local = ReplicaId { key: peer(n), incarnation };
-        let node = Replicator::new(self.config.clone(), local, self.now, Rng::from_seed([n; 32]));
+        // No two processes of a node draw the same numbers.
+        self.started += 1;
+        let mut seed = [n; 32];
+        seed[..4].copy_from_slice(&self.started.to_le_bytes());
+        let node = Replicator::new(self.config.clone(), local, self.now, Rng::from_seed(seed));
         self.nodes.insert(peer(n), node);
     }
 
@@ -118,7 +132,7 @@ impl Mesh {
     pub(super) fn restart(&mut self, n: u8) {
         let ring = self.node(n).shared.ring.clone();
         let (now, wall) = (self.now, self.wall);
-        self.start(n, 1);
+        self.start(n, self.incarnations.get(&peer(n)).copied().unwrap_or(1));
         let records: Vec<(Vec<u8>, Vec<u8>)> = self
             .disk
             .iter()
@@ -170,6 +184,7 @@ impl Mesh {
                         Some(record) => self.disk.insert((*from, key.clone()), record),
                         None => self.disk.remove(&(*from, key.clone())),
                     };
+                    self.incarnations.insert(*from, node.local().incarnation);
                     self.changed.push((*from, key));
                 }
                 while let Some(event) = node.poll_event() {
@@ -306,7 +321,12 @@ impl Mesh {
         let now = self.now;
         let node = self.node(n);
         let boot = node.shared.ring.member(&member).map(|member| member.boot);
-        node.operations.operate(&mut node.shared, now, id, (member, boot), key, (op, Confirm::Safe))
+        if !node.operations.has_room(&node.shared) {
+            return Err(UpdateError::Full("operations"));
+        }
+        let members = vec![(member, boot)];
+        node.operations.operate(&mut node.shared, now, id, members, key, (op, Confirm::Safe));
+        Ok(())
     }
 
     /// Kills a node and starts it again without its store.
@@ -314,6 +334,7 @@ impl Mesh {
         let ring = self.node(n).shared.ring.clone();
         let now = self.now;
         self.disk.retain(|(owner, _), _| *owner != peer(n));
+        self.incarnations.remove(&peer(n));
         self.start(n, 2);
         self.node(n).set_ring(now, ring);
     }

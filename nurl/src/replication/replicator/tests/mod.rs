@@ -6,6 +6,7 @@ mod kinds;
 mod maps;
 mod mesh;
 mod multi;
+mod places;
 mod reads;
 mod settled;
 mod sync;

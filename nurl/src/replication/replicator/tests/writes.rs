@@ -1,6 +1,6 @@
 //! Writes that are acknowledged, refused, or have an unknown outcome.
 
-use super::mesh::{K, Mesh, R, S, add, insert, peer, remove, ring, ring_of, set};
+use super::mesh::{K, Mesh, R, S, add, insert, peer, remove, ring, ring_of, set, wanted};
 use crate::replication::replicator::*;
 
 #[test]
@@ -161,16 +161,9 @@ fn writes_under_way_are_bounded_and_all_of_a_key_are_answered_at_once() {
     let outsider = mesh.outsider(K);
     let (now, wall) = (mesh.now, mesh.wall);
     for id in 0..calls::MAX_WRITES as u64 {
-        mesh.node(outsider)
-            .call(Moment { now, wall }, K, (add(1), Confirm::Safe), calls::Caller::Driver(id))
-            .unwrap();
+        mesh.node(outsider).call(Moment { now, wall }, K, wanted(id, add(1))).unwrap();
     }
-    let refused = mesh.node(outsider).call(
-        Moment { now, wall },
-        K,
-        (add(1), Confirm::Safe),
-        calls::Caller::Driver(99_999),
-    );
+    let refused = mesh.node(outsider).call(Moment { now, wall }, K, wanted(99_999, add(1)));
     assert_eq!(refused, Err(UpdateError::Full("writes under way")));
     mesh.deliver();
     let done = |(_, event): &&(PublicKey, ReplicatorEvent)| {
@@ -187,10 +180,7 @@ fn an_observers_operation_is_done_once_however_often_it_is_sent() {
     mesh.start(200, 1);
     mesh.set_ring(0..4);
     let (now, wall) = (mesh.now, mesh.wall);
-    assert_eq!(
-        mesh.node(200).call(Moment { now, wall }, K, (add(1), Confirm::Safe), calls::Caller::Driver(1)),
-        Err(UpdateError::Observer)
-    );
+    assert_eq!(mesh.node(200).call(Moment { now, wall }, K, wanted(1, add(1))), Err(UpdateError::Observer));
     // The answers are lost for a while: the same operation is sent again and again.
     mesh.cut.insert((peer(1), peer(200)));
     mesh.operate(200, 5, peer(1), K, add(1)).unwrap();
@@ -293,27 +283,6 @@ fn a_write_from_a_fast_clock_is_parked_equally_everywhere_and_shown_in_time() {
     mesh.run(60);
     assert_eq!(shown(&mut mesh, 1), Some(b"fast".to_vec()), "and isn't lost");
     mesh.assert_converged(&ring(0..3));
-}
-
-#[test]
-fn a_node_that_cannot_remember_its_own_sums_refuses_the_write_and_keeps_its_copies() {
-    let mut mesh = Mesh::new(4);
-    mesh.config.max_own = 1;
-    mesh.start(0, 1);
-    mesh.set_ring(0..4);
-    let keys: Vec<[u8; 2]> =
-        (0..100u8).map(|n| [1, n]).filter(|key| ring(0..4).owns(&peer(0), key, 3)).take(5).collect();
-    for key in &keys {
-        mesh.update(0, key, &add(1));
-    }
-    mesh.run(5);
-    mesh.set_ring(1..4);
-    mesh.run(200);
-    assert_eq!(mesh.node(0).keys().count(), keys.len() - 1, "one was handed off, the others stay");
-    assert!(mesh.node(0).stats().hand_off_held > 0);
-    let (now, wall) = (mesh.now, mesh.wall);
-    let refused = mesh.node(0).make(Moment { now, wall }, b"\x01another", (&add(1), Confirm::Safe), None);
-    assert_eq!(refused, Err(UpdateError::Full("keys written")));
 }
 
 #[test]
