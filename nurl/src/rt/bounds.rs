@@ -32,6 +32,8 @@ tables! {
     // Replicated state.
     HeldKeys = "held-keys": "The keys that an owner holds.",
     OwnKeys = "own-keys": "The keys of others that a node has written.",
+    Marks = "marks": "The deleted keys whose marks a node keeps.",
+    MarkLife = "mark-life": "The seconds for which it keeps them.",
     PendingWrites = "pending-writes": "A node's writes that no owner has acknowledged.",
     Reads = "reads": "The reads under way.",
     Operations = "operations": "Observers' writes that a member remembers.",

@@ -34,6 +34,8 @@ pub(super) fn state(into: &mut Metrics, stats: &WorkStats) {
         states_sent: "Whole states sent, for repair or hand-off.",
         parked: "Merges that parked a write whose stamp is too far ahead.",
         handed_off: "Keys handed off and dropped.",
+        expired: "Objects that expired here.",
+        forgotten: "Deletions forgotten, for age or for lack of room.",
         renewed: "Times that this node took another replica id, for lack of room to remember more of its own sums.",
     });
     let help = "Keys with writes that too few nodes have acknowledged yet.";

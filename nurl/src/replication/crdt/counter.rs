@@ -1,29 +1,46 @@
-//! PN-Counter: a grow-only pair of sums for each writer (Shapiro et al. 2011, specification 7).
+//! PN-Counter: grow-only sums for each writer (Shapiro et al. 2011, specification 7), and what is removed of them.
 //!
-//! Encoding: `n, n × (replica:40, added, taken)`, ascending by replica, no slot with both zero.
+//! A slot has what its writer added and took, and the part of both that was removed: when the counter was deleted, what its
+//! remover had seen. All of it only grows, so slots join by the maximum; a concurrent addition counts alone.
+//!
+//! Encoding: `n, n × (replica:40, added, taken, removed of added, removed of taken)`, ascending by replica, no slot of
+//! zeros.
 
 use std::collections::BTreeMap;
 
-use super::CrdtError;
 use super::codec::{Reader, put_number, put_replica};
+use super::sums::Sums;
+use super::{CrdtError, News};
 use crate::key::PublicKey;
 use crate::replication::identity::ReplicaId;
 
-/// The most writers of one counter. At 60 bytes a slot this is 240 KiB, well within a message. A writer that lost its
+/// The most writers of one counter. At 80 bytes a slot this is 320 KiB, well within a message. A writer that lost its
 /// store takes another slot, so this also bounds the number of lost disks over a counter's life.
 pub const MAX_COUNTER_SLOTS: usize = 4096;
 
 /// A counter that goes up and down.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PnCounter {
-    slots: BTreeMap<ReplicaId, (u64, u64)>,
+    slots: BTreeMap<ReplicaId, Sums>,
 }
 
 impl PnCounter {
     /// The delta with `replica`'s total additions and subtractions.
     pub fn of(replica: ReplicaId, added: u64, taken: u64) -> PnCounter {
-        let slots = if (added, taken) == (0, 0) { None } else { Some((replica, (added, taken))) };
-        PnCounter { slots: slots.into_iter().collect() }
+        let sums = Sums { added, taken, ..Sums::default() };
+        let slot = (sums != Sums::default()).then_some((replica, sums));
+        PnCounter { slots: slot.into_iter().collect() }
+    }
+
+    /// The delta that removes all that this state counts.
+    pub fn removing(&self) -> PnCounter {
+        let counted = self.slots.iter().filter(|(_, sums)| !sums.is_removed());
+        PnCounter { slots: counted.map(|(replica, sums)| (*replica, sums.removal())).collect() }
+    }
+
+    /// Whether nothing counts.
+    pub fn is_empty(&self) -> bool {
+        self.slots.values().all(Sums::is_removed)
     }
 
     /// Adds `by` (subtracts, if negative) as `replica`, and returns the delta.
@@ -41,12 +58,12 @@ impl PnCounter {
 
     /// The amounts that `replica` has added and subtracted.
     pub fn slot(&self, replica: &ReplicaId) -> (u64, u64) {
-        self.slots.get(replica).copied().unwrap_or_default()
+        self.slots.get(replica).map_or((0, 0), |sums| (sums.added, sums.taken))
     }
 
     /// The sum.
     pub fn value(&self) -> i128 {
-        self.slots.values().map(|(added, taken)| i128::from(*added) - i128::from(*taken)).sum()
+        self.slots.values().map(Sums::value).sum()
     }
 
     /// Joins another state: the maximum of each part of each slot. Returns whether anything changed.
@@ -59,20 +76,20 @@ impl PnCounter {
             return Err(CrdtError::TooManySlots);
         }
         let mut changed = false;
-        for (replica, (added, taken)) in &other.slots {
+        for (replica, sums) in &other.slots {
             let slot = self.slots.entry(*replica).or_default();
-            let joined = (slot.0.max(*added), slot.1.max(*taken));
+            let joined = slot.join(sums);
             changed |= *slot != joined;
             *slot = joined;
         }
         Ok(changed)
     }
 
-    /// The writers whose slots `other` would raise here.
-    pub(super) fn news<'a>(&'a self, other: &'a PnCounter) -> impl Iterator<Item = ReplicaId> + 'a {
-        other.slots.iter().filter_map(|(replica, (added, taken))| {
-            let (mine_added, mine_taken) = self.slot(replica);
-            (mine_added < *added || mine_taken < *taken).then_some(*replica)
+    /// What `other` would change here: whose slots, and in what way.
+    pub(super) fn news<'a>(&'a self, other: &'a PnCounter) -> impl Iterator<Item = (ReplicaId, News)> + 'a {
+        other.slots.iter().filter_map(|(replica, sums)| {
+            let held = self.slots.get(replica).copied().unwrap_or_default();
+            Some((*replica, held.join(sums).news_beside(&held)?))
         })
     }
 
@@ -90,10 +107,9 @@ impl PnCounter {
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         put_number(out, self.slots.len() as u64);
-        for (replica, (added, taken)) in &self.slots {
+        for (replica, sums) in &self.slots {
             put_replica(out, replica);
-            put_number(out, *added);
-            put_number(out, *taken);
+            sums.encode(out);
         }
     }
 
@@ -102,9 +118,8 @@ impl PnCounter {
         let mut slots = BTreeMap::new();
         for _ in 0..count {
             let replica = reader.replica()?;
-            let sums = (reader.number()?, reader.number()?);
-            let ascending = slots.last_key_value().is_none_or(|(last, _)| *last < replica);
-            if !ascending || sums == (0, 0) {
+            let sums = Sums::decode(reader)?;
+            if slots.last_key_value().is_some_and(|(last, _)| *last >= replica) {
                 return Err(CrdtError::NotCanonical("counter slots"));
             }
             slots.insert(replica, sums);

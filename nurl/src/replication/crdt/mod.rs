@@ -21,8 +21,10 @@ mod context;
 mod counter;
 mod map;
 mod multi;
+mod object;
 mod register;
 mod set;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -32,6 +34,7 @@ pub use context::{Context, Dot, MAX_ACTORS, MAX_CLOUD_DOTS};
 pub use counter::{MAX_COUNTER_SLOTS, PnCounter};
 pub use map::{Author, MAX_FIELD_BYTES, OrMap};
 pub use multi::{MAX_SIBLING_BYTES, MAX_SIBLINGS, MultiRegister};
+pub use object::{MAX_TTL, Object};
 pub use register::{LwwRegister, MAX_PARKED, MAX_REGISTER_BYTES};
 pub use set::{MAX_ELEMENT_BYTES, OrSet};
 pub use value::{DIGEST_LEN, Digest, Kind, News, Value};
@@ -72,6 +75,9 @@ pub enum CrdtError {
         /// The difference in milliseconds.
         behind_ms: u64,
     },
+    /// A deletion or an expiry has a stamp that is too far ahead of the local wall clock.
+    #[error("the writer's clock is more than 10 s ahead")]
+    FutureStamp,
     /// The two states, or the key and its value, are of different kinds.
     #[error("values of different kinds don't go together")]
     WrongKind,

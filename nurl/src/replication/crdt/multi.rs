@@ -73,11 +73,21 @@ impl MultiRegister {
             return Err(CrdtError::TooManyActors);
         }
         let seen = self.highest(&replica).max(floor).checked_add(1).ok_or(CrdtError::Overflow)?;
-        let shown = self.slots.iter().filter(|(_, slot)| slot.is_present());
-        let replaced = shown.map(|(actor, slot)| (*actor, Slot { seen: slot.seen, write: Write::Replaced }));
-        let mut slots: BTreeMap<ReplicaId, Slot> = replaced.collect();
+        let mut slots = self.removing().slots;
         slots.insert(replica, Slot { seen, write: Write::Present(value.to_vec()) });
         Ok(MultiRegister { slots, present: 1 })
+    }
+
+    /// The delta of removing all values that this state shows.
+    pub fn removing(&self) -> MultiRegister {
+        let shown = self.slots.iter().filter(|(_, slot)| slot.is_present());
+        let replaced = shown.map(|(actor, slot)| (*actor, Slot { seen: slot.seen, write: Write::Replaced }));
+        MultiRegister { slots: replaced.collect(), present: 0 }
+    }
+
+    /// Whether there is no value.
+    pub fn is_empty(&self) -> bool {
+        self.present == 0
     }
 
     /// The values, ascending; one that several wrote is given once.

@@ -5,8 +5,10 @@
 //! state (so digests agree), but it isn't shown until the clock reaches its stamp. So a fast clock's writes are
 //! neither refused silently nor win for ever.
 //!
+//! A write without a value takes the value away.
+//!
 //! Encoding: `0 | 1 ‖ write`, then `n, n × write` parked, all ascending;
-//! a write is `wall_ms, logical, replica:40, length, bytes`.
+//! a write is `wall_ms, logical, replica:40, 0 | 1 ‖ length, bytes`.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -31,7 +33,7 @@ const _: () = assert!((MAX_PARKED + 1) * (MAX_REGISTER_BYTES + 64) < MAX_STATE_B
 struct Write {
     stamp: Stamp,
     replica: ReplicaId,
-    value: Vec<u8>,
+    value: Option<Vec<u8>>,
 }
 
 /// A register whose last writer wins.
@@ -59,15 +61,28 @@ impl LwwRegister {
         if let Some(current) = &self.current {
             clock.observe(current.stamp, wall);
         }
-        let write = Write { stamp: clock.tick(wall)?, replica, value: value.to_vec() };
-        let delta = LwwRegister { current: Some(write), parked: BTreeSet::new() };
+        let delta = LwwRegister::of(clock.tick(wall)?, replica, Some(value.to_vec()));
         self.merge(&delta, wall);
         Ok(delta)
     }
 
-    /// The value shown, if anything was written.
+    /// The delta that takes away what is older than `stamp`.
+    pub fn removing(stamp: Stamp, replica: ReplicaId) -> LwwRegister {
+        LwwRegister::of(stamp, replica, None)
+    }
+
+    fn of(stamp: Stamp, replica: ReplicaId, value: Option<Vec<u8>>) -> LwwRegister {
+        LwwRegister { current: Some(Write { stamp, replica, value }), parked: BTreeSet::new() }
+    }
+
+    /// Whether no value is shown, and none waits.
+    pub fn is_empty(&self) -> bool {
+        self.value().is_none() && self.parked.is_empty()
+    }
+
+    /// The value shown, if there is one.
     pub fn value(&self) -> Option<&[u8]> {
-        self.current.as_ref().map(|write| write.value.as_slice())
+        self.current.as_ref()?.value.as_deref()
     }
 
     /// The stamp of the value shown.
@@ -181,14 +196,21 @@ impl Write {
         put_number(out, self.stamp.wall_ms);
         put_number(out, u64::from(self.stamp.logical));
         put_replica(out, &self.replica);
-        put_bytes(out, &self.value);
+        put_number(out, u64::from(self.value.is_some()));
+        if let Some(value) = &self.value {
+            put_bytes(out, value);
+        }
     }
 
     fn decode(reader: &mut Reader<'_>) -> Result<Write, CrdtError> {
         let wall_ms = reader.number()?;
         let logical = u32::try_from(reader.number()?).map_err(|_| CrdtError::NotCanonical("stamp"))?;
         let replica = reader.replica()?;
-        let value = reader.bytes(MAX_REGISTER_BYTES)?.to_vec();
+        let value = match reader.number()? {
+            0 => None,
+            1 => Some(reader.bytes(MAX_REGISTER_BYTES)?.to_vec()),
+            _ => return Err(CrdtError::NotCanonical("a write")),
+        };
         Ok(Write { stamp: Stamp { wall_ms, logical }, replica, value })
     }
 }

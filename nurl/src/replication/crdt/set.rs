@@ -98,6 +98,15 @@ impl OrSet {
         delta
     }
 
+    /// The delta of removing all elements.
+    pub fn removing_all(&self) -> OrSet {
+        let mut delta = OrSet::default();
+        for dot in self.supports.keys() {
+            delta.context.insert(*dot);
+        }
+        delta
+    }
+
     /// Whether the element is present.
     pub fn contains(&self, element: &[u8]) -> bool {
         self.elements.contains_key(element)
@@ -118,7 +127,6 @@ impl OrSet {
     }
 
     /// Whether there are none.
-    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "beside `len`"))]
     pub fn is_empty(&self) -> bool {
         self.elements.is_empty()
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::codec::Reader;
-use super::{CrdtError, LwwRegister, MAX_STATE_BYTES, MultiRegister, OrMap, OrSet, PnCounter};
+use super::{Author, CrdtError, LwwRegister, MAX_STATE_BYTES, MultiRegister, OrMap, OrSet, PnCounter, Stamp};
 use crate::key::PublicKey;
 use crate::replication::identity::ReplicaId;
 
@@ -14,18 +14,24 @@ pub const DIGEST_LEN: usize = 16;
 pub type Digest = [u8; DIGEST_LEN];
 
 /// The kinds of values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, minicbor::Encode, minicbor::Decode)]
+#[cbor(index_only)]
 #[repr(u8)]
 pub enum Kind {
     /// [`PnCounter`].
+    #[n(1)]
     Counter = 1,
     /// [`LwwRegister`].
+    #[n(2)]
     Register = 2,
     /// [`OrSet`].
+    #[n(3)]
     Set = 3,
     /// [`MultiRegister`].
+    #[n(4)]
     Multi = 4,
     /// [`OrMap`].
+    #[n(5)]
     Map = 5,
 }
 
@@ -91,7 +97,7 @@ impl Value {
     pub fn news(&self, other: &Value) -> Vec<(ReplicaId, News)> {
         let written = |author| (author, News::Written);
         match (self, other) {
-            (Value::Counter(mine), Value::Counter(other)) => mine.news(other).map(written).collect(),
+            (Value::Counter(mine), Value::Counter(other)) => mine.news(other).collect(),
             (Value::Register(mine), Value::Register(other)) => mine.news(other).map(written).collect(),
             (Value::Set(mine), Value::Set(other)) => {
                 let seen = mine.context().news(other.context()).map(|author| (author, News::Seen));
@@ -112,6 +118,28 @@ impl Value {
             (Value::Multi(mine), Value::Multi(other)) => mine.slots_with(other, author),
             (Value::Map(mine), Value::Map(other)) => mine.context().slots_with(other.context(), author),
             _ => 0,
+        }
+    }
+
+    /// Whether it shows nothing.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Value::Counter(counter) => counter.is_empty(),
+            Value::Register(register) => register.is_empty(),
+            Value::Set(set) => set.is_empty(),
+            Value::Multi(register) => register.is_empty(),
+            Value::Map(map) => map.is_empty(),
+        }
+    }
+
+    /// The delta of removing all that this state shows; of a register, what is older than `stamp`.
+    pub fn removing(&self, author: Author, stamp: Stamp) -> Value {
+        match self {
+            Value::Counter(counter) => Value::Counter(counter.removing()),
+            Value::Register(_) => Value::Register(LwwRegister::removing(stamp, author.replica)),
+            Value::Set(set) => Value::Set(set.removing_all()),
+            Value::Multi(register) => Value::Multi(register.removing()),
+            Value::Map(map) => Value::Map(map.removing_all(author)),
         }
     }
 
@@ -151,14 +179,19 @@ impl Value {
     /// The canonical bytes: `kind:1` and the state.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![self.kind() as u8];
-        match self {
-            Value::Counter(counter) => counter.encode(&mut out),
-            Value::Register(register) => register.encode(&mut out),
-            Value::Set(set) => set.encode(&mut out),
-            Value::Multi(register) => register.encode(&mut out),
-            Value::Map(map) => map.encode(&mut out),
-        }
+        self.encode_body(&mut out);
         out
+    }
+
+    /// The state behind its kind.
+    pub(super) fn encode_body(&self, out: &mut Vec<u8>) {
+        match self {
+            Value::Counter(counter) => counter.encode(out),
+            Value::Register(register) => register.encode(out),
+            Value::Set(set) => set.encode(out),
+            Value::Multi(register) => register.encode(out),
+            Value::Map(map) => map.encode(out),
+        }
     }
 
     /// Decodes canonical bytes, and refuses any others.
@@ -171,15 +204,20 @@ impl Value {
         }
         let mut reader = Reader::new(bytes);
         let kind = Kind::from_byte(reader.byte()?).ok_or(CrdtError::NotCanonical("an unknown kind"))?;
-        let value = match kind {
-            Kind::Counter => Value::Counter(PnCounter::decode(&mut reader)?),
-            Kind::Register => Value::Register(LwwRegister::decode(&mut reader)?),
-            Kind::Set => Value::Set(OrSet::decode(&mut reader)?),
-            Kind::Multi => Value::Multi(MultiRegister::decode(&mut reader)?),
-            Kind::Map => Value::Map(OrMap::decode(&mut reader)?),
-        };
+        let value = Value::decode_body(kind, &mut reader)?;
         reader.finish()?;
         Ok(value)
+    }
+
+    /// Reads the state behind its kind.
+    pub(super) fn decode_body(kind: Kind, reader: &mut Reader<'_>) -> Result<Value, CrdtError> {
+        Ok(match kind {
+            Kind::Counter => Value::Counter(PnCounter::decode(reader)?),
+            Kind::Register => Value::Register(LwwRegister::decode(reader)?),
+            Kind::Set => Value::Set(OrSet::decode(reader)?),
+            Kind::Multi => Value::Multi(MultiRegister::decode(reader)?),
+            Kind::Map => Value::Map(OrMap::decode(reader)?),
+        })
     }
 
     /// The digest of the canonical bytes.

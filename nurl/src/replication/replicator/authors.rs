@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::shared::Shared;
 use crate::key::PublicKey;
-use crate::replication::crdt::{MAX_ACTORS, MAX_COUNTER_SLOTS, News, Value};
+use crate::replication::crdt::{MAX_ACTORS, MAX_COUNTER_SLOTS, News, Object};
 
 const _: () = assert!(MAX_COUNTER_SLOTS == MAX_ACTORS, "every kind has as many places");
 
@@ -37,21 +37,22 @@ pub(super) enum Judgement {
 pub(super) fn judge(
     sh: &Shared,
     now: Instant,
-    held: Option<&Value>,
+    held: Option<&Object>,
     (from, key): (&PublicKey, &[u8]),
-    state: &Value,
+    state: &Object,
 ) -> Judgement {
     if sh.owns(from, key) {
         return Judgement::Take;
     }
-    let nothing = Value::new(state.kind());
+    let nothing = Object::new(state.kind());
     // A state without content creates no key: it would be nobody's.
     let (had, held) = (held.is_some(), held.unwrap_or(&nothing));
     let news = held.news(state);
     let empty = !had && news.is_empty();
     let others: Vec<_> = news.iter().filter(|(author, _)| author.key != *from).collect();
+    let (held, state, nothing) = (held.value(), state.value(), nothing.value());
     let slots = held.slots_with(state, from);
-    let is_full = held.places() >= MAX_ACTORS - OWNERS_SLOTS && slots > held.slots_with(&nothing, from);
+    let is_full = held.places() >= MAX_ACTORS - OWNERS_SLOTS && slots > held.slots_with(nothing, from);
     let crowded = !news.is_empty() && (slots > MAX_AUTHOR_SLOTS || is_full);
     if others.is_empty() && !crowded && !empty {
         return Judgement::Take;

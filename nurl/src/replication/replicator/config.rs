@@ -18,6 +18,13 @@ pub const MAX_HELD_BYTES: usize = 512 * 1024 * 1024;
 /// forgotten while the replica id lives, or the others would take a later write for one already seen and lose it.
 pub const MAX_OWN: usize = 65_536;
 
+/// How long the mark of a deletion is kept. Until then it keeps an owner that was away from bringing the object back; an
+/// owner that was away for longer discards what the others lack.
+pub(super) const MARKS_KEPT: Duration = Duration::from_secs(30 * 86_400);
+
+/// Limit on the marks of deletions. Above it the oldest go first.
+pub(super) const MAX_MARKS: usize = 65_536;
+
 /// Limit on the deltas that no owner has acknowledged yet. It is reached when no owner was reachable for a long time.
 pub const MAX_PENDING: usize = 4096;
 
@@ -54,6 +61,10 @@ pub struct Config {
     pub max_pending: usize,
     /// Limit on the keys of other owners written here.
     pub max_own: usize,
+    /// How long the mark of a deletion is kept. All nodes of a mesh keep it alike.
+    pub marks_kept: Duration,
+    /// Limit on these marks.
+    pub max_marks: usize,
     /// The stamp after which the hybrid clock continues: the durable
     /// [`Replicator::clock_high_water`](super::Replicator::clock_high_water).
     pub clock: Stamp,
@@ -77,6 +88,8 @@ impl Default for Config {
             max_held_bytes: MAX_HELD_BYTES,
             max_pending: MAX_PENDING,
             max_own: MAX_OWN,
+            marks_kept: MARKS_KEPT,
+            max_marks: MAX_MARKS,
             clock: Stamp::default(),
             observer: false,
             boot: 0,

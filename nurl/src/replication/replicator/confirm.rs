@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use super::error::UpdateError;
 use super::shared::{Keeper, Shared};
 use crate::key::PublicKey;
+use crate::replication::crdt::CrdtError;
 
 /// How many keepers have to hold a write before its caller is told that it is made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -54,18 +55,23 @@ pub enum Decline {
     /// The write changes what isn't its writer's, as far as the keeper knows.
     #[error("it changes what others wrote")]
     Foreign,
+    /// The write's stamp is too far ahead of the keeper's clock.
+    #[error("this node's clock is more than 10 s ahead of theirs")]
+    Clock,
     /// The value has no place for another writer. An owner may still write in its stead.
     #[error("the value has no place for another writer")]
     Writers,
 }
 
 impl Decline {
-    const ALL: [Decline; 4] = [Decline::NoRoom, Decline::Limit, Decline::Foreign, Decline::Writers];
+    const ALL: [Decline; 5] =
+        [Decline::NoRoom, Decline::Limit, Decline::Foreign, Decline::Writers, Decline::Clock];
 
     /// Why a keeper that couldn't merge a write declines it.
     pub(super) fn of(error: &UpdateError) -> Decline {
         match error {
             UpdateError::Full(_) => Decline::NoRoom,
+            UpdateError::Value(CrdtError::FutureStamp) => Decline::Clock,
             UpdateError::Value(error) if error.wants_a_place() => Decline::Writers,
             _ => Decline::Limit,
         }
@@ -160,7 +166,7 @@ mod tests {
         for why in Decline::ALL {
             assert_eq!(Decline::from_wire(why.to_wire()), Some(why));
         }
-        assert_eq!(Decline::from_wire(4), None);
+        assert_eq!(Decline::from_wire(5), None);
     }
 
     #[test]

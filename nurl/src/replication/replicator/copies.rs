@@ -11,13 +11,13 @@ use std::time::Duration;
 use super::error::UpdateError;
 use super::shared::Shared;
 use crate::key::PublicKey;
-use crate::replication::crdt::{Digest, Value};
+use crate::replication::crdt::{Digest, Object, Value};
 use crate::rt::{Table, bound};
 
 /// One key's state.
 #[derive(Debug)]
 pub(super) struct Entry {
-    value: Value,
+    value: Object,
     /// The first R owners on the ring for this key.
     owners: Vec<PublicKey>,
     /// A bit for each owner: whether this copy has all that the owner's had when they were compared.
@@ -32,10 +32,26 @@ pub(super) struct Entry {
     unspread: bool,
     /// The id of the last offer to other owners; 0 if there was none.
     offered: u64,
+    /// When it expires, or its deletion is forgotten.
+    due: Option<Due>,
+}
+
+/// What happens to an object in time, and when: as time since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    Expires(Duration),
+    Forgotten(Duration),
+}
+
+impl Due {
+    fn of(value: &Object, kept: Duration) -> Option<Due> {
+        let forgotten = value.dead_since().map(|since| Due::Forgotten(since + kept));
+        forgotten.or(value.expires().map(Due::Expires))
+    }
 }
 
 impl Entry {
-    pub(super) fn value(&self) -> &Value {
+    pub(super) fn value(&self) -> &Object {
         &self.value
     }
 
@@ -108,6 +124,9 @@ impl Entry {
 /// How many of a key's owners may be unknown to a whole copy: a write that isn't on a disk is confirmed by two.
 pub(super) const MAX_UNKNOWN: usize = 1;
 
+/// Limit on the objects that expire, or are forgotten, in one tick.
+const MAX_DUE_PER_TICK: usize = 1024;
+
 /// The effect of a merge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Merged {
@@ -126,6 +145,9 @@ pub(super) struct Copies {
     bytes: usize,
     /// Keys with parked writes.
     parked: BTreeSet<Vec<u8>>,
+    /// The objects that expire, and those that are dead, by time.
+    expiring: BTreeSet<(Duration, Vec<u8>)>,
+    dead: BTreeSet<(Duration, Vec<u8>)>,
 }
 
 impl Copies {
@@ -137,7 +159,7 @@ impl Copies {
         self.entries.get_mut(key)
     }
 
-    pub(super) fn value(&self, key: &[u8]) -> Option<&Value> {
+    pub(super) fn value(&self, key: &[u8]) -> Option<&Object> {
         self.entries.get(key).map(|entry| &entry.value)
     }
 
@@ -209,11 +231,16 @@ impl Copies {
         sh: &mut Shared,
         wall: Duration,
         key: &[u8],
-        (delta, size): (&Value, usize),
+        (delta, size): (&Object, usize),
         is_settled: impl Fn(&PublicKey) -> bool,
     ) -> Result<Merged, UpdateError> {
+        let kept = sh.marks_kept();
         let merged = match self.entries.get_mut(key) {
             Some(entry) => {
+                // What is merged now was perhaps written since.
+                if entry.value.expire(wall) {
+                    entry.digest = None;
+                }
                 if self.bytes + size > sh.config.max_held_bytes {
                     sh.stats.full += 1;
                     return Err(UpdateError::Full("bytes held"));
@@ -233,8 +260,11 @@ impl Copies {
                     sh.stats.full += 1;
                     return Err(UpdateError::Full("keys held"));
                 }
-                let mut value = Value::new(delta.kind());
+                let mut value = Object::new(delta.kind());
                 value.merge(delta, wall)?;
+                if matches!(Due::of(&value, kept), Some(Due::Forgotten(due)) if due <= wall) {
+                    return Ok(Merged::Unchanged);
+                }
                 let owners = sh.owners(key);
                 let mut entry = Entry {
                     value,
@@ -245,6 +275,7 @@ impl Copies {
                     size,
                     unspread: false,
                     offered: 0,
+                    due: None,
                 };
                 for owner in owners.iter().filter(|owner| is_settled(owner)) {
                     entry.compare(&sh.local.key, owner);
@@ -255,13 +286,60 @@ impl Copies {
         };
         self.bytes += size;
         self.observe_register(sh, wall, key);
+        self.plan(sh, key);
         sh.events.changed(key);
         Ok(merged)
     }
 
+    /// Notes when the object expires, or its deletion is forgotten.
+    fn plan(&mut self, sh: &Shared, key: &[u8]) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let due = Due::of(&entry.value, sh.marks_kept());
+        let before = std::mem::replace(&mut entry.due, due);
+        if before == due {
+            return;
+        }
+        self.unplan(before, key);
+        match due {
+            Some(Due::Expires(at)) => self.expiring.insert((at, key.to_vec())),
+            Some(Due::Forgotten(at)) => self.dead.insert((at, key.to_vec())),
+            None => false,
+        };
+    }
+
+    fn unplan(&mut self, due: Option<Due>, key: &[u8]) {
+        match due {
+            Some(Due::Expires(at)) => self.expiring.remove(&(at, key.to_vec())),
+            Some(Due::Forgotten(at)) => self.dead.remove(&(at, key.to_vec())),
+            None => false,
+        };
+    }
+
+    /// Deletes what expires now.
+    pub(super) fn expire(&mut self, sh: &mut Shared, wall: Duration) {
+        for _ in 0..MAX_DUE_PER_TICK {
+            let Some((_, key)) = self.expiring.first().filter(|(at, _)| *at <= wall).cloned() else { return };
+            self.expiring.pop_first();
+            if let Some(entry) = self.entries.get_mut(&key) {
+                (entry.due, entry.digest) = (None, None);
+                entry.value.expire(wall);
+                sh.stats.expired += 1;
+                sh.events.changed(&key);
+                self.plan(sh, &key);
+            }
+        }
+    }
+
+    /// The deleted keys whose marks are forgotten now: it is time, or there are too many.
+    pub(super) fn to_forget(&self, sh: &Shared, wall: Duration) -> Vec<Vec<u8>> {
+        let over = self.dead.len().saturating_sub(bound(Table::Marks, sh.config.max_marks));
+        let due = self.dead.iter().enumerate().take_while(|(at, (due, _))| *at < over || *due <= wall);
+        due.map(|(_, (_, key))| key.clone()).take(MAX_DUE_PER_TICK).collect()
+    }
+
     /// Advances the clock to a register's stamp, and notes the key if the register has parked writes.
     fn observe_register(&mut self, sh: &mut Shared, wall: Duration, key: &[u8]) {
-        let Some(Value::Register(register)) = self.value(key) else { return };
+        let Some(Value::Register(register)) = self.value(key).map(Object::value) else { return };
         if let Some(stamp) = register.stamp() {
             sh.clock.observe(stamp, wall);
         }
@@ -274,11 +352,11 @@ impl Copies {
     pub(super) fn settle_parked(&mut self, sh: &mut Shared, wall: Duration) {
         let keys: Vec<Vec<u8>> = self.parked.iter().cloned().collect();
         for key in keys {
-            let Some(Entry { value: Value::Register(register), digest, .. }) = self.entries.get_mut(&key)
-            else {
+            let Some(Entry { value, digest, .. }) = self.entries.get_mut(&key) else {
                 self.parked.remove(&key);
                 continue;
             };
+            let Value::Register(register) = value.value_mut() else { continue };
             if register.settle(wall) {
                 *digest = None;
                 sh.events.changed(&key);
@@ -286,6 +364,7 @@ impl Copies {
             if register.parked() == 0 {
                 self.parked.remove(&key);
             }
+            self.plan(sh, &key);
         }
     }
 
@@ -306,6 +385,7 @@ impl Copies {
         let Some(entry) = self.entries.remove(key) else { return };
         self.bytes -= entry.size;
         self.parked.remove(key);
+        self.unplan(entry.due, key);
         sh.events.changed(key);
     }
 }
@@ -321,7 +401,7 @@ mod tests {
 
     fn entry(owners: &[u8]) -> Entry {
         Entry {
-            value: Value::new(Kind::Counter),
+            value: Object::new(Kind::Counter),
             owners: owners.iter().map(|n| peer(*n)).collect(),
             compared: 0,
             remembers: false,
@@ -329,6 +409,7 @@ mod tests {
             size: 0,
             unspread: false,
             offered: 0,
+            due: None,
         }
     }
 

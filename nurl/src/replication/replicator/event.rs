@@ -76,6 +76,10 @@ pub struct ReplicationStats {
     pub states_sent: u64,
     /// Merges that parked a write whose stamp is too far ahead.
     pub parked: u64,
+    /// Objects that expired here.
+    pub expired: u64,
+    /// Deletions forgotten: the objects have been gone for long, or there were too many.
+    pub forgotten: u64,
     /// Keys handed off and dropped.
     pub handed_off: u64,
     /// Times that this node took another replica id, because it had no room to remember more of its own sums.

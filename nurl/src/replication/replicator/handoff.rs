@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use super::copies::Copies;
 use super::message::Message;
 use super::own::{Own, Sums};
-use super::shared::Shared;
+use super::shared::{Moment, Shared};
 use crate::key::PublicKey;
-use crate::replication::crdt::Digest;
+use crate::replication::crdt::{Digest, Object};
 use crate::ring::Ring;
 use crate::rt::{Point, buggify};
 
@@ -149,7 +149,8 @@ impl HandOffs {
     }
 
     /// Continues the hand-offs that are due, as far as the repair budget allows.
-    pub(super) fn resume(&mut self, sh: &mut Shared, copies: &mut Copies, sums: &mut Sums, now: Instant) {
+    pub(super) fn resume(&mut self, sh: &mut Shared, copies: &mut Copies, sums: &mut Sums, at: Moment) {
+        let now = at.now;
         let most = if buggify(Point::HandOffOne) { 1 } else { MAX_PER_TICK };
         let due = self.0.iter().filter(|(_, hand_off)| hand_off.next <= now);
         let due: Vec<Vec<u8>> = due.map(|(key, _)| key.clone()).take(most).collect();
@@ -157,11 +158,12 @@ impl HandOffs {
             if !sh.may_repair() {
                 return;
             }
-            self.step(sh, copies, sums, now, &key);
+            self.step(sh, copies, sums, at, &key);
         }
     }
 
-    fn step(&mut self, sh: &mut Shared, copies: &mut Copies, sums: &mut Sums, now: Instant, key: &[u8]) {
+    fn step(&mut self, sh: &mut Shared, copies: &mut Copies, sums: &mut Sums, at: Moment, key: &[u8]) {
+        let now = at.now;
         let id = sh.fresh_id();
         let Some((hand_off, entry)) = self.0.get_mut(key).zip(copies.get(key)) else {
             self.0.remove(key);
@@ -189,7 +191,7 @@ impl HandOffs {
                     sh.send(*owner, &Message::Confirm { key: key.to_vec().into(), id });
                 }
             } else {
-                drop_copy(sh, copies, sums, key);
+                drop_copy(sh, copies, sums, at.wall, key);
                 self.0.remove(key);
                 sh.stats.handed_off += 1;
             }
@@ -212,15 +214,17 @@ impl HandOffs {
 }
 
 /// Drops a copy and remembers this node's own writes to it.
-fn drop_copy(sh: &mut Shared, copies: &mut Copies, sums: &mut Sums, key: &[u8]) {
-    let Some(value) = copies.value(key) else { return };
-    if Own::of(value, &sh.local) != Own::default() {
+fn drop_copy(sh: &mut Shared, copies: &mut Copies, sums: &mut Sums, wall: Duration, key: &[u8]) {
+    let Some(value) = copies.value(key).map(Object::value) else { return };
+    let actor = sums.actor(sh, key, wall);
+    if Own::of(value, &actor) != Own::default() {
         sums.make_room(sh, key);
     }
     // Under another id there is nothing to remember.
-    let own = Own::of(value, &sh.local);
+    let actor = sums.actor(sh, key, wall);
+    let own = Own::of(value, &actor);
     if own != Own::default() {
-        sums.join(key, own);
+        sums.join(key, &actor, own, wall);
     }
     copies.remove(sh, key);
 }

@@ -1,7 +1,7 @@
 //! The owner's side: the states held here, and how they spread to the other owners.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::authors::{self, Judgement};
 use super::confirm::Decline;
@@ -16,7 +16,7 @@ use super::sync::Summaries;
 use minicbor::bytes::ByteVec;
 
 use crate::key::PublicKey;
-use crate::replication::crdt::{Digest, Value};
+use crate::replication::crdt::{Digest, Object};
 
 /// The states held, and the work on them.
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ pub(super) struct Held {
 
 impl Held {
     /// The copy of an owner, if it is a complete answer to a read.
-    pub(super) fn whole(&self, sh: &Shared, key: &[u8]) -> Option<&Value> {
+    pub(super) fn whole(&self, sh: &Shared, key: &[u8]) -> Option<&Object> {
         let entry = self.copies.get(key)?;
         let is_live = |owner: &PublicKey| sh.ring.member(owner).is_some_and(|member| member.live);
         entry.is_whole(&sh.local.key, is_live).then(|| entry.value())
@@ -85,7 +85,7 @@ impl Held {
         sh: &mut Shared,
         at: Moment,
         key: &[u8],
-        delta: &Value,
+        delta: &Object,
         size: usize,
     ) -> Result<bool, UpdateError> {
         let summaries = &self.summaries;
@@ -114,7 +114,7 @@ impl Held {
         sh: &mut Shared,
         at: Moment,
         key: &[u8],
-        delta: &Value,
+        delta: &Object,
         size: usize,
     ) -> Result<(), UpdateError> {
         if self.merge(sh, at, key, delta, size)?
@@ -131,7 +131,7 @@ impl Held {
         sh: &mut Shared,
         at: Moment,
         key: &[u8],
-        value: &Value,
+        value: &Object,
         owners: impl IntoIterator<Item = &'a PublicKey>,
     ) -> Result<(), UpdateError> {
         let taken = self.merge(sh, at, key, value, value.encode().len());
@@ -157,7 +157,7 @@ impl Held {
             sh.refuse(from, key.to_vec().into(), None);
             return None;
         }
-        let Ok(value) = Value::decode(state) else {
+        let Ok(value) = Object::decode(state) else {
             sh.stats.bad_states += 1;
             return None;
         };
@@ -202,7 +202,7 @@ impl Held {
         at: Moment,
         from: &PublicKey,
         key: &[u8],
-        state: &Value,
+        state: &Object,
     ) -> Judgement {
         authors::judge(sh, at.now, self.copies.value(key), (from, key), state)
     }
@@ -302,8 +302,20 @@ impl Held {
     }
 
     /// Continues the hand-offs that are due.
-    pub(super) fn hand_off(&mut self, sh: &mut Shared, sums: &mut Sums, now: Instant) {
-        self.hand_offs.resume(sh, &mut self.copies, sums, now);
+    pub(super) fn hand_off(&mut self, sh: &mut Shared, sums: &mut Sums, at: Moment) {
+        self.hand_offs.resume(sh, &mut self.copies, sums, at);
+    }
+
+    /// Deletes what expires now, and forgets deletions whose time is up. The next object of the name has slots of its own:
+    /// another owner may still have the old ones.
+    pub(super) fn age(&mut self, sh: &mut Shared, sums: &mut Sums, wall: Duration) {
+        self.copies.expire(sh, wall);
+        for key in self.copies.to_forget(sh, wall) {
+            sums.make_room(sh, &key);
+            sums.renew(sh, &key, wall);
+            self.copies.remove(sh, &key);
+            sh.stats.forgotten += 1;
+        }
     }
 
     /// Begins to offer the states that no other owner is known to have.

@@ -6,7 +6,7 @@
 
 use super::config::MAX_KEY_BYTES;
 use super::error::UpdateError;
-use crate::replication::crdt::Kind;
+use crate::replication::crdt::{Kind, Object};
 
 /// The key of the object of this kind and name.
 pub fn state_key(kind: Kind, name: &[u8]) -> Vec<u8> {
@@ -30,7 +30,7 @@ pub(super) fn kind_of(key: &[u8]) -> Option<Kind> {
 
 /// Whether a state, by its first byte, is of the kind that its key says.
 pub(super) fn is_of_kind(key: &[u8], state: &[u8]) -> bool {
-    kind_of(key).is_some_and(|kind| state.first() == Some(&(kind as u8)))
+    kind_of(key).is_some_and(|kind| Object::kind_byte(state) == Some(kind as u8))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use minicbor::{Decode, Encode};
 
 use super::key::{is_of_kind, kind_of};
 use super::told;
+use crate::replication::crdt::Kind;
 use crate::rt;
 
 /// The largest message that is sent or taken.
@@ -246,6 +247,23 @@ pub enum Op {
         /// The change.
         #[n(1)]
         op: FieldOp,
+    },
+    /// Deletes an object of this kind: removes all of it that the writer has observed.
+    #[n(6)]
+    Delete {
+        /// The object's kind.
+        #[n(0)]
+        kind: Kind,
+    },
+    /// Says when an object of this kind expires.
+    #[n(7)]
+    Expire {
+        /// The object's kind.
+        #[n(0)]
+        kind: Kind,
+        /// Milliseconds since 1970; 0: never.
+        #[n(1)]
+        at_ms: u64,
     },
 }
 

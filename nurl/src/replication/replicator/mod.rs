@@ -97,7 +97,7 @@ use self::writes::Writes;
 use crate::authority::account::Account;
 use crate::key::PublicKey;
 use crate::kit::draw;
-use crate::replication::crdt::{Kind, Stamp, Value};
+use crate::replication::crdt::{Kind, Object, Stamp, Value};
 use crate::replication::identity::ReplicaId;
 use crate::ring::Ring;
 use crate::rt::Rng;
@@ -141,7 +141,7 @@ impl Replicator {
 
     /// The state that this node holds for a key, as an owner or until the key is handed off.
     pub fn get(&self, key: &[u8]) -> Option<&Value> {
-        self.held.copies.value(key)
+        self.held.copies.value(key).map(Object::value)
     }
 
     /// The keys held.
@@ -189,7 +189,7 @@ impl Replicator {
             return Err(UpdateError::Full("reads"));
         }
         if let Some(value) = self.held.whole(sh, key) {
-            let value = Some(value.clone());
+            let value = reads::shown(Some(value.clone()));
             sh.events.push(ReplicatorEvent::ReadDone { id, value, partial: false });
             return Ok(());
         }
@@ -246,7 +246,7 @@ impl Replicator {
     /// The durable record of a key. None: delete the record.
     pub fn record(&self, key: &[u8]) -> Option<Vec<u8>> {
         let copy = self.held.copies.value(key);
-        self.writes.record(key, copy, self.shared.local.incarnation).map(|record| record.encode())
+        self.writes.record(key, copy).map(|record| record.encode())
     }
 
     /// Restores a record after a restart with the same store, before the first ring.
@@ -265,7 +265,7 @@ impl Replicator {
         let (sh, at) = (&mut self.shared, Moment { now, wall });
         let record = Record::decode(key, record)?;
         if let Some(state) = record.held() {
-            self.held.merge(sh, at, key, &Value::decode(state)?, state.len())?;
+            self.held.merge(sh, at, key, &Object::decode(state)?, state.len())?;
             self.held.copies.restored(key);
         }
         self.writes.restore(sh, at, key, &record)?;
@@ -303,7 +303,7 @@ impl Replicator {
             Message::Ack { key, id, digest, boot, durable } => {
                 self.on_ack(from, &key, id, Acknowledged { digest: digest.into(), boot, durable });
             }
-            Message::Declined { key, id, why } => self.on_declined(now, from, &key, id, why),
+            Message::Declined { key, id, why } => self.on_declined(at, from, &key, id, why),
             Message::Confirm { key, id } => self.held.on_confirm(sh, from, &key, id),
             Message::Refused { key, id, owners } => {
                 let ours = sh.owners(&key);
@@ -363,12 +363,13 @@ impl Replicator {
             self.finish_read(at, read);
         }
         for (id, key) in self.reads.take_too_early(now) {
-            let mut value = self.get(&key).cloned();
+            let mut value = self.held.copies.value(&key).cloned();
             if let Some(pending) = self.writes.pending(&key) {
                 // Both are of the key's kind; one that doesn't fit is left out, as everywhere.
-                let merged = value.get_or_insert_with(|| Value::new(pending.kind())).merge(pending, wall);
+                let merged = value.get_or_insert_with(|| Object::new(pending.kind())).merge(pending, wall);
                 self.shared.stats.bad_states += u64::from(merged.is_err());
             }
+            let value = reads::shown(value);
             self.shared.events.push(ReplicatorEvent::ReadDone { id, value, partial: true });
         }
         self.offer_again(now);
@@ -383,7 +384,8 @@ impl Replicator {
         writes.expire(sh, served, now);
         served.expire(now);
         operations.retry(sh, now);
-        held.hand_off(sh, writes.sums(), now);
+        held.age(sh, writes.sums(), wall);
+        held.hand_off(sh, writes.sums(), at);
         held.summarise(sh, now);
     }
 

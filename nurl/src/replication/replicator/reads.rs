@@ -14,7 +14,7 @@ use super::held::Held;
 use super::message::Message;
 use super::shared::Shared;
 use crate::key::PublicKey;
-use crate::replication::crdt::{Digest, Value};
+use crate::replication::crdt::{Digest, Object, Value};
 use crate::rt::{Table, bound};
 
 /// After this time a read ends with the answers that have arrived, if they are enough.
@@ -32,7 +32,7 @@ pub(super) struct Reading {
     waiting: BTreeSet<PublicKey>,
     /// Each keeper's digest, or none if it has no copy.
     answers: BTreeMap<PublicKey, Option<Digest>>,
-    value: Option<Value>,
+    value: Option<Object>,
     /// Whether a write waits for this read.
     asks: bool,
     enough: Instant,
@@ -54,11 +54,11 @@ impl Reading {
     }
 
     /// The merged state of all keepers that answered; none if none of them has one.
-    pub(super) fn value(&self) -> Option<&Value> {
+    pub(super) fn value(&self) -> Option<&Object> {
         self.value.as_ref()
     }
 
-    pub(super) fn into_value(self) -> Option<Value> {
+    pub(super) fn into_value(self) -> Option<Object> {
         self.value
     }
 
@@ -106,12 +106,12 @@ impl Reading {
         (state, remembers): (Option<&[u8]>, bool),
     ) {
         self.answerers.insert(from, remembers);
-        match state.map(Value::decode) {
+        match state.map(Object::decode) {
             None => {
                 self.answers.insert(from, None);
             }
             Some(Ok(state)) => {
-                let value = self.value.get_or_insert_with(|| Value::new(state.kind()));
+                let value = self.value.get_or_insert_with(|| Object::new(state.kind()));
                 if value.merge(&state, wall).is_err() {
                     self.answerers.remove(&from);
                     sh.stats.bad_states += 1;
@@ -129,7 +129,7 @@ impl Reading {
     /// Tells the owners whose answer differs from the merged state to compare theirs. An owner takes others' writes
     /// from owners only, so a reader couldn't send them.
     fn repair(&self, sh: &mut Shared) {
-        let Some(digest) = self.value.as_ref().map(Value::digest) else { return };
+        let Some(digest) = self.value.as_ref().map(Object::digest) else { return };
         let lags =
             |(owner, has): &(&PublicKey, &Option<Digest>)| **has != Some(digest) && sh.owns(owner, &self.key);
         let lagging: Vec<PublicKey> = self.answers.iter().filter(lags).map(|(owner, _)| *owner).collect();
@@ -144,7 +144,7 @@ impl Reading {
         sh: &mut Shared,
         wall: Duration,
         id: u64,
-        pending: Option<&Value>,
+        pending: Option<&Object>,
         partial: bool,
     ) {
         if partial && self.answers.is_empty() && self.value.is_none() {
@@ -153,13 +153,18 @@ impl Reading {
         }
         self.repair(sh);
         if let Some(pending) = pending {
-            let value = self.value.get_or_insert_with(|| Value::new(pending.kind()));
+            let value = self.value.get_or_insert_with(|| Object::new(pending.kind()));
             if value.merge(pending, wall).is_err() {
                 sh.stats.bad_states += 1;
             }
         }
-        sh.events.push(ReplicatorEvent::ReadDone { id, value: self.value, partial });
+        sh.events.push(ReplicatorEvent::ReadDone { id, value: shown(self.value), partial });
     }
+}
+
+/// What is told of an object: nothing of one that was deleted.
+pub(super) fn shown(object: Option<Object>) -> Option<Value> {
+    object.filter(|object| object.dead_since().is_none()).map(Object::into_value)
 }
 
 /// The reads under way, by id.

@@ -4,8 +4,8 @@ use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
 use super::key::{is_of_kind, kind_of};
-use super::own::Own;
-use crate::replication::crdt::{CrdtError, Value};
+use super::own::{Own, Writer};
+use crate::replication::crdt::{CrdtError, Object};
 
 /// The part of a key's state that survives a restart.
 #[derive(Debug, Encode, Decode)]
@@ -22,31 +22,34 @@ pub(super) struct Record {
     taken: u64,
     #[n(4)]
     dot: u64,
-    /// The incarnation under which the sums were written: they count under no other. None: that of the store.
+    /// The incarnation under which the sums were written, if there are any.
     #[n(5)]
     incarnation: Option<u64>,
+    /// When they were last written, in milliseconds since 1970.
+    #[n(6)]
+    used_ms: u64,
 }
 
 impl Record {
     /// The record of a key, or none if there is nothing to remember.
     pub(super) fn of(
-        held: Option<&Value>,
-        pending: Option<&Value>,
-        own: Option<(u64, Own)>,
+        held: Option<&Object>,
+        pending: Option<&Object>,
+        writer: Option<Writer>,
     ) -> Option<Record> {
-        if held.is_none() && pending.is_none() && own.is_none() {
+        if held.is_none() && pending.is_none() && writer.is_none() {
             return None;
         }
-        let encoded = |value: &Value| ByteVec::from(value.encode());
-        let Own { added, taken, dot } = own.map_or_else(Own::default, |(_, own)| own);
-        let incarnation = own.map(|(incarnation, _)| incarnation);
+        let encoded = |value: &Object| ByteVec::from(value.encode());
+        let Own { added, taken, dot } = writer.map_or_else(Own::default, |writer| writer.own);
         Some(Record {
             held: held.map(encoded),
             pending: pending.map(encoded),
             added,
             taken,
             dot,
-            incarnation,
+            incarnation: writer.map(|writer| writer.incarnation),
+            used_ms: writer.map_or(0, |writer| writer.used_ms),
         })
     }
 
@@ -72,12 +75,10 @@ impl Record {
         self.pending.as_ref().map(|state| state.as_slice())
     }
 
-    /// The sums written under this incarnation.
-    pub(super) fn own(&self, incarnation: u64) -> Own {
-        if self.incarnation.is_some_and(|of| of != incarnation) {
-            return Own::default();
-        }
-        Own { added: self.added, taken: self.taken, dot: self.dot }
+    /// The sums.
+    pub(super) fn writer(&self) -> Option<Writer> {
+        let own = Own { added: self.added, taken: self.taken, dot: self.dot };
+        Some(Writer { incarnation: self.incarnation?, own, used_ms: self.used_ms })
     }
 }
 
@@ -89,10 +90,10 @@ mod tests {
     #[test]
     fn a_record_comes_back_and_nothing_has_none() {
         assert!(Record::of(None, None, None).is_none());
-        let value = Value::new(Kind::Set);
-        let own = Own { added: 1, taken: 2, dot: 3 };
+        let value = Object::new(Kind::Set);
+        let own = Writer { incarnation: 7, own: Own { added: 1, taken: 2, dot: 3 }, used_ms: 9 };
         for (held, pending, own) in
-            [(Some(&value), None, None), (None, Some(&value), Some((7, own))), (None, None, Some((7, own)))]
+            [(Some(&value), None, None), (None, Some(&value), Some(own)), (None, None, Some(own))]
         {
             let bytes = Record::of(held, pending, own).unwrap().encode();
             let record = Record::decode(b"\x03name", &bytes).unwrap();
@@ -100,10 +101,9 @@ mod tests {
                 let sound = held.or(pending).is_none() && kind_of(key).is_some();
                 assert_eq!(Record::decode(key, &bytes).err(), (!sound).then_some(CrdtError::WrongKind));
             }
-            assert_eq!(record.held(), held.map(Value::encode).as_deref());
-            assert_eq!(record.pending(), pending.map(Value::encode).as_deref());
-            assert_eq!(record.own(7), own.map_or_else(Own::default, |(_, own)| own));
-            assert_eq!(record.own(8), Own::default(), "another incarnation has written nothing");
+            assert_eq!(record.held(), held.map(Object::encode).as_deref());
+            assert_eq!(record.pending(), pending.map(Object::encode).as_deref());
+            assert_eq!(record.writer(), own);
         }
         assert_eq!(Record::decode(b"\x03name", b"no").unwrap_err(), CrdtError::NotCanonical("record"));
     }

@@ -16,7 +16,7 @@ use crate::key::PublicKey;
 use crate::replication::crdt::{Clock, Digest};
 use crate::replication::identity::ReplicaId;
 use crate::ring::Ring;
-use crate::rt::Rng;
+use crate::rt::{Rng, Table, bound};
 
 /// The time of a call, on the monotonic clock and on the wall's.
 #[derive(Debug, Clone, Copy)]
@@ -76,6 +76,11 @@ impl Shared {
     pub(super) fn follow(&mut self, now: Instant, ring: Arc<Ring>) {
         self.history.follow(now, &self.ring, &ring);
         (self.ring, self.met) = (ring, true);
+    }
+
+    /// How long the mark of a deletion is kept.
+    pub(super) fn marks_kept(&self) -> Duration {
+        Duration::from_secs(bound(Table::MarkLife, self.config.marks_kept.as_secs() as usize) as u64)
     }
 
     /// Takes another replica id: this node has written nothing under it.

@@ -28,7 +28,7 @@ use super::shared::Moment;
 use super::writes::Made;
 use crate::authority::account::Account;
 use crate::key::PublicKey;
-use crate::replication::crdt::Value;
+use crate::replication::crdt::Object;
 
 impl Replicator {
     /// Changes the object of this name and of the operation's kind. [`ReplicatorEvent::Updated`] with `id` tells how the
@@ -143,7 +143,7 @@ impl Replicator {
         if self.shared.other_keepers(key).is_empty() {
             return false;
         }
-        op.must_observe(self.held.whole(&self.shared, key))
+        op.must_observe(self.held.whole(&self.shared, key).map(Object::value))
     }
 
     /// Makes a write without asking first.
@@ -152,7 +152,7 @@ impl Replicator {
         at: Moment,
         key: &[u8],
         (op, confirm): (&Op, Confirm),
-        observed: Option<&Value>,
+        observed: Option<&Object>,
     ) -> Result<Made, UpdateError> {
         self.writes.make(&mut self.shared, &mut self.held, at, key, (op, confirm), observed)
     }
@@ -223,7 +223,7 @@ impl Replicator {
         at: Moment,
         read: u64,
         key: &[u8],
-        value: Option<Value>,
+        value: Option<Object>,
         (partial, taken): (bool, Result<(), UpdateError>),
     ) {
         match self.asking.take(read) {
@@ -248,10 +248,10 @@ impl Replicator {
         at: Moment,
         key: &[u8],
         (op, confirm): (&Op, Confirm),
-        observed: Option<&Value>,
+        observed: Option<&Object>,
     ) -> Result<Made, UpdateError> {
-        let nothing =
-            observed.is_none() && !self.held.copies.contains(key) && self.writes.pending(key).is_none();
+        let seen = [observed, self.held.copies.value(key), self.writes.pending(key)];
+        let nothing = seen.into_iter().flatten().all(|seen| seen.dead_since().is_some());
         if nothing && op.only_removes() {
             // The key is empty, so the removal has no effect.
             return Ok(Made::Confirmed);
@@ -279,7 +279,7 @@ impl Replicator {
             sh.refuse(from, key.into(), Some(id));
             return;
         }
-        let Ok(delta) = Value::decode(state) else {
+        let Ok(delta) = Object::decode(state) else {
             sh.stats.bad_states += 1;
             return;
         };
@@ -307,14 +307,14 @@ impl Replicator {
     }
 
     /// Takes a keeper's refusal of a delta.
-    pub(super) fn on_declined(&mut self, now: Instant, from: PublicKey, key: &[u8], id: u64, why: u8) {
+    pub(super) fn on_declined(&mut self, at: Moment, from: PublicKey, key: &[u8], id: u64, why: u8) {
         let Replicator { shared: sh, writes, .. } = self;
         match Decline::from_wire(why) {
             None => sh.stats.malformed += 1,
             Some(_) if !sh.keeps(&from, key) || !sh.has_given(id) => sh.stats.stray += 1,
             Some(why) => {
-                for wanted in writes.declined(sh, from, key, id) {
-                    self.fail(now, key, wanted, UpdateError::Declined(why));
+                for wanted in writes.declined(sh, at.wall, from, key, id) {
+                    self.fail(at.now, key, wanted, UpdateError::Declined(why));
                 }
             }
         }

@@ -16,7 +16,8 @@ use super::record::Record;
 use super::served::Served;
 use super::shared::{Moment, Shared};
 use crate::key::PublicKey;
-use crate::replication::crdt::Value;
+use crate::replication::crdt::{Kind, Object};
+use crate::replication::identity::ReplicaId;
 use crate::rt::{Point, Table, bound, buggify};
 
 /// The first pause before an unacknowledged delta is sent again; it doubles up to [`RETRY_MAX`].
@@ -29,7 +30,7 @@ const MAX_RETRIES_PER_TICK: usize = 128;
 /// The unconfirmed writes to a key, as one delta.
 #[derive(Debug)]
 struct Pending {
-    value: Value,
+    value: Object,
     /// The id of the newest write in it. Those before have lower ones.
     id: u64,
     next: Instant,
@@ -88,7 +89,7 @@ impl Writes {
     }
 
     /// The key's unconfirmed delta.
-    pub(super) fn pending(&self, key: &[u8]) -> Option<&Value> {
+    pub(super) fn pending(&self, key: &[u8]) -> Option<&Object> {
         self.pending.get(key).map(|pending| &pending.value)
     }
 
@@ -110,7 +111,7 @@ impl Writes {
         at: Moment,
         key: &[u8],
         (op, confirm): (&Op, Confirm),
-        observed: Option<&Value>,
+        observed: Option<&Object>,
     ) -> Result<Made, UpdateError> {
         let keepers = sh.keepers(key);
         if keepers.is_empty() && sh.met {
@@ -120,21 +121,22 @@ impl Writes {
         if !keeps {
             self.sums.make_room(sh, key);
         }
+        let actor = self.sums.actor(sh, key, at.wall);
         // The part of the key that this node has seen. Its copy, as a rule, has what it wrote itself.
         let local = &sh.local.key;
         let is_in_copy = self.pending.get(key).is_none_or(|pending| pending.holders.has(local, pending.id));
         let known = match copy {
             Some(copy) if is_in_copy && observed.is_none() => Cow::Borrowed(copy),
             _ => {
-                let mut known = observed.or(copy).cloned().unwrap_or_else(|| Value::new(op.kind()));
+                let mut known = observed.or(copy).cloned().unwrap_or_else(|| Object::new(op.kind()));
                 for more in [observed.and(copy), self.pending(key)].into_iter().flatten() {
                     known.merge(more, at.wall)?;
                 }
                 Cow::Owned(known)
             }
         };
-        let before = self.sums.get(key).unwrap_or_default();
-        let before = copy.map_or(before, |copy| before.join(Own::of(copy, &sh.local)));
+        let before = self.sums.get(key).map(|writer| writer.own).unwrap_or_default();
+        let before = copy.map_or(before, |copy| before.join(Own::of(copy.value(), &actor)));
 
         let id = sh.fresh_id();
         let mut holders = Holders::default();
@@ -148,7 +150,7 @@ impl Writes {
         if waits && !self.pending.contains_key(key) && self.pending.len() >= most {
             return Err(UpdateError::Full("unacknowledged writes"));
         }
-        let delta = apply::delta(op, &known, before, sh.local, &mut sh.clock, at.wall)?;
+        let delta = apply::delta(op, &known, before, actor, &mut sh.clock, at.wall)?;
         let bytes = delta.encode();
         if keeps {
             held.commit(sh, at, key, &delta, bytes.len())?;
@@ -158,13 +160,13 @@ impl Writes {
             return Ok(Made::Confirmed);
         }
         let pending = self.pending.entry(key.to_vec()).or_insert_with(|| Pending {
-            value: Value::new(op.kind()),
+            value: Object::new(op.kind()),
             id,
             next: at.now,
             pause: RETRY_MIN,
             holders,
             declined: BTreeSet::new(),
-            before: (sh.local.incarnation, before),
+            before: (actor.incarnation, before),
             waiting: Vec::new(),
         });
         // The merge uses the writer's own clock, so the writer's own stamp is never parked here.
@@ -179,7 +181,7 @@ impl Writes {
             let own = Holding { upto: id, boot: sh.config.boot, durable: sh.config.durable };
             pending.holders.note(sh.local.key, own);
         } else {
-            self.sums.join(key, before.join(Own::of(&delta, &sh.local)));
+            self.sums.join(key, &actor, before.join(Own::of(delta.value(), &actor)), at.wall);
         }
         (pending.id, pending.next, pending.pause) = (id, at.now + RETRY_MIN, RETRY_MIN);
         pending.declined.clear();
@@ -272,7 +274,14 @@ impl Writes {
     }
 
     /// Takes a keeper's refusal. When all live ones have refused, nobody has the write: those who wanted it are returned.
-    pub(super) fn declined(&mut self, sh: &mut Shared, from: PublicKey, key: &[u8], id: u64) -> Vec<Wanted> {
+    pub(super) fn declined(
+        &mut self,
+        sh: &mut Shared,
+        wall: Duration,
+        from: PublicKey,
+        key: &[u8],
+        id: u64,
+    ) -> Vec<Wanted> {
         let keepers = sh.keepers(key);
         let Some(pending) = self.pending.get_mut(key).filter(|pending| pending.id == id) else {
             return Vec::new();
@@ -285,14 +294,14 @@ impl Writes {
             return Vec::new();
         }
         let Some(pending) = self.pending.remove(key) else { return Vec::new() };
-        if let Value::Counter(_) = pending.value {
+        if let (Kind::Counter, Some(writer)) = (pending.value.kind(), self.sums.get(key)) {
             // The next delta has the sums of all writes, so it takes back what was told to have failed.
-            let own = self.sums.get(key).unwrap_or_default();
-            let (of, before) = pending.before;
-            let before = if of == sh.local.incarnation { before } else { Own::default() };
+            let (own, (of, before)) = (writer.own, pending.before);
+            let before = if of == writer.incarnation { before } else { Own::default() };
             let taken = own.taken.saturating_add(own.added.saturating_sub(before.added));
             let added = own.added.saturating_add(own.taken.saturating_sub(before.taken));
-            self.sums.join(key, Own { added, taken, dot: 0 });
+            let actor = ReplicaId { incarnation: writer.incarnation, ..sh.local };
+            self.sums.join(key, &actor, Own { added, taken, dot: 0 }, wall);
         }
         sh.events.changed(key);
         self.waiting -= pending.waiting.len();
@@ -342,8 +351,8 @@ impl Writes {
     }
 
     /// The durable record of a key of which this node holds `copy`.
-    pub(super) fn record(&self, key: &[u8], copy: Option<&Value>, incarnation: u64) -> Option<Record> {
-        Record::of(copy, self.pending(key), self.sums.get(key).map(|own| (incarnation, own)))
+    pub(super) fn record(&self, key: &[u8], copy: Option<&Object>) -> Option<Record> {
+        Record::of(copy, self.pending(key), self.sums.get(key))
     }
 
     /// Restores the delta and the sums of a record.
@@ -354,14 +363,14 @@ impl Writes {
         key: &[u8],
         record: &Record,
     ) -> Result<(), UpdateError> {
-        let own = record.own(sh.local.incarnation);
+        let writer = record.writer();
         if let Some(bytes) = record.pending() {
             if self.pending.len() >= sh.config.max_pending {
                 return Err(UpdateError::Full("unacknowledged writes"));
             }
             let id = sh.fresh_id();
-            let decoded = Value::decode(bytes)?;
-            let mut value = Value::new(decoded.kind());
+            let decoded = Object::decode(bytes)?;
+            let mut value = Object::new(decoded.kind());
             value.merge(&decoded, at.wall)?;
             let pending = Pending {
                 value,
@@ -370,13 +379,13 @@ impl Writes {
                 pause: RETRY_MIN,
                 holders: Holders::default(),
                 declined: BTreeSet::new(),
-                before: (sh.local.incarnation, own),
+                before: writer.map_or_else(Default::default, |writer| (writer.incarnation, writer.own)),
                 waiting: Vec::new(),
             };
             self.pending.insert(key.to_vec(), pending);
         }
-        if own != Own::default() {
-            self.sums.join(key, own);
+        if let Some(writer) = writer {
+            self.sums.restore(key, writer);
         }
         Ok(())
     }

@@ -66,6 +66,11 @@ impl OrMap {
         fields
     }
 
+    /// Whether no field has a value.
+    pub fn is_empty(&self) -> bool {
+        !self.fields.values().flat_map(BTreeMap::values).any(Content::is_present)
+    }
+
     /// The sum of a counter; 0 without the field.
     pub fn counter(&self, name: &[u8]) -> i128 {
         self.contents(Kind::Counter, name)

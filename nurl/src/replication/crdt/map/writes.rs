@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::super::clock::Clock;
 use super::super::context::Dot;
+use super::super::sums::Sums;
 use super::super::{CrdtError, Kind, MAX_ELEMENT_BYTES, MAX_WRITE_BYTES};
-use super::content::{Content, MAX_VALUE_BYTES, Sums};
+use super::content::{Content, MAX_VALUE_BYTES};
 use super::{FIELD_OVERHEAD_BYTES, MAX_FIELD_BYTES, OrMap, field};
 use crate::replication::identity::ReplicaId;
 
@@ -99,9 +100,18 @@ impl OrMap {
 
     /// The delta of removing the fields of this name, of all kinds.
     pub fn removing(&self, author: Author, name: &[u8]) -> OrMap {
+        self.without(author, FIELD_KINDS.map(|kind| field(kind, name)).iter())
+    }
+
+    /// The delta of removing all fields.
+    pub fn removing_all(&self, author: Author) -> OrMap {
+        self.without(author, self.fields.keys())
+    }
+
+    fn without<'a>(&self, author: Author, fields: impl Iterator<Item = &'a Vec<u8>>) -> OrMap {
         let mut delta = OrMap::default();
-        for kind in FIELD_KINDS {
-            for (dot, content) in self.contents(kind, name) {
+        for field in fields {
+            for (dot, content) in self.fields.get(field).into_iter().flatten() {
                 match content {
                     // Everybody but its actor removes what it knows of the slot: it may be added to at the same time.
                     Content::Counter(sums)
@@ -109,7 +119,7 @@ impl OrMap {
                     {
                         if !sums.is_removed() {
                             delta.context.insert(*dot);
-                            delta.put(*dot, &field(kind, name), Content::Counter(sums.removal()));
+                            delta.put(*dot, field, Content::Counter(sums.removal()));
                         }
                     }
                     _ => delta.context.insert(*dot),

@@ -1,6 +1,7 @@
 mod histories;
 mod map;
 mod multi;
+mod objects;
 mod register;
 mod set;
 
@@ -263,7 +264,7 @@ fn overlong_numbers_and_unsorted_lists_are_refused() {
     let mut two = PnCounter::of(replica(1), 1, 0);
     two.add(replica(2), 1).unwrap();
     let sound = Value::Counter(two).encode();
-    let (first, second) = (&sound[2..44], &sound[44..86]);
+    let (first, second) = (&sound[2..46], &sound[46..90]);
     let swapped = [&sound[..2], second, first].concat();
     assert!(Value::decode(&sound).is_ok());
     assert_eq!(Value::decode(&swapped), Err(CrdtError::NotCanonical("counter slots")));

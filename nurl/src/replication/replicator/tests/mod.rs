@@ -1,6 +1,7 @@
 mod authors;
 mod bounds;
 mod declined;
+mod deletion;
 mod handoff;
 mod kinds;
 mod maps;
