@@ -18,7 +18,7 @@ use bytes::Bytes;
 use super::Node;
 use super::command::WorkCommand;
 use crate::error::{Error, StateError};
-use crate::replication::crdt::{Kind, OrMap, Value};
+use crate::replication::crdt::{Kind, MAX_TTL, OrMap, Value};
 use crate::replication::replicator::{Confirm, FieldOp, Op};
 use crate::rt::time::unix_now;
 
@@ -120,15 +120,44 @@ impl Node {
     }
 }
 
+/// What objects of all kinds do alike.
+macro_rules! objects {
+    ($($object:ident)*) => {$(
+        impl $object {
+            /// The same object, whose writes are told to be made once so many nodes have them.
+            #[must_use]
+            pub fn confirmed_by(self, confirm: Confirm) -> $object {
+                $object(self.0.confirmed_by(confirm))
+            }
+
+            /// Deletes the object: all that this node holds of it as an owner, or else what the owners tell. What is
+            /// written at the same time stays. An object of this name begins anew with the next write.
+            ///
+            /// # Errors
+            /// As [`Counter::add`], and [`Error::State`] when too few owners answer to know what there is.
+            pub async fn delete(&self) -> Result<(), Error> {
+                self.0.update(Op::Delete { kind: self.0.kind }).await
+            }
+
+            /// Lets the object be deleted after this time, 10 years at most, by the clocks of its owners; or never, which
+            /// is so from the start. It concerns the object that there is: one that begins anew has no time.
+            ///
+            /// # Errors
+            /// As [`delete`](Self::delete).
+            pub async fn expire_in(&self, time: Option<Duration>) -> Result<(), Error> {
+                let at = time.map(|time| unix_now() + time.min(MAX_TTL));
+                let at_ms = at.map_or(0, |at| u64::try_from(at.as_millis()).unwrap_or(u64::MAX));
+                self.0.update(Op::Expire { kind: self.0.kind, at_ms }).await
+            }
+        }
+    )*};
+}
+
+objects! { Counter Register MultiRegister Set Map }
+
 impl Counter {
     pub(super) fn new(node: &Node, key: &str) -> Counter {
         Counter(Handle::new(node, Kind::Counter, key))
-    }
-
-    /// The same object, whose writes are told to be made once so many nodes have them.
-    #[must_use]
-    pub fn confirmed_by(self, confirm: Confirm) -> Counter {
-        Counter(self.0.confirmed_by(confirm))
     }
 
     /// Adds `by`, which may be negative.
@@ -163,12 +192,6 @@ impl Counter {
 impl Register {
     pub(super) fn new(node: &Node, key: &str) -> Register {
         Register(Handle::new(node, Kind::Register, key))
-    }
-
-    /// As [`Counter::confirmed_by`].
-    #[must_use]
-    pub fn confirmed_by(self, confirm: Confirm) -> Register {
-        Register(self.0.confirmed_by(confirm))
     }
 
     /// Sets the value.
@@ -206,12 +229,6 @@ impl MultiRegister {
         MultiRegister(Handle::new(node, Kind::Multi, key))
     }
 
-    /// As [`Counter::confirmed_by`].
-    #[must_use]
-    pub fn confirmed_by(self, confirm: Confirm) -> MultiRegister {
-        MultiRegister(self.0.confirmed_by(confirm))
-    }
-
     /// Sets the value. It replaces the values that this node holds as an owner, or else those that the owners tell; what
     /// is written concurrently elsewhere stays beside it. A value has at most 8 KiB.
     ///
@@ -246,12 +263,6 @@ impl MultiRegister {
 impl Set {
     pub(super) fn new(node: &Node, key: &str) -> Set {
         Set(Handle::new(node, Kind::Set, key))
-    }
-
-    /// As [`Counter::confirmed_by`].
-    #[must_use]
-    pub fn confirmed_by(self, confirm: Confirm) -> Set {
-        Set(self.0.confirmed_by(confirm))
     }
 
     /// Adds an element.
@@ -295,12 +306,6 @@ impl Set {
 impl Map {
     pub(super) fn new(node: &Node, key: &str) -> Map {
         Map(Handle::new(node, Kind::Map, key))
-    }
-
-    /// As [`Counter::confirmed_by`].
-    #[must_use]
-    pub fn confirmed_by(self, confirm: Confirm) -> Map {
-        Map(self.0.confirmed_by(confirm))
     }
 
     async fn change(&self, field: &[u8], op: FieldOp) -> Result<(), Error> {

@@ -46,6 +46,18 @@ fn a_counter_a_register_a_set_and_a_map_are_changed_and_read_and_outlive_a_worke
     assert_eq!(state(&["get", "motto", "--type", "register"]).succeeded().text(), "festina lente\n");
     assert_eq!(state(&["get", "guests"]).succeeded().text(), "grace\n");
     assert_eq!(state(&["get", "stock"]).succeeded().text(), "apples: 12\ncolours: green\ncolours: red\n");
+    // What is deleted, or whose time is up, is gone; the others of its name stay.
+    state(&["add", "visits", "of ada"]).succeeded();
+    state(&["delete", "visits", "--type", "counter"]).succeeded();
+    assert_eq!(state(&["get", "visits"]).succeeded().text(), "of ada\n");
+    state(&["expire", "visits", "1s"]).succeeded();
+    until("its end", || (state(&["get", "visits"]).text().is_empty()).then_some(()));
+    state(&["get", "visits"]).failed(1, &["nothing under", "visits"]);
+    state(&["expire", "motto", "1s"]).succeeded();
+    state(&["expire", "motto", "never"]).succeeded();
+    state(&["delete", "plan"]).succeeded();
+    state(&["get", "plan"]).failed(1, &["nothing under"]);
+    state(&["expire", "plan", "soon"]).failed(2, &["DURATION", "ms, s, m, h or d"]);
     // One goes, with what it had in memory: two had each write.
     workers.remove(0).process.kill();
     let read = until("enough owners", || {

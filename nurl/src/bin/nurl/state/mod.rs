@@ -1,12 +1,14 @@
 //! `nurl state`: reads and changes the mesh's replicated values.
 
+pub(crate) mod args;
+
 use std::time::Duration;
 
 use nurl::rt::time;
 use nurl::state::{Confirm, FieldValue};
 use nurl::{Error, Node};
 
-use crate::args::{ChangeArgs, GetArgs, StateCommand, ValueKind};
+use self::args::{ChangeArgs, GetArgs, StateCommand, ValueKind, WholeArgs};
 use crate::client::{LOOK_EVERY, observer, some_worker, until_interrupted};
 use crate::event::{Line, Shown};
 use crate::out::{Code, Failure, Out};
@@ -32,6 +34,53 @@ pub(crate) async fn run(command: StateCommand, out: Out<'_>) -> Result<(), Failu
         StateCommand::Add { elements, args } => change(args, Change::Add(elements), out).await,
         StateCommand::Remove { elements, args } => change(args, Change::Remove(elements), out).await,
         StateCommand::Clear { args } => change(args, Change::Clear, out).await,
+        StateCommand::Delete { args } => whole(args, Whole::Delete, out).await,
+        StateCommand::Expire { after, args } => whole(args, Whole::ExpireIn(after.0), out).await,
+    }
+}
+
+/// What a command does to whole objects.
+#[derive(Clone, Copy)]
+enum Whole {
+    Delete,
+    ExpireIn(Option<Duration>),
+}
+
+async fn whole(args: WholeArgs, does: Whole, out: Out<'_>) -> Result<(), Failure> {
+    let node = until_interrupted(observer(&args.mesh, out)).await?;
+    let done = until_interrupted(async {
+        some_worker(&node, args.mesh.join, out).await?;
+        let _waiting = out.waiting("writing");
+        let kinds = args.kind.map_or_else(|| ValueKind::ALL.to_vec(), |kind| vec![kind]);
+        for kind in kinds {
+            to_whole(&node, &args, kind, does).await.map_err(Failure::from)?;
+        }
+        Ok(())
+    })
+    .await;
+    node.shutdown().await;
+    done?;
+    out.line(&Line::Written { key: args.key.clone(), field: None }, || None).await;
+    Ok(())
+}
+
+async fn to_whole(node: &Node, args: &WholeArgs, kind: ValueKind, does: Whole) -> Result<(), Error> {
+    macro_rules! on {
+        ($object:expr) => {{
+            let object = $object.confirmed_by(args.confirm);
+            match does {
+                Whole::Delete => object.delete().await,
+                Whole::ExpireIn(time) => object.expire_in(time).await,
+            }
+        }};
+    }
+    let key = args.key.as_str();
+    match kind {
+        ValueKind::Counter => on!(node.counter(key)),
+        ValueKind::Register => on!(node.register(key)),
+        ValueKind::Multi => on!(node.multi(key)),
+        ValueKind::Set => on!(node.set(key)),
+        ValueKind::Map => on!(node.map(key)),
     }
 }
 
