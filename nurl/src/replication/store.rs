@@ -3,11 +3,15 @@
 //! Table `state` has the replicator's records: the name is the key, the bytes are the replicator's
 //! ([`Replicator::record`](crate::replication::replicator::Replicator::record)). The record `state layout` is a byte, which
 //! tells how these are to be read. The record `clock high water` is `wall_ms:8 ‖ logical:4`, both little-endian. The record
-//! `replica incarnation` is the node's as an actor, little-endian, if it isn't the store's any more.
+//! `replica incarnation` is the node's as an actor, little-endian, if it isn't the store's any more. The record `presence` is
+//! `since:8 ‖ seen:8`, in milliseconds since 1970, little-endian.
+
+use std::time::Duration;
 
 use crate::key::PublicKey;
 use crate::replication::crdt::Stamp;
 use crate::replication::identity::ReplicaId;
+use crate::replication::replicator::Presence;
 use crate::store::{Store, StoreError, Table, check, number, within};
 
 /// The most records of the replicator in one commit: bounds how long the work plane waits for a commit.
@@ -19,11 +23,25 @@ const CLOCK: &str = "clock high water";
 /// The name of the record of the actor's incarnation.
 const INCARNATION: &str = "replica incarnation";
 
+/// The name of the record of when this node was among others.
+const PRESENCE: &str = "presence";
+
 /// The name of the layout's record.
 const LAYOUT: &str = "state layout";
 
 /// The layout that is written and read. Stores without the record have layout 1, whose keys don't begin with their kind.
 const LAYOUT_NOW: [u8; 1] = [2];
+
+/// What is stored with the records of each commit.
+#[derive(Debug, Clone, Copy)]
+pub struct Heads {
+    /// The high-water mark of the hybrid clock.
+    pub clock: Stamp,
+    /// The id under which the node writes.
+    pub replica: ReplicaId,
+    /// When it was among others.
+    pub presence: Presence,
+}
 
 /// What the replicator keeps in a store.
 #[derive(Debug, Clone, Copy)]
@@ -53,13 +71,24 @@ impl StateRecords<'_> {
         Ok(Stamp { wall_ms: number(wall, CLOCK)?, logical: u32::from_le_bytes(logical) })
     }
 
-    /// Stores the high-water mark and the replica id together with the replicator's records: `None` deletes a record.
+    /// When the node was among others.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`] or [`StoreError::Damaged`].
+    pub fn presence(&self) -> Result<Presence, StoreError> {
+        let Some(bytes) = self.0.meta(PRESENCE)? else { return Ok(Presence::default()) };
+        let (since, seen) = bytes.split_at_checked(8).ok_or(StoreError::Damaged(PRESENCE))?;
+        let time = |bytes| number(bytes, PRESENCE).map(|ms| Some(Duration::from_millis(ms)));
+        Ok(Presence { since: time(since)?, seen: time(seen)? })
+    }
+
+    /// Stores the high-water mark, the replica id and the presence together with the replicator's records: `None` deletes a record.
     ///
     /// # Errors
     /// [`StoreError::TooLarge`] (nothing is written then) or [`StoreError::Database`].
     pub fn put_state(
         &self,
-        (clock, replica): (Stamp, ReplicaId),
+        Heads { clock, replica, presence }: Heads,
         records: &[(Vec<u8>, Option<Vec<u8>>)],
     ) -> Result<(), StoreError> {
         within("a batch", records.len(), MAX_BATCH)?;
@@ -73,6 +102,10 @@ impl StateRecords<'_> {
             write.set_meta(LAYOUT, &LAYOUT_NOW)?;
             if replica.incarnation != self.0.incarnation() {
                 write.set_meta(INCARNATION, &replica.incarnation.to_le_bytes())?;
+            }
+            if let Presence { since: Some(since), seen: Some(seen) } = presence {
+                let bytes = [since, seen].map(|time| (time.as_millis() as u64).to_le_bytes()).concat();
+                write.set_meta(PRESENCE, &bytes)?;
             }
             write.set_meta(CLOCK, &stamp)
         })
@@ -106,6 +139,10 @@ mod tests {
 
     const KEY: PublicKey = PublicKey::from_bytes([1; 32]);
 
+    fn heads(clock: Stamp, replica: ReplicaId) -> Heads {
+        Heads { clock, replica, presence: Presence::default() }
+    }
+
     fn rng(seed: u8) -> Rng {
         Rng::from_seed([seed; 32])
     }
@@ -118,10 +155,15 @@ mod tests {
         let record = |n: u8| (vec![n], Some(vec![n; 100]));
         let id = StateRecords(&store).replica_id(KEY).unwrap();
         assert_eq!(id, ReplicaId { key: KEY, incarnation: store.incarnation() });
-        StateRecords(&store).put_state((stamp, id), &[record(1), record(2), record(3)]).unwrap();
+        StateRecords(&store).put_state(heads(stamp, id), &[record(1), record(2), record(3)]).unwrap();
         assert_eq!(StateRecords(&store).replica_id(KEY).unwrap(), id);
         let id = ReplicaId { incarnation: 9, ..id };
-        StateRecords(&store).put_state((stamp, id), &[(vec![2], None)]).unwrap();
+        assert_eq!(StateRecords(&store).presence().unwrap(), Presence::default());
+        let time = |s| Some(Duration::from_secs(s));
+        let presence = Presence { since: time(3), seen: time(9) };
+        let heads = Heads { presence, ..heads(stamp, id) };
+        StateRecords(&store).put_state(heads, &[(vec![2], None)]).unwrap();
+        assert_eq!(StateRecords(&store).presence().unwrap(), presence);
         assert_eq!(StateRecords(&store).replica_id(KEY).unwrap(), id);
         assert_eq!(StateRecords(&store).clock().unwrap(), stamp);
         let mut keys = Vec::new();
@@ -157,7 +199,7 @@ mod tests {
         let store = Store::in_memory(&mut rng(1)).unwrap();
         let put = |records: &[(Vec<u8>, Option<Vec<u8>>)]| {
             let id = ReplicaId { key: KEY, incarnation: store.incarnation() };
-            StateRecords(&store).put_state((Stamp::default(), id), records)
+            StateRecords(&store).put_state(heads(Stamp::default(), id), records)
         };
         let large = vec![0; MAX_RECORD_BYTES + 1];
         let records = [(vec![1], Some(vec![1])), (vec![2], Some(large))];

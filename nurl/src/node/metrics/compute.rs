@@ -34,6 +34,8 @@ pub(super) fn state(into: &mut Metrics, stats: &WorkStats) {
         states_sent: "Whole states sent, for repair or hand-off.",
         parked: "Merges that parked a write whose stamp is too far ahead.",
         handed_off: "Keys handed off and dropped.",
+        set_aside: "Objects set aside after a long absence.",
+        discarded: "Objects set aside that were discarded, since owners that were there lack them.",
         expired: "Objects that expired here.",
         forgotten: "Deletions forgotten, for age or for lack of room.",
         renewed: "Times that this node took another replica id, for lack of room to remember more of its own sums.",

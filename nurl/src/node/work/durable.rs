@@ -18,8 +18,8 @@ use crate::node::own_secret::OwnSecret;
 use crate::node::signed_passes::SignedPasses;
 use crate::replication::crdt::Stamp;
 use crate::replication::identity::ReplicaId;
-use crate::replication::replicator::Replicator;
-use crate::replication::store::StateRecords;
+use crate::replication::replicator::{Presence, Replicator};
+use crate::replication::store::{Heads, StateRecords};
 use crate::rt::time;
 use crate::rt::{Point, buggify};
 use crate::store::{Store, StoreError};
@@ -29,6 +29,7 @@ pub(super) struct Memory {
     pub(super) replica: ReplicaId,
     pub(super) epoch: u64,
     pub(super) clock: Stamp,
+    pub(super) presence: Presence,
 }
 
 /// The store, and the epoch counter told last.
@@ -63,10 +64,14 @@ impl Durable {
                 replica: StateRecords(store).replica_id(key)?,
                 epoch: believable(JobRecords(store).epoch_counter()?, time::unix_now()),
                 clock: StateRecords(store).clock()?,
+                presence: StateRecords(store).presence()?,
             },
-            None => {
-                Memory { replica: ReplicaId { key, incarnation: boot }, epoch: 0, clock: Stamp::default() }
-            }
+            None => Memory {
+                replica: ReplicaId { key, incarnation: boot },
+                epoch: 0,
+                clock: Stamp::default(),
+                presence: Presence::default(),
+            },
         })
     }
 
@@ -161,8 +166,10 @@ impl Durable {
             });
             let records: Vec<_> = records.collect();
             let most = if buggify(Point::StoreByOne) { 1 } else { records.len().max(1) };
-            for records in records.chunks(most) {
-                let heads = (replicator.clock_high_water(), replicator.local());
+            let empty = records.is_empty().then_some(&[][..]);
+            for records in records.chunks(most).chain(empty) {
+                let (clock, replica) = (replicator.clock_high_water(), replicator.local());
+                let heads = Heads { clock, replica, presence: replicator.presence() };
                 StateRecords(store).put_state(heads, records)?;
             }
         }

@@ -68,6 +68,7 @@ impl WorkPlane {
             observer: parts.role == Role::Observer,
             boot: parts.boot,
             clock: memory.clock,
+            presence: memory.presence,
             durable: durable.is_some(),
             ..replicator::Config::default()
         };

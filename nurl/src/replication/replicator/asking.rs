@@ -21,6 +21,8 @@ pub(super) enum Asked {
     Write(Wanted),
     /// Another node's delta.
     Delta { key: Vec<u8>, from: PublicKey, id: u64, state: Vec<u8> },
+    /// Whether an object that is set aside stands.
+    Aside,
 }
 
 impl Asked {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::presence::Presence;
 use crate::replication::crdt::Stamp;
 
 /// The longest name of a state object, which an application gives as its key; the same limit as for a tenure's key. The
@@ -68,6 +69,9 @@ pub struct Config {
     /// The stamp after which the hybrid clock continues: the durable
     /// [`Replicator::clock_high_water`](super::Replicator::clock_high_water).
     pub clock: Stamp,
+    /// When earlier processes with this store were among others: the durable
+    /// [`Replicator::presence`](super::Replicator::presence).
+    pub presence: Presence,
     /// An observer writes through a member and holds nothing.
     pub observer: bool,
     /// The boot id of this process: an operation that was sent to an earlier one isn't made here.
@@ -91,6 +95,7 @@ impl Default for Config {
             marks_kept: MARKS_KEPT,
             max_marks: MAX_MARKS,
             clock: Stamp::default(),
+            presence: Presence::default(),
             observer: false,
             boot: 0,
             durable: false,

@@ -382,11 +382,17 @@ impl Copies {
 
     /// Drops a copy.
     pub(super) fn remove(&mut self, sh: &mut Shared, key: &[u8]) {
-        let Some(entry) = self.entries.remove(key) else { return };
+        self.take(sh, key);
+    }
+
+    /// Drops a copy, and returns it.
+    pub(super) fn take(&mut self, sh: &mut Shared, key: &[u8]) -> Option<Object> {
+        let entry = self.entries.remove(key)?;
         self.bytes -= entry.size;
         self.parked.remove(key);
         self.unplan(entry.due, key);
         sh.events.changed(key);
+        Some(entry.value)
     }
 }
 

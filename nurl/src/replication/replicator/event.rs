@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::error::{ReadFailure, UpdateFailure};
+use super::presence::Presence;
 use crate::key::PublicKey;
 use crate::replication::crdt::Value;
 use crate::replication::store::MAX_BATCH;
@@ -76,6 +77,10 @@ pub struct ReplicationStats {
     pub states_sent: u64,
     /// Merges that parked a write whose stamp is too far ahead.
     pub parked: u64,
+    /// Objects set aside after a long absence, and those of them that were discarded.
+    pub set_aside: u64,
+    /// See [`set_aside`](ReplicationStats::set_aside).
+    pub discarded: u64,
     /// Objects that expired here.
     pub expired: u64,
     /// Deletions forgotten: the objects have been gone for long, or there were too many.
@@ -96,6 +101,9 @@ pub(super) struct Events {
     queue: VecDeque<ReplicatorEvent>,
     changed: BTreeSet<Vec<u8>>,
     differing: BTreeSet<PublicKey>,
+    pub(super) presence: Presence,
+    /// What of it may be durable.
+    stored: Presence,
 }
 
 impl Events {
@@ -132,10 +140,27 @@ impl Events {
         self.differing.pop_first().map(|peer| ReplicatorEvent::ViewDiffers { peer })
     }
 
-    /// The next keys whose durable records changed.
+    /// Restores what an earlier process left.
+    pub(super) fn restore_presence(&mut self, presence: Presence) {
+        (self.presence, self.stored) = (presence, presence);
+    }
+
+    /// The presence that may be made durable: a new one not before all changed records are, since these may say what the
+    /// absence before has led to.
+    pub(super) fn presence_to_store(&self) -> Presence {
+        self.stored
+    }
+
+    /// The next keys whose durable records changed. None of them, if only this node's presence has.
     pub(super) fn poll_changed(&mut self) -> Option<Vec<Vec<u8>>> {
         let keys: Vec<Vec<u8>> = std::iter::from_fn(|| self.changed.pop_first()).take(MAX_CHANGED).collect();
-        (!keys.is_empty()).then_some(keys)
+        if keys.is_empty() && !self.presence.outdates(&self.stored) {
+            return None;
+        }
+        if self.changed.is_empty() {
+            self.stored = self.presence;
+        }
+        Some(keys)
     }
 }
 

@@ -46,7 +46,7 @@ impl Held {
     }
 
     /// Answers another node's read with this node's state.
-    pub(super) fn on_read(&mut self, sh: &mut Shared, now: Instant, from: PublicKey, key: ByteVec, id: u64) {
+    pub(super) fn on_read(&mut self, sh: &mut Shared, at: Moment, from: PublicKey, key: ByteVec, id: u64) {
         let state = self.copies.value(&key).map(|value| ByteVec::from(value.encode()));
         if state.is_none() && !sh.takes(&key) {
             sh.refuse(from, key, Some(id));
@@ -56,10 +56,11 @@ impl Held {
         if state.is_none() && !remembers && sh.is_owner(&key) {
             // From now on it is worth knowing.
             for peer in sh.other_owners(&key) {
-                self.summaries.know_peer(sh, now, peer);
+                self.summaries.know_peer(sh, at.now, peer);
             }
         }
-        sh.send(from, &Message::ReadReply { key, id, state, remembers });
+        let vouches = sh.events.presence.vouches(at.wall, sh.marks_kept());
+        sh.send(from, &Message::ReadReply { key, id, state, remembers, vouches });
     }
 
     /// Adapts to a new view; `moved` tells whether keys may have other owners.
@@ -304,6 +305,12 @@ impl Held {
     /// Continues the hand-offs that are due.
     pub(super) fn hand_off(&mut self, sh: &mut Shared, sums: &mut Sums, at: Moment) {
         self.hand_offs.resume(sh, &mut self.copies, sums, at);
+    }
+
+    /// Hands nothing over any more of what was held so far.
+    pub(super) fn forget_hand_offs(&mut self, sh: &mut Shared) {
+        self.hand_offs = HandOffs::default();
+        self.summaries.unsettle(sh);
     }
 
     /// Deletes what expires now, and forgets deletions whose time is up. The next object of the name has slots of its own:

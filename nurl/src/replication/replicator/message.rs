@@ -127,6 +127,9 @@ pub(super) enum Message {
         /// Whether the answerer has, or knows that there isn't, what its earlier processes and the other owners confirmed.
         #[n(3)]
         remembers: bool,
+        /// Whether it was there, without a long absence, for as long as deletions are remembered.
+        #[n(4)]
+        vouches: bool,
     },
     /// An observer asks a member to write in its place, once.
     #[n(9)]
@@ -385,7 +388,13 @@ mod tests {
             let messages = [
                 Message::Delta { key: of(key), id: None, state: state() },
                 Message::Copy { key: of(key), id: 1, state: state() },
-                Message::ReadReply { key: of(key), id: 1, state: Some(state()), remembers: true },
+                Message::ReadReply {
+                    key: of(key),
+                    id: 1,
+                    state: Some(state()),
+                    remembers: true,
+                    vouches: true,
+                },
                 Message::States { items: vec![sound, Item { key: of(key), bytes: state() }] },
                 Message::Operation { id: [1; 16].into(), key: of(key), op, boot: Some(7), confirm: None },
             ];
@@ -418,7 +427,7 @@ mod tests {
                     settling: Some(1),
                 },
                 Message::Pull { keys: vec![key()] },
-                Message::ReadReply { key: key(), id: 1, state: None, remembers: false },
+                Message::ReadReply { key: key(), id: 1, state: None, remembers: false, vouches: false },
             ];
             for message in messages {
                 assert_eq!(Message::decode(&message.encode()).is_some(), sound);

@@ -41,6 +41,7 @@
 mod apply;
 mod asking;
 mod authors;
+mod away;
 mod calls;
 mod config;
 mod confirm;
@@ -56,6 +57,7 @@ mod message;
 mod operations;
 mod outbox;
 mod own;
+mod presence;
 mod reads;
 mod record;
 mod served;
@@ -82,8 +84,10 @@ pub use key::state_key;
 pub use leave::Unheld;
 pub use message::{FieldOp, MAX_MESSAGE_BYTES, Op};
 pub use operations::{OperationError, OperationId};
+pub use presence::Presence;
 
 use self::asking::Asking;
+use self::away::Aside;
 use self::handoff::Acknowledged;
 use self::held::Held;
 use self::key::checked_key;
@@ -111,6 +115,10 @@ pub struct Replicator {
     reads: Reads,
     /// The writes and deltas that wait for the other owners' states.
     asking: Asking,
+    /// The objects that are set aside after a long absence.
+    aside: Aside,
+    /// Whether this process has been among others.
+    met_others: bool,
     operations: Operations,
     served: Served,
     next_tick: Instant,
@@ -127,6 +135,8 @@ impl Replicator {
             writes: Writes::default(),
             reads: Reads::default(),
             asking: Asking::default(),
+            aside: Aside::default(),
+            met_others: false,
             operations: Operations::default(),
             served: Served::default(),
             next_tick,
@@ -234,7 +244,8 @@ impl Replicator {
     // ---- Durable records.
 
     /// The next keys whose durable records changed: the driver stores each [`record`](Replicator::record), and
-    /// [`clock_high_water`](Replicator::clock_high_water) and [`local`](Replicator::local) with them, in one commit.
+    /// [`clock_high_water`](Replicator::clock_high_water), [`local`](Replicator::local) and [`presence`](Replicator::presence)
+    /// with them, in one commit.
     ///
     /// Every driver drains this; one with a store stores them before [`poll_event`](Replicator::poll_event) and
     /// [`poll_transmit`](Replicator::poll_transmit). Then no caller and no peer learns of a write that a crash could
@@ -246,7 +257,7 @@ impl Replicator {
     /// The durable record of a key. None: delete the record.
     pub fn record(&self, key: &[u8]) -> Option<Vec<u8>> {
         let copy = self.held.copies.value(key);
-        self.writes.record(key, copy).map(|record| record.encode())
+        self.writes.record(key, copy, self.aside.get(key)).map(|record| record.encode())
     }
 
     /// Restores a record after a restart with the same store, before the first ring.
@@ -264,6 +275,12 @@ impl Replicator {
     ) -> Result<(), UpdateError> {
         let (sh, at) = (&mut self.shared, Moment { now, wall });
         let record = Record::decode(key, record)?;
+        if let Some(state) = record.aside() {
+            self.aside.insert(key, Object::decode(state)?);
+        }
+        if sh.was_long_away(wall) {
+            return self.restore_old(key, &record);
+        }
         if let Some(state) = record.held() {
             self.held.merge(sh, at, key, &Object::decode(state)?, state.len())?;
             self.held.copies.restored(key);
@@ -334,9 +351,9 @@ impl Replicator {
             Message::Copy { key, id, state } => {
                 self.held.on_copy(sh, at, from, &key, id, &state);
             }
-            Message::Read { key, id } => self.held.on_read(sh, now, from, key, id),
-            Message::ReadReply { key, id, state, remembers } => {
-                let answer = (state.as_ref().map(|state| state.as_slice()), remembers);
+            Message::Read { key, id } => self.held.on_read(sh, at, from, key, id),
+            Message::ReadReply { key, id, state, remembers, vouches } => {
+                let answer = ((state.as_ref().map(|state| state.as_slice()), remembers), vouches);
                 if self.reads.on_reply(sh, wall, from, &key, id, answer) {
                     self.finish_read(at, id);
                 }
@@ -377,6 +394,10 @@ impl Replicator {
             return;
         }
         self.next_tick = now + TICK;
+        if self.shared.sees_others() {
+            self.see(wall);
+        }
+        self.ask_about_aside(now);
         let Replicator { shared: sh, held, writes, operations, served, .. } = self;
         sh.outbox.refill(sh.config.repair_bytes_per_tick);
         held.copies.settle_parked(sh, wall);

@@ -29,6 +29,8 @@ pub(super) struct Reading {
     owners: Vec<PublicKey>,
     /// This node, and those that answered, with whether each remembers what it confirmed before.
     answerers: BTreeMap<PublicKey, bool>,
+    /// Those that vouch for what they have, and lack.
+    vouchers: BTreeSet<PublicKey>,
     waiting: BTreeSet<PublicKey>,
     /// Each keeper's digest, or none if it has no copy.
     answers: BTreeMap<PublicKey, Option<Digest>>,
@@ -73,6 +75,15 @@ impl Reading {
         let knows = |owner: &&PublicKey| self.answerers.get(*owner) == Some(&true);
         let unknown = self.owners.len() - self.owners.iter().filter(knows).count();
         silent && (unknown > MAX_UNKNOWN || unknown == self.owners.len())
+    }
+
+    /// Whether one of the other owners vouches for what it has, or lacks; none if none of them does, but some are silent.
+    pub(super) fn is_vouched_for(&self, local: &PublicKey) -> Option<bool> {
+        let others = || self.owners.iter().filter(|owner| *owner != local);
+        if others().any(|owner| self.vouchers.contains(owner)) {
+            return Some(true);
+        }
+        others().all(|owner| self.answerers.contains_key(owner)).then_some(false)
     }
 
     fn is_done(&self, now: Instant) -> bool {
@@ -249,6 +260,7 @@ impl Reads {
             key: key.to_vec(),
             owners: sh.owners(key),
             answerers: BTreeMap::from([(sh.local.key, held.remembers(sh, key))]),
+            vouchers: BTreeSet::new(),
             waiting,
             answers: BTreeMap::new(),
             value,
@@ -267,7 +279,7 @@ impl Reads {
         from: PublicKey,
         key: &[u8],
         id: u64,
-        answer: (Option<&[u8]>, bool),
+        (answer, vouches): ((Option<&[u8]>, bool), bool),
     ) -> bool {
         let reading = self.under_way.get_mut(&id).filter(|reading| reading.key == key);
         let Some(reading) = reading.filter(|reading| reading.waiting.contains(&from)) else {
@@ -275,6 +287,9 @@ impl Reads {
             return false;
         };
         reading.waiting.remove(&from);
+        if vouches {
+            reading.vouchers.insert(from);
+        }
         reading.answered(sh, wall, from, answer);
         reading.waiting.is_empty()
     }

@@ -28,6 +28,9 @@ pub(super) struct Record {
     /// When they were last written, in milliseconds since 1970.
     #[n(6)]
     used_ms: u64,
+    /// The state that is set aside after a long absence.
+    #[n(7)]
+    aside: Option<ByteVec>,
 }
 
 impl Record {
@@ -36,8 +39,9 @@ impl Record {
         held: Option<&Object>,
         pending: Option<&Object>,
         writer: Option<Writer>,
+        aside: Option<&Object>,
     ) -> Option<Record> {
-        if held.is_none() && pending.is_none() && writer.is_none() {
+        if held.is_none() && pending.is_none() && writer.is_none() && aside.is_none() {
             return None;
         }
         let encoded = |value: &Object| ByteVec::from(value.encode());
@@ -50,6 +54,7 @@ impl Record {
             dot,
             incarnation: writer.map(|writer| writer.incarnation),
             used_ms: writer.map_or(0, |writer| writer.used_ms),
+            aside: aside.map(encoded),
         })
     }
 
@@ -60,7 +65,7 @@ impl Record {
     /// Decodes the record of a key, if its states are of the key's kind.
     pub(super) fn decode(key: &[u8], bytes: &[u8]) -> Result<Record, CrdtError> {
         let record: Record = minicbor::decode(bytes).map_err(|_| CrdtError::NotCanonical("record"))?;
-        let mut states = record.held.iter().chain(&record.pending);
+        let mut states = record.held.iter().chain(&record.pending).chain(&record.aside);
         let sound = kind_of(key).is_some() && states.all(|state| is_of_kind(key, state));
         sound.then_some(record).ok_or(CrdtError::WrongKind)
     }
@@ -68,6 +73,11 @@ impl Record {
     /// The bytes of the state held.
     pub(super) fn held(&self) -> Option<&[u8]> {
         self.held.as_ref().map(|state| state.as_slice())
+    }
+
+    /// The bytes of the state that is set aside.
+    pub(super) fn aside(&self) -> Option<&[u8]> {
+        self.aside.as_ref().map(|state| state.as_slice())
     }
 
     /// The bytes of the unacknowledged delta.
@@ -89,20 +99,24 @@ mod tests {
 
     #[test]
     fn a_record_comes_back_and_nothing_has_none() {
-        assert!(Record::of(None, None, None).is_none());
+        assert!(Record::of(None, None, None, None).is_none());
         let value = Object::new(Kind::Set);
         let own = Writer { incarnation: 7, own: Own { added: 1, taken: 2, dot: 3 }, used_ms: 9 };
-        for (held, pending, own) in
-            [(Some(&value), None, None), (None, Some(&value), Some(own)), (None, None, Some(own))]
-        {
-            let bytes = Record::of(held, pending, own).unwrap().encode();
+        for (held, pending, own, aside) in [
+            (Some(&value), None, None, None),
+            (None, Some(&value), Some(own), None),
+            (None, None, Some(own), None),
+            (None, None, None, Some(&value)),
+        ] {
+            let bytes = Record::of(held, pending, own, aside).unwrap().encode();
             let record = Record::decode(b"\x03name", &bytes).unwrap();
             for key in [&b""[..], b"name", b"\x01name", b"\x02name"] {
-                let sound = held.or(pending).is_none() && kind_of(key).is_some();
+                let sound = held.or(pending).or(aside).is_none() && kind_of(key).is_some();
                 assert_eq!(Record::decode(key, &bytes).err(), (!sound).then_some(CrdtError::WrongKind));
             }
             assert_eq!(record.held(), held.map(Object::encode).as_deref());
             assert_eq!(record.pending(), pending.map(Object::encode).as_deref());
+            assert_eq!(record.aside(), aside.map(Object::encode).as_deref());
             assert_eq!(record.writer(), own);
         }
         assert_eq!(Record::decode(b"\x03name", b"no").unwrap_err(), CrdtError::NotCanonical("record"));

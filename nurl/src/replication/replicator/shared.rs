@@ -56,6 +56,8 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(config: Config, local: ReplicaId, mut rng: Rng) -> Shared {
         let no_id = rng.next_u64() >> 1;
+        let mut events = Events::default();
+        events.restore_presence(config.presence);
         Shared {
             local,
             ring: Arc::default(),
@@ -66,7 +68,7 @@ impl Shared {
             no_id,
             rng,
             outbox: Outbox::new(config.repair_bytes_per_tick),
-            events: Events::default(),
+            events,
             stats: ReplicationStats::default(),
             config,
         }
@@ -81,6 +83,16 @@ impl Shared {
     /// How long the mark of a deletion is kept.
     pub(super) fn marks_kept(&self) -> Duration {
         Duration::from_secs(bound(Table::MarkLife, self.config.marks_kept.as_secs() as usize) as u64)
+    }
+
+    /// Whether another member is alive in this node's view.
+    pub(super) fn sees_others(&self) -> bool {
+        self.ring.members().iter().any(|member| member.live && member.key != self.local.key)
+    }
+
+    /// Whether no other member was seen for longer than the marks of deletions are kept.
+    pub(super) fn was_long_away(&self, wall: Duration) -> bool {
+        self.events.presence.is_broken(wall, self.marks_kept())
     }
 
     /// Takes another replica id: this node has written nothing under it.

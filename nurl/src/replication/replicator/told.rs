@@ -28,6 +28,6 @@ pub(super) fn message(message: &Message) -> String {
 }
 
 /// The name in a key, behind its kind.
-fn name(key: &[u8]) -> String {
+pub(super) fn name(key: &[u8]) -> String {
     String::from_utf8_lossy(key.get(1..).unwrap_or_default()).into_owned()
 }

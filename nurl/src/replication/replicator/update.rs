@@ -168,7 +168,7 @@ impl Replicator {
     // ---- Asking the other owners.
 
     /// Asks the other owners; [`asked`](Replicator::asked) continues the work.
-    fn ask(&mut self, now: Instant, key: &[u8], asked: Asked) -> Result<(), UpdateError> {
+    pub(super) fn ask(&mut self, now: Instant, key: &[u8], asked: Asked) -> Result<(), UpdateError> {
         if !self.reads.has_room(asked.is_anothers(), self.asking.of_others()) {
             return Err(UpdateError::Full("reads"));
         }
@@ -201,6 +201,7 @@ impl Replicator {
         let Some(reading) = self.reads.take(id) else { return };
         let (key, sh) = (reading.key().to_vec(), &mut self.shared);
         let partial = reading.is_partial();
+        let vouched = reading.is_vouched_for(&sh.local.key);
         let taken = match reading.value() {
             // An owner keeps what the others told, and needn't ask again.
             Some(value) if sh.is_owner(&key) => {
@@ -209,7 +210,7 @@ impl Replicator {
             _ => Ok(()),
         };
         if reading.asks() {
-            self.asked(at, id, &key, reading.into_value(), (partial, taken));
+            self.asked(at, id, &key, reading.into_value(), (partial, taken), vouched);
         } else {
             let pending = self.writes.pending(&key);
             reading.finish(sh, at.wall, id, pending, partial);
@@ -225,9 +226,11 @@ impl Replicator {
         key: &[u8],
         value: Option<Object>,
         (partial, taken): (bool, Result<(), UpdateError>),
+        vouched: Option<bool>,
     ) {
         match self.asking.take(read) {
             None => {}
+            Some(Asked::Aside) => self.decide_aside(at, key, vouched),
             Some(Asked::Write(wanted)) => {
                 let unknown = partial && wanted.op.only_removes();
                 let ready = if unknown { Err(UpdateError::Unknown) } else { taken };

@@ -350,9 +350,18 @@ impl Writes {
         }
     }
 
+    /// Gives up all unconfirmed writes, and takes another replica id: nothing of before counts.
+    pub(super) fn give_up(&mut self, sh: &mut Shared, served: &mut Served) {
+        for (key, pending) in std::mem::take(&mut self.pending) {
+            sh.events.changed(&key);
+            self.settle(sh, served, pending.waiting, &Err(UpdateError::Unconfirmed(Vec::new())));
+        }
+        self.sums.forget(sh);
+    }
+
     /// The durable record of a key of which this node holds `copy`.
-    pub(super) fn record(&self, key: &[u8], copy: Option<&Object>) -> Option<Record> {
-        Record::of(copy, self.pending(key), self.sums.get(key))
+    pub(super) fn record(&self, key: &[u8], copy: Option<&Object>, aside: Option<&Object>) -> Option<Record> {
+        Record::of(copy, self.pending(key), self.sums.get(key), aside)
     }
 
     /// Restores the delta and the sums of a record.

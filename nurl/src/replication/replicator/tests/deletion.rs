@@ -28,15 +28,6 @@ impl Mesh {
         }
     }
 
-    /// Lets this much time pass, with a look at it now and then.
-    fn pass(&mut self, time: Duration) {
-        for _ in 0..100 {
-            self.now += time / 100;
-            self.wall += time / 100;
-            self.run(2);
-        }
-    }
-
     fn expire_at(&mut self, n: u8, key: &[u8], kind: Kind, at: Duration) -> Result<(), UpdateError> {
         self.write(n, key, Op::Expire { kind, at_ms: at.as_millis() as u64 })
     }

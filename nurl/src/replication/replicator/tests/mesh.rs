@@ -86,6 +86,7 @@ pub(super) struct Mesh {
     pub(super) disk: BTreeMap<(PublicKey, Vec<u8>), Vec<u8>>,
     /// The durable incarnations of those that changed theirs.
     pub(super) incarnations: BTreeMap<PublicKey, u64>,
+    pub(super) presence: BTreeMap<PublicKey, Presence>,
     /// Bytes of `Delta` and `States` messages.
     pub(super) state_bytes: usize,
     pub(super) messages: usize,
@@ -106,6 +107,7 @@ impl Mesh {
             changed: Vec::new(),
             disk: BTreeMap::new(),
             incarnations: BTreeMap::new(),
+            presence: BTreeMap::new(),
             state_bytes: 0,
             messages: 0,
             config: Config::default(),
@@ -124,7 +126,9 @@ impl Mesh {
         self.started += 1;
         let mut seed = [n; 32];
         seed[..4].copy_from_slice(&self.started.to_le_bytes());
-        let node = Replicator::new(self.config.clone(), local, self.now, Rng::from_seed(seed));
+        let presence = self.presence.get(&peer(n)).copied().unwrap_or_default();
+        let config = Config { presence, ..self.config.clone() };
+        let node = Replicator::new(config, local, self.now, Rng::from_seed(seed));
         self.nodes.insert(peer(n), node);
     }
 
@@ -184,9 +188,10 @@ impl Mesh {
                         Some(record) => self.disk.insert((*from, key.clone()), record),
                         None => self.disk.remove(&(*from, key.clone())),
                     };
-                    self.incarnations.insert(*from, node.local().incarnation);
                     self.changed.push((*from, key));
                 }
+                self.incarnations.insert(*from, node.local().incarnation);
+                self.presence.insert(*from, node.presence());
                 while let Some(event) = node.poll_event() {
                     self.events.push((*from, event));
                 }
@@ -256,6 +261,15 @@ impl Mesh {
         match self.nodes[&self.holders(key)[0]].get(key) {
             Some(Value::Counter(counter)) => counter.value(),
             other => panic!("{other:?}"),
+        }
+    }
+
+    /// Lets this much time pass, with a look at it now and then.
+    pub(super) fn pass(&mut self, time: Duration) {
+        for _ in 0..100 {
+            self.now += time / 100;
+            self.wall += time / 100;
+            self.run(2);
         }
     }
 
@@ -335,6 +349,7 @@ impl Mesh {
         let now = self.now;
         self.disk.retain(|(owner, _), _| *owner != peer(n));
         self.incarnations.remove(&peer(n));
+        self.presence.remove(&peer(n));
         self.start(n, 2);
         self.node(n).set_ring(now, ring);
     }

@@ -1,4 +1,5 @@
 mod authors;
+mod away;
 mod bounds;
 mod declined;
 mod deletion;
