@@ -36,7 +36,7 @@ use nurl::internals::net::secure::securedgram::paths::{Control, acknowledgement}
 use nurl::internals::net::secure::session::Session;
 use nurl::internals::net::secure::version::Versions;
 use nurl::internals::replication::crdt::{
-    Author, Clock, Kind, LwwRegister, MultiRegister, OrMap, OrSet, PnCounter, Value,
+    Author, Clock, Kind, LwwRegister, MultiRegister, Object, OrMap, OrSet, PnCounter, Stamp, Value,
 };
 use nurl::internals::replication::identity::ReplicaId;
 use nurl::internals::replication::replicator::{self, Confirm, Op, Replicator};
@@ -532,6 +532,9 @@ fn states_are_these_bytes() {
     let other = ReplicaId { incarnation: 6, ..replica };
     let cleared = map.removing(Author { replica: other, floor: 0 }, b"n");
     let (counter, set) = (Value::Counter(counter), Value::Set(set));
+    let stamp = Stamp { wall_ms: 1_700_000_000_000, logical: 1 };
+    let deletion = Object::from(counter.clone()).deleting(Author { replica, floor: 0 }, stamp);
+    let expiry = Object::expiring(Kind::Counter, stamp, 1_700_000_060_000);
     must_show(&[
         ("counter", hex(&counter.encode())),
         ("digest of the counter", hex(&counter.digest())),
@@ -540,6 +543,8 @@ fn states_are_these_bytes() {
         ("multi-value register", hex(&Value::Multi(multi).encode())),
         ("map", hex(&Value::Map(map).encode())),
         ("removal of a field", hex(&Value::Map(cleared).encode())),
+        ("deletion of the counter", hex(&deletion.encode())),
+        ("expiry of the counter", hex(&expiry.encode())),
     ]);
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use minicbor::Encoder;
 use nurl::PublicKey;
 use nurl::internals::replication::crdt::{
-    Author, Clock, Kind, LwwRegister, MultiRegister, OrMap, OrSet, PnCounter, Stamp, Value,
+    Author, Clock, Kind, LwwRegister, MultiRegister, Object, OrMap, OrSet, PnCounter, Stamp, Value,
 };
 use nurl::internals::replication::identity::ReplicaId;
 use nurl::internals::replication::replicator::{
@@ -193,10 +193,10 @@ impl Mesh {
     }
 }
 
-/// One message of each type, as the insider writes them.
 /// The types of messages.
 const KINDS: u8 = 16;
 
+/// One message of each type, as the insider writes them.
 pub(crate) fn hostile_samples() -> Vec<Vec<u8>> {
     let mesh = Mesh::new();
     (0..KINDS).map(|kind| message(&mut Draw::new(&[kind, 0, 0, 0, 0, 0]), &mesh)).collect()
@@ -248,7 +248,9 @@ pub(super) fn run(bytes: &[u8]) -> bool {
     }
     mesh.run(secs(40));
     for reader in 1..=MEMBER {
-        let value = mesh.read(reader, COUNTER);
+        // The insider may delete it, as any member may: then its owners still know what was written.
+        let read = mesh.read(reader, COUNTER);
+        let value = read.or_else(|| mesh.nodes[&key(OWNERS[0])].get(COUNTER).cloned());
         let Some(Value::Counter(counter)) = &value else {
             panic!("the counter is lost: {value:?}");
         };
@@ -364,13 +366,13 @@ fn fields(draw: &mut Draw<'_>, mesh: &Mesh, e: &mut Writer<'_>) -> Step {
         }
         7 => e.array(2)?.bytes(of)?.u64(draw.u64())?.ok(),
         8 => {
-            e.array(4)?.bytes(of)?.u64(small(draw))?;
+            e.array(5)?.bytes(of)?.u64(small(draw))?;
             if draw.flag() {
                 e.bytes(&state(draw, mesh, of))?
             } else {
                 e.null()?
             };
-            e.bool(draw.flag())?.ok()
+            e.bool(draw.flag())?.bool(draw.flag())?.ok()
         }
         9 => {
             // A member may add to the counter by a write like anybody's, which isn't what is looked for.
@@ -384,8 +386,14 @@ fn fields(draw: &mut Draw<'_>, mesh: &Mesh, e: &mut Writer<'_>) -> Step {
                 Some(3) if any > 3 => 2 + any % 2,
                 Some(4) if any > 3 => 4,
                 Some(5) if any > 3 => 5,
-                _ => any % 6,
+                Some(_) if any > 1 => 6 + any % 2,
+                _ => any % 8,
             };
+            if variant > 5 {
+                let kind = of.first().copied().unwrap_or(draw.u8());
+                e.array(2)?.u8(variant)?.array(u64::from(variant) - 5)?.u8(kind)?;
+                return if variant == 7 { e.u64(draw.u64())?.ok() } else { e.ok() };
+            }
             if variant == 5 {
                 // A field's name, and what is done to it.
                 let inner = draw.u8() % 7;
@@ -402,7 +410,7 @@ fn fields(draw: &mut Draw<'_>, mesh: &Mesh, e: &mut Writer<'_>) -> Step {
         10 => e.array(2)?.bytes(&[draw.u8() % 4; 16])?.u8(draw.u8() % 5)?.ok(),
         11 => e.array(3)?.bytes(of)?.u64(draw.u64())?.bytes(&state(draw, mesh, of))?.ok(),
         12 => e.array(1)?.bytes(of)?.ok(),
-        13 => e.array(3)?.bytes(of)?.u64(small(draw))?.u8(draw.u8() % 4)?.ok(),
+        13 => e.array(3)?.bytes(of)?.u64(small(draw))?.u8(draw.u8() % 6)?.ok(),
         14 => e.array(2)?.bytes(of)?.u64(small(draw))?.ok(),
         _ => {
             e.array(2)?;
@@ -480,13 +488,27 @@ fn state(draw: &mut Draw<'_>, mesh: &Mesh, of: &[u8]) -> Vec<u8> {
         };
         let _ = value.merge(&part, mesh.wall);
     }
+    let object = marked(draw, value, mesh.wall);
     if draw.flag() {
-        let mut bytes = value.encode();
+        let mut bytes = object.encode();
         let at = draw.below(bytes.len().max(1));
         if let Some(byte) = bytes.get_mut(at) {
             *byte ^= 1 << (draw.u8() % 8);
         }
         return bytes;
     }
-    value.encode()
+    object.encode()
+}
+
+/// The value, perhaps deleted or with a time: mostly by a clock that others accept.
+fn marked(draw: &mut Draw<'_>, value: Value, wall: Duration) -> Object {
+    let kind = value.kind();
+    let object = Object::from(value);
+    let wall_ms = if draw.flag() { wall.as_millis() as u64 } else { draw.u64() };
+    let stamp = Stamp { wall_ms, logical: draw.u8().into() };
+    match draw.u8() % 6 {
+        0 => object.deleting(Author { replica: author(draw), floor: draw.u64() >> 1 }, stamp),
+        1 => Object::expiring(kind, stamp, wall_ms.saturating_add(draw.u64() % 60_000)),
+        _ => object,
+    }
 }

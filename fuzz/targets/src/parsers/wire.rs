@@ -20,7 +20,7 @@ use nurl::internals::net::reach::stun::{self, Client};
 use nurl::internals::net::secure::securedgram::paths::Control;
 use nurl::internals::net::secure::version::Versions;
 use nurl::internals::replication::crdt::{
-    Author, Clock, LwwRegister, MultiRegister, OrMap, OrSet, PnCounter, Stamp, Value,
+    Author, Clock, LwwRegister, MultiRegister, Object, OrMap, OrSet, PnCounter, Stamp, Value,
 };
 use nurl::internals::replication::identity::ReplicaId;
 
@@ -265,14 +265,14 @@ fn crdt_value(bytes: &[u8]) -> bool {
     let (a, b) = rest.split_at(length);
     let (Some(a), Some(b)) = (checked_value(a), checked_value(b)) else { return one.is_some() };
     // As a node takes them: into its own copy, which begins empty and has its clock's view of a register's writes.
-    let joined = |states: [&Value; 2]| {
-        let mut copy = Value::new(states[0].kind());
+    let joined = |states: [&Object; 2]| {
+        let mut copy = Object::new(states[0].kind());
         states.iter().try_for_each(|state| copy.merge(state, UNIX).map(drop)).ok().map(|()| copy)
     };
     let (Some(ab), Some(ba)) = (joined([&a, &b]), joined([&b, &a])) else { return true };
     assert_eq!(a.kind(), b.kind(), "states of two kinds don't merge");
     assert_eq!(ab.encode(), ba.encode(), "the order doesn't matter");
-    assert_eq!(Value::decode(&ab.encode()).as_ref(), Ok(&ab), "what is merged can be sent");
+    assert_eq!(Object::decode(&ab.encode()).as_ref(), Ok(&ab), "what is merged can be sent");
     let mut again = ab.clone();
     assert_eq!(again.merge(&b, UNIX), Ok(false), "it is known");
     assert_eq!(again.merge(&a, UNIX), Ok(false), "it is known");
@@ -280,8 +280,8 @@ fn crdt_value(bytes: &[u8]) -> bool {
     true
 }
 
-fn checked_value(bytes: &[u8]) -> Option<Value> {
-    let value = Value::decode(bytes).ok()?;
+fn checked_value(bytes: &[u8]) -> Option<Object> {
+    let value = Object::decode(bytes).ok()?;
     assert_eq!(value.encode(), bytes);
     assert_eq!(value.digest(), Value::digest_of(bytes));
     Some(value)
@@ -338,6 +338,14 @@ fn crdt_seeds() -> Vec<Vec<u8>> {
     ] {
         let a = a.encode();
         seeds.push([&(a.len() as u16).to_le_bytes()[..], &a, &b.encode()].concat());
+    }
+    // Deleted, and with a time.
+    let stamp = Stamp { wall_ms: UNIX.as_millis() as u64, logical: 1 };
+    for value in [counter, set, register] {
+        let kind = value.kind();
+        let object = Object::from(value);
+        seeds.push(object.deleting(author(3), stamp).encode());
+        seeds.push(Object::expiring(kind, stamp, stamp.wall_ms + 60_000).encode());
     }
     seeds
 }
