@@ -34,6 +34,8 @@ pub(crate) enum Role {
     Net,
     /// The work plane.
     Work,
+    /// The plane that waits for the disk.
+    Disk,
     /// The compute plane, with so many threads.
     Compute(usize),
 }
@@ -42,7 +44,7 @@ impl Role {
     /// The threads that it has.
     pub(crate) fn threads(self) -> usize {
         match self {
-            Role::Net | Role::Work => 1,
+            Role::Net | Role::Work | Role::Disk => 1,
             Role::Compute(threads) => threads,
         }
     }

@@ -21,13 +21,15 @@ pub use crate::world::task::{JoinError, JoinHandle, spawn};
 pub enum Plane {
     /// Sockets, sessions, paths, failure detector.
     Net,
-    /// Ring, jobs, replication, database commits.
+    /// Ring, jobs, replication.
     Work,
+    /// Database commits.
+    Disk,
     /// Handlers.
     Compute,
 }
 
-/// The planes of one node, a scheduling node each; a pinned CPU stops work and compute. Dropping the last clone ends them;
+/// The planes of one node, a scheduling node each; a pinned CPU stops all but the network's. Dropping the last clone ends them;
 /// tasks still running are dropped.
 #[derive(Clone)]
 pub struct Planes(Arc<Inner>);
@@ -35,6 +37,7 @@ pub struct Planes(Arc<Inner>);
 struct Inner {
     net: NodeHandle,
     work: NodeHandle,
+    disk: NodeHandle,
     compute: NodeHandle,
 }
 
@@ -42,7 +45,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         // After the run there is nothing left to end.
         if let Ok(handle) = Handle::try_current() {
-            let nodes = [self.net.id(), self.work.id(), self.compute.id()];
+            let nodes = [self.net.id(), self.work.id(), self.compute.id(), self.disk.id()];
             for node in nodes {
                 process::end_node(&handle, node);
             }
@@ -63,7 +66,8 @@ impl Planes {
         let net = process::new_node(&handle, place, &format!("{name}-net"), Role::Net);
         let work = process::new_node(&handle, place, &format!("{name}-work"), Role::Work);
         let compute = process::new_node(&handle, place, &format!("{name}-compute"), Role::Compute(pool));
-        Ok(Planes(Arc::new(Inner { net, work, compute })))
+        let disk = process::new_node(&handle, place, &format!("{name}-disk"), Role::Disk);
+        Ok(Planes(Arc::new(Inner { net, work, disk, compute })))
     }
 
     /// Runs `future` on a plane. A panic inside it is caught and becomes the handle's [`JoinError`]; a panic that is
@@ -77,6 +81,7 @@ impl Planes {
         let node = match plane {
             Plane::Net => &self.0.net,
             Plane::Work => &self.0.work,
+            Plane::Disk => &self.0.disk,
             Plane::Compute => &self.0.compute,
         };
         spawn_on(node, future)

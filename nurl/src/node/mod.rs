@@ -1,8 +1,8 @@
 //! The assembled stack: one [`Node`] per process that takes part in a mesh.
 //!
-//! A node runs on three planes ([`crate::rt::task::Plane`]): sessions, paths and failure detector on the network
-//! plane, ring, jobs and replicated state on the work plane, handlers on a pool. The handle is cheap to clone; when
-//! the last clone is dropped, or after [`Node::shutdown`], the threads end.
+//! A node runs on four planes ([`crate::rt::task::Plane`]): sessions, paths and failure detector on the network
+//! plane, ring, jobs and replicated state on the work plane, commits of the store on the disk's, handlers on a pool.
+//! The handle is cheap to clone; when the last clone is dropped, or after [`Node::shutdown`], the threads end.
 //!
 //! Every call is bounded in memory: it waits while a queue is full, or fails with a typed [`Error`].
 

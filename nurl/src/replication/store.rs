@@ -14,7 +14,7 @@ use crate::replication::identity::ReplicaId;
 use crate::replication::replicator::Presence;
 use crate::store::{Store, StoreError, Table, check, number, within};
 
-/// The most records of the replicator in one commit: bounds how long the work plane waits for a commit.
+/// The most records of the replicator in one commit: bounds how long callers wait for it.
 pub const MAX_BATCH: usize = 4096;
 
 /// The name of the clock's record.

@@ -12,11 +12,11 @@
 //! # How it works
 //! `redb` (copy-on-write B-trees, two syncs per commit) runs on this module's [`redb::StorageBackend`] over
 //! [`rt::disk`](crate::rt::disk), so that the same code loses unsynced writes in the simulated world. All calls block
-//! on the disk: they belong on the work plane. Without a disk there is [`Store::in_memory`].
+//! on the disk: a running node makes them on the disk's plane only. Without a disk there is [`Store::in_memory`].
 //!
 //! A marker file beside the database records that a database was made there, so a database that now holds only zeros
 //! isn't taken for an unfinished one. Opening reads the whole database and checks every page, so damage is found
-//! before any record is used, and before a byte of the file changes: redb's repair of a database that was not closed happens in
+//! before any record is used (so the records have no digests of their own), and before a byte of the file changes: redb's repair of a database that was not closed happens in
 //! memory first, and then once more on the file. The check takes about a second for 100 MB on a busy machine, as long as loading the same
 //! records takes. [`Opened::at`] sets a damaged store aside and begins with a new one, which has another incarnation:
 //! to the mesh the node has lost its disk.
@@ -117,6 +117,12 @@ impl Store {
     /// [`StoreError::Database`].
     pub fn in_memory(rng: &mut Rng) -> Result<Store, StoreError> {
         Store::on(Store::database_on(redb::backends::InMemoryBackend::new())?, rng)
+    }
+
+    /// A store on a test's backend.
+    #[cfg(all(test, not(feature = "sim")))]
+    pub(crate) fn on_backend(backend: impl redb::StorageBackend, rng: &mut Rng) -> Result<Store, StoreError> {
+        Store::on(Store::database_on(backend)?, rng)
     }
 
     fn database_on(backend: impl redb::StorageBackend) -> Result<redb::Database, StoreError> {

@@ -154,17 +154,21 @@ pub(super) fn copied(path: &Path, rng: &mut Rng) -> Result<Store, StoreError> {
     let mut tries = 1;
     loop {
         let bytes = disk::read(path, MAX_COPY_BYTES).map_err(|error| failed(path, error))?;
-        let copy = guarded(|| {
-            let memory = InMemoryBackend::new();
-            memory.set_len(bytes.len() as u64)?;
-            memory.write(0, &bytes)?;
-            Store::on(checked(Store::database_on(memory)?)?, rng)
-        });
-        match copy {
+        match in_memory(&bytes, rng) {
             Err(_) if tries < COPIES => tries += 1,
             copy => return copy.map_err(|error| told(path, error)),
         }
     }
+}
+
+/// A store in memory with the bytes of a file.
+pub(super) fn in_memory(bytes: &[u8], rng: &mut Rng) -> Result<Store, StoreError> {
+    guarded(|| {
+        let memory = InMemoryBackend::new();
+        memory.set_len(bytes.len() as u64)?;
+        memory.write(0, bytes)?;
+        Store::on(checked(Store::database_on(memory)?)?, rng)
+    })
 }
 
 /// Reads every page and compares it with its checksum.

@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
+use super::batch::Batch;
+use super::committer::Committer;
 use crate::authority::pass::Pass;
 use crate::authority::revocation::Revocation;
 use crate::compute::job::Jobs;
@@ -12,16 +14,11 @@ use crate::error::Error;
 use crate::key::PublicKey;
 use crate::membership::limit::told_limit;
 use crate::node::command::Departure;
-use crate::node::own_pass::OwnPass;
-use crate::node::own_revocations::OwnRevocations;
-use crate::node::own_secret::OwnSecret;
-use crate::node::signed_passes::SignedPasses;
 use crate::replication::crdt::Stamp;
 use crate::replication::identity::ReplicaId;
 use crate::replication::replicator::{Presence, Replicator};
-use crate::replication::store::{Heads, StateRecords};
+use crate::replication::store::StateRecords;
 use crate::rt::time;
-use crate::rt::{Point, buggify};
 use crate::store::{Store, StoreError};
 
 /// The node's identity and counters, as an earlier process left them.
@@ -32,121 +29,94 @@ pub(super) struct Memory {
     pub(super) presence: Presence,
 }
 
-/// The store, and the epoch counter told last.
+/// What an earlier process left. Without a store all writes of this process are lost at its end, so the replica id is
+/// the process's.
+pub(super) fn memory(store: Option<&Store>, key: PublicKey, boot: u64) -> Result<Memory, Error> {
+    Ok(match store {
+        Some(store) => Memory {
+            replica: StateRecords(store).replica_id(key)?,
+            epoch: believable(JobRecords(store).epoch_counter()?, time::unix_now()),
+            clock: StateRecords(store).clock()?,
+            presence: StateRecords(store).presence()?,
+        },
+        None => Memory {
+            replica: ReplicaId { key, incarnation: boot },
+            epoch: 0,
+            clock: Stamp::default(),
+            presence: Presence::default(),
+        },
+    })
+}
+
+/// Gives the stored records back to the replicator.
+pub(super) fn restore(store: &Store, replicator: &mut Replicator, now: Instant) -> Result<(), Error> {
+    let (wall, mut refused) = (time::unix_now(), None);
+    StateRecords(store).each_state(|key, record| {
+        if let Err(error) = replicator.restore(now, wall, key, record) {
+            refused = Some(error);
+        }
+    })?;
+    match refused {
+        Some(error) => Err(StoreError::Value(error.to_string()).into()),
+        None => Ok(()),
+    }
+}
+
+/// Makes the first epoch counters durable, so that tasks can be submitted from the beginning.
+pub(super) fn reserve_epochs(store: &Store, jobs: &mut Jobs) -> Result<(), Error> {
+    while let Some(counter) = jobs.poll_persist() {
+        JobRecords(store).set_epoch_counter(counter)?;
+        jobs.on_persisted(counter);
+    }
+    Ok(())
+}
+
+/// The committer, if there is a store, and what it has to make durable.
 pub(super) struct Durable {
-    store: Option<Store>,
-    /// A new pass that isn't durable yet.
-    pass: Option<Pass>,
-    /// Passes of others that this node signed, and that aren't durable yet.
-    signed: Vec<Pass>,
-    /// Revocations that aren't durable yet.
-    revoked: Vec<Revocation>,
-    /// The record of a new secret that isn't durable yet.
-    secret: Option<Zeroizing<Vec<u8>>>,
+    committer: Option<Committer>,
+    /// What is new since the last batch, beside the replicator's records.
+    next: Batch,
+    /// The epoch counter in the batch under way.
+    reserving: Option<u64>,
     epoch_told: u64,
 }
 
 impl Durable {
-    pub(super) fn new(store: Option<Store>) -> Durable {
-        Durable { store, pass: None, signed: Vec::new(), revoked: Vec::new(), secret: None, epoch_told: 0 }
+    pub(super) fn new(committer: Option<Committer>) -> Durable {
+        Durable { committer, next: Batch::default(), reserving: None, epoch_told: 0 }
     }
 
-    /// Whether there is a store.
-    pub(super) fn is_some(&self) -> bool {
-        self.store.is_some()
+    /// Whether a batch is under way.
+    pub(super) fn is_busy(&self) -> bool {
+        self.committer.as_ref().is_some_and(Committer::is_busy)
     }
 
-    /// What an earlier process left. Without a store all writes of this process are lost at its end, so the replica
-    /// id is the process's.
-    pub(super) fn memory(&self, key: PublicKey, boot: u64) -> Result<Memory, Error> {
-        Ok(match &self.store {
-            Some(store) => Memory {
-                replica: StateRecords(store).replica_id(key)?,
-                epoch: believable(JobRecords(store).epoch_counter()?, time::unix_now()),
-                clock: StateRecords(store).clock()?,
-                presence: StateRecords(store).presence()?,
-            },
-            None => Memory {
-                replica: ReplicaId { key, incarnation: boot },
-                epoch: 0,
-                clock: Stamp::default(),
-                presence: Presence::default(),
-            },
-        })
-    }
-
-    /// This node has a new pass, which [`keep_pass`](Durable::keep_pass) keeps.
+    /// This node has a new pass.
     pub(super) fn take_pass(&mut self, pass: Pass) {
-        self.pass = Some(pass);
+        if self.committer.is_some() {
+            self.next.pass = Some(pass);
+        }
     }
 
-    /// This node, an issuer, signed a pass, which [`keep_pass`](Durable::keep_pass) keeps too.
+    /// This node, an issuer, signed a pass.
     pub(super) fn take_signed(&mut self, pass: Pass) {
-        if self.store.is_some() {
-            self.signed.push(pass);
+        if self.committer.is_some() {
+            self.next.signed.push(pass);
         }
     }
 
-    /// The authority revoked something, which [`keep_pass`](Durable::keep_pass) keeps too.
+    /// The authority revoked something.
     pub(super) fn take_revocations(&mut self, news: Vec<Revocation>) {
-        if self.store.is_some() {
-            self.revoked.extend(news);
+        if self.committer.is_some() {
+            self.next.revoked.extend(news);
         }
     }
 
-    /// The mesh has a new secret, which [`keep_pass`](Durable::keep_pass) keeps too.
+    /// The mesh has a new secret.
     pub(super) fn take_secret(&mut self, record: Zeroizing<Vec<u8>>) {
-        self.secret = Some(record);
-    }
-
-    /// Makes a new pass, new revocations and a new secret durable.
-    pub(super) fn keep_pass(&mut self) -> Result<(), StoreError> {
-        if let Some(store) = &self.store
-            && !self.revoked.is_empty()
-        {
-            OwnRevocations(store).keep(&std::mem::take(&mut self.revoked))?;
+        if self.committer.is_some() {
+            self.next.secret = Some(record);
         }
-        if let Some(store) = &self.store
-            && !self.signed.is_empty()
-        {
-            SignedPasses(store).keep(&std::mem::take(&mut self.signed))?;
-        }
-        if let (Some(store), Some(record)) = (&self.store, self.secret.take()) {
-            OwnSecret(store).keep(&record)?;
-        }
-        match (&self.store, self.pass.take()) {
-            (Some(store), Some(pass)) => OwnPass(store).keep(&pass),
-            _ => Ok(()),
-        }
-    }
-
-    /// Gives the stored records back to the replicator.
-    pub(super) fn restore(&self, replicator: &mut Replicator, now: Instant) -> Result<(), Error> {
-        let Some(store) = &self.store else { return Ok(()) };
-        let (wall, mut refused) = (time::unix_now(), None);
-        StateRecords(store).each_state(|key, record| {
-            if let Err(error) = replicator.restore(now, wall, key, record) {
-                refused = Some(error);
-            }
-        })?;
-        match refused {
-            Some(error) => Err(StoreError::Value(error.to_string()).into()),
-            None => Ok(()),
-        }
-    }
-
-    /// Refills the reserve of durable epoch counters.
-    pub(super) fn reserve_epochs(&self, jobs: &mut Jobs) -> Result<(), Error> {
-        while let Some(counter) = jobs.poll_persist() {
-            if let Some(store) = &self.store {
-                JobRecords(store).set_epoch_counter(counter)?;
-                if buggify(Point::EpochsTwice) {
-                    JobRecords(store).set_epoch_counter(counter)?;
-                }
-            }
-            jobs.on_persisted(counter);
-        }
-        Ok(())
     }
 
     /// The highest epoch counter taken, if membership doesn't know it yet.
@@ -156,29 +126,48 @@ impl Durable {
         news.then_some(highest)
     }
 
-    /// Stores the replicator's changes. Until this returns, none of its answers and messages may leave.
-    pub(super) fn store_changes(&self, replicator: &mut Replicator) -> Result<(), Error> {
-        while let Some(changed) = replicator.poll_changed() {
-            let Some(store) = &self.store else { continue };
-            let records = changed.into_iter().map(|key| {
-                let record = replicator.record(&key);
-                (key, record)
-            });
-            let records: Vec<_> = records.collect();
-            let most = if buggify(Point::StoreByOne) { 1 } else { records.len().max(1) };
-            let empty = records.is_empty().then_some(&[][..]);
-            for records in records.chunks(most).chain(empty) {
-                let (clock, replica) = (replicator.clock_high_water(), replicator.local());
-                let heads = Heads { clock, replica, presence: replicator.presence() };
-                StateRecords(store).put_state(heads, records)?;
+    /// Begins to make durable what is new. None may be under way. False if there is nothing to wait for.
+    pub(super) fn begin(&mut self, jobs: &mut Jobs, replicator: &mut Replicator) -> bool {
+        let mut batch = std::mem::take(&mut self.next);
+        batch.take_records(replicator);
+        batch.epoch = jobs.poll_persist();
+        match &mut self.committer {
+            Some(committer) if !batch.is_empty() => {
+                self.reserving = batch.epoch;
+                committer.begin(batch);
+                true
+            }
+            Some(_) => false,
+            None => {
+                batch.epoch.into_iter().for_each(|counter| jobs.on_persisted(counter));
+                false
             }
         }
-        Ok(())
+    }
+
+    /// Waits for the end of the batch under way; forever if there is none. Cancel safe.
+    pub(super) async fn outcome(&mut self) -> Result<(), StoreError> {
+        match &mut self.committer {
+            Some(committer) => committer.outcome().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The batch that was under way is durable.
+    pub(super) fn on_durable(&mut self, jobs: &mut Jobs) {
+        self.reserving.take().into_iter().for_each(|counter| jobs.on_persisted(counter));
+    }
+
+    /// Closes the store, after the batch under way.
+    pub(super) async fn close(self) {
+        if let Some(committer) = self.committer {
+            committer.close().await;
+        }
     }
 
     /// What becomes of the `keys` whose newest writes no other node has.
     pub(super) fn departure(&self, keys: usize) -> Departure {
-        match self.store {
+        match self.committer {
             Some(_) => Departure { lost: 0, stored: keys },
             None => Departure { lost: keys, stored: 0 },
         }
@@ -194,7 +183,6 @@ fn believable(stored: u64, unix_now: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rand_core::SeedableRng as _;
 
     #[test]
     fn an_epoch_counter_is_told_once_and_only_if_it_is_higher() {
@@ -210,12 +198,5 @@ mod tests {
         for (stored, begins) in [(0, 0), (1 << 33, 1 << 33), (u64::MAX, told_limit(now))] {
             assert_eq!(believable(stored, now), begins);
         }
-    }
-
-    #[test]
-    fn a_write_that_no_other_node_has_is_stored_or_lost() {
-        let store = Store::in_memory(&mut crate::rt::Rng::from_seed([1; 32])).unwrap();
-        assert_eq!(Durable::new(Some(store)).departure(2), Departure { lost: 0, stored: 2 });
-        assert_eq!(Durable::new(None).departure(2), Departure { lost: 2, stored: 0 });
     }
 }

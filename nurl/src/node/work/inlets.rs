@@ -7,9 +7,12 @@ use crate::compute::pool::Report;
 use crate::node::command::{View, WorkCommand, WorkInput};
 use crate::rt::sync::{mpsc, watch};
 use crate::rt::{self, time};
+use crate::store::StoreError;
 
 /// Why the plane has something to do.
 pub(super) enum Wake {
+    /// The batch under way is durable, or the store has failed.
+    Committed(Result<(), StoreError>),
     /// There is a new view.
     View,
     /// A handler reports.
@@ -42,9 +45,13 @@ impl Inlets {
 
     /// The next input, or the deadline. None when the node was dropped or the network plane has ended.
     ///
-    /// Views come first, because they decide where everything else goes; calls come last, because they are the only
-    /// inputs whose senders wait.
-    pub(super) async fn next(&mut self, deadline: Option<Instant>) -> Option<Wake> {
+    /// What was `committed` comes first, because callers wait for it; then views, because they decide where everything else
+    /// goes. Calls come last, because they are the only inputs whose senders wait.
+    pub(super) async fn next(
+        &mut self,
+        committed: impl Future<Output = Result<(), StoreError>>,
+        deadline: Option<Instant>,
+    ) -> Option<Wake> {
         let timer = async {
             match deadline {
                 Some(deadline) => time::sleep_until(deadline).await,
@@ -52,6 +59,7 @@ impl Inlets {
             }
         };
         rt::select! {
+            outcome = committed => Some(Wake::Committed(outcome)),
             changed = self.views.changed() => changed.ok().map(|()| Wake::View),
             Some(report) = self.reports.recv() => Some(Wake::Report(report)),
             Some(input) = self.inputs.recv() => Some(Wake::Input(input)),

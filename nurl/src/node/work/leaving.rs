@@ -25,13 +25,19 @@ impl Leaving {
         self.0.as_ref().map(|(until, _)| *until)
     }
 
+    /// Whether the time is up.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.deadline().is_some_and(|deadline| deadline <= now)
+    }
+
     /// The callers, once nothing is `offered` any more or the time is up.
     pub(super) fn over(
         &mut self,
         now: Instant,
         offered: impl FnOnce() -> usize,
     ) -> Option<Vec<Reply<Departure>>> {
-        let over = self.deadline()? <= now || offered() == 0;
+        self.deadline()?;
+        let over = self.is_due(now) || offered() == 0;
         self.0.take_if(|_| over).map(|(_, replies)| replies)
     }
 }

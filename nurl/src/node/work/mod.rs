@@ -3,17 +3,27 @@
 //! The work plane may wait for the network plane, never the reverse. Handlers run on the pool; this plane only
 //! starts them and receives their results.
 //!
-//! This file is the loop. It gives inputs to [`Jobs`] and to the [`Replicator`], and passes on their outputs: what
-//! must be durable first, then answers to callers, then messages to other nodes.
+//! This file is the loop. It gives inputs to [`Jobs`] and to the [`Replicator`], and passes on their outputs.
+//!
+//! The replicator's outputs tell of writes that must be durable first. So they are taken together with the records that
+//! changed, and leave when the [`committer`] has made these durable; those that the replicator makes meanwhile stay in it,
+//! behind the next batch. So nothing overtakes, and the replicator's own limits bound what gathers: when it is
+//! [congested](Replicator::is_congested), the plane takes no further input before the batch is durable. The jobs' outputs
+//! don't depend on records, and leave at once.
 
+mod batch;
 mod calls;
+mod committer;
 mod durable;
 mod inlets;
 mod leaving;
 mod outcome;
+mod outputs;
 mod parts;
 mod placing;
 mod tasks;
+#[cfg(all(test, not(feature = "sim")))]
+mod tests;
 
 use std::time::{Duration, Instant};
 
@@ -23,6 +33,7 @@ use self::calls::{Call, Calls};
 use self::durable::Durable;
 use self::inlets::{Inlets, Wake};
 use self::leaving::Leaving;
+use self::outputs::Outputs;
 use self::placing::Placing;
 use self::tasks::Tasks;
 use super::command::{Departure, NetCommand, Reply, WorkCommand, WorkInput, WorkStats};
@@ -47,6 +58,8 @@ pub(super) struct WorkPlane {
     pool: Pool,
     replicator: Replicator,
     durable: Durable,
+    /// What leaves when the batch under way is durable.
+    waiting: Outputs,
     inlets: Inlets,
     net: mpsc::WeakSender<NetCommand>,
     tasks: Tasks,
@@ -62,35 +75,58 @@ impl WorkPlane {
     /// [`Cause::Store`].
     pub(super) async fn run(mut self) -> Result<(), Cause> {
         self.adopt_view(time::now());
-        loop {
-            match self.pass_on(time::now()).await {
-                Ok(()) => {}
-                Err(Error::Store(error)) => return Err(Cause::Store(error)),
-                // The network plane has ended, and so has the node.
-                Err(_) => return Ok(()),
-            }
-            if let Some(replies) = self.leaving.over(time::now(), || self.replicator.unheld().offered) {
-                let departure = self.durable.departure(self.replicator.unheld().keys);
-                // Dropping the pool ends running handlers. The store is closed before the callers get their reply,
-                // because they may open it again at once.
-                drop(self);
+        let ended = self.turns().await;
+        // The store is closed before the callers get their reply, because they may open it again at once.
+        self.into_durable().close().await;
+        match ended {
+            Ok((departure, replies)) => {
                 for reply in replies {
                     // An error means that the caller gave up.
                     let _ = reply.send(departure);
                 }
-                return Ok(());
+                Ok(())
             }
-            match self.inlets.next(self.poll_timeout()).await {
-                Some(wake) => {
-                    self.jobs.set_unix_now(time::unix_now());
-                    self.on_wake(time::now(), wake);
-                }
-                None => return Ok(()),
+            Err(Error::Store(error)) => Err(Cause::Store(error)),
+            // The network plane has ended, and so has the node.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Ends all but the committer. Dropping the pool ends running handlers.
+    fn into_durable(self) -> Durable {
+        self.durable
+    }
+
+    /// Runs until the node has left; returns the callers that wait for it, and what becomes of its writes.
+    ///
+    /// # Errors
+    /// [`Error::Store`]; any other one means that the network plane has ended.
+    async fn turns(&mut self) -> Result<(Departure, Vec<Reply<Departure>>), Error> {
+        loop {
+            self.pass_on(time::now()).await?;
+            let offered = || self.replicator.unheld().offered;
+            if !self.durable.is_busy()
+                && let Some(replies) = self.leaving.over(time::now(), offered)
+            {
+                return Ok((self.durable.departure(self.replicator.unheld().keys), replies));
             }
+            let wake = if self.is_full() {
+                Wake::Committed(self.durable.outcome().await)
+            } else {
+                let deadline = self.poll_timeout();
+                self.inlets.next(self.durable.outcome(), deadline).await.ok_or(Error::Closed)?
+            };
+            self.jobs.set_unix_now(time::unix_now());
+            self.on_wake(time::now(), wake)?;
             let now = time::now();
             self.jobs.handle_timeout(now);
             self.replicator.handle_timeout(now, time::unix_now());
         }
+    }
+
+    /// Whether the batch under way must be durable before anything else is taken.
+    fn is_full(&self) -> bool {
+        self.durable.is_busy() && (self.replicator.is_congested() || self.leaving.is_due(time::now()))
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
@@ -103,8 +139,12 @@ impl WorkPlane {
 
     // ---- Inputs.
 
-    fn on_wake(&mut self, now: Instant, wake: Wake) {
+    fn on_wake(&mut self, now: Instant, wake: Wake) -> Result<(), Error> {
         match wake {
+            Wake::Committed(outcome) => {
+                outcome?;
+                self.durable.on_durable(&mut self.jobs);
+            }
             Wake::View => self.adopt_view(now),
             Wake::Report(report) => self.on_report(now, report),
             Wake::Input(input) => {
@@ -130,6 +170,7 @@ impl WorkPlane {
             }
             Wake::Deadline => {}
         }
+        Ok(())
     }
 
     fn adopt_view(&mut self, now: Instant) {
@@ -246,10 +287,9 @@ impl WorkPlane {
 
     // ---- Outputs.
 
-    /// Passes on all outputs of the parts. An error means that the network plane has ended.
+    /// Passes on the outputs of the parts. An error means that the network plane has ended.
     async fn pass_on(&mut self, now: Instant) -> Result<(), Error> {
         let net = self.net.upgrade().ok_or(Error::Closed)?;
-        self.durable.reserve_epochs(&mut self.jobs)?;
         if let Some(highest) = self.durable.epoch_to_tell(self.jobs.highest_epoch()) {
             net.send(NetCommand::NoteEpoch(highest)).await.map_err(|_| Error::Closed)?;
         }
@@ -263,18 +303,32 @@ impl WorkPlane {
         while let Some(event) = self.jobs.poll_event() {
             self.tasks.on_event(event);
         }
-        self.durable.keep_pass()?;
-        // A caller or a peer must not learn of a write that a crash could still undo.
-        self.durable.store_changes(&mut self.replicator)?;
         task::caught_up().await;
-        while let Some(event) = self.replicator.poll_event() {
-            self.calls.on_event(event);
-        }
         while let Some((to, body)) = self.jobs.poll_transmit() {
             let message = NetCommand::Message { to, priority: Priority::Job, kind: kind::JOB, body };
             net.send(message).await.map_err(|_| Error::Closed)?;
         }
-        while let Some((to, body)) = self.replicator.poll_transmit() {
+        if self.durable.is_busy() {
+            return Ok(());
+        }
+        let durable = std::mem::take(&mut self.waiting);
+        self.tell(&net, durable).await?;
+        // A caller or a peer must not learn of a write that a crash could still undo.
+        let begun = self.durable.begin(&mut self.jobs, &mut self.replicator);
+        let outputs = Outputs::of(&mut self.replicator);
+        if begun {
+            self.waiting = outputs;
+            return Ok(());
+        }
+        self.tell(&net, outputs).await
+    }
+
+    /// Passes on what the replicator tells.
+    async fn tell(&mut self, net: &mpsc::Sender<NetCommand>, outputs: Outputs) -> Result<(), Error> {
+        for event in outputs.events {
+            self.calls.on_event(event);
+        }
+        for (to, body) in outputs.messages {
             let body = Bytes::from(body);
             let message = NetCommand::Message { to, priority: Priority::State, kind: kind::STATE, body };
             net.send(message).await.map_err(|_| Error::Closed)?;

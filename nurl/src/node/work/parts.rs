@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use super::WorkPlane;
 use super::calls::Calls;
-use super::durable::Durable;
+use super::committer::Committer;
+use super::durable::{self, Durable};
 use super::inlets::Inlets;
 use super::leaving::Leaving;
+use super::outputs::Outputs;
 use super::placing::Placing;
 use super::tasks::Tasks;
 use crate::authority::checker::Standing;
@@ -50,8 +52,8 @@ impl WorkPlane {
     /// [`Error::Store`].
     pub(in super::super) fn new(parts: WorkParts) -> Result<WorkPlane, Error> {
         let now = time::now();
-        let durable = Durable::new(parts.store);
-        let memory = durable.memory(parts.key, parts.boot)?;
+        let store = parts.store.as_ref();
+        let memory = durable::memory(store, parts.key, parts.boot)?;
         let config = job::Config { initial_epoch: memory.epoch, ..job::Config::default() };
         let mut jobs = Jobs::new(config, parts.key, parts.boot, now, rt::rng("jobs"));
         jobs.set_unix_now(time::unix_now());
@@ -69,17 +71,22 @@ impl WorkPlane {
             boot: parts.boot,
             clock: memory.clock,
             presence: memory.presence,
-            durable: durable.is_some(),
+            durable: store.is_some(),
             ..replicator::Config::default()
         };
         let mut replicator = Replicator::new(config, memory.replica, now, rt::rng("replicator"));
-        durable.restore(&mut replicator, now)?;
+        if let Some(store) = store {
+            durable::restore(store, &mut replicator, now)?;
+            durable::reserve_epochs(store, &mut jobs)?;
+        }
+        let durable = Durable::new(parts.store.map(|store| Committer::start(store, &parts.planes)));
         let (reports_in, reports) = mpsc::channel(REPORTS);
         Ok(WorkPlane {
             jobs,
             pool: Pool::new(parts.planes, parts.handlers, reports_in),
             replicator,
             durable,
+            waiting: Outputs::default(),
             inlets: Inlets::new(parts.commands, parts.inputs, parts.views, reports),
             net: parts.net,
             tasks: Tasks::new(parts.bus),

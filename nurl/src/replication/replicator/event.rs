@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use super::config::MAX_READS;
 use super::error::{ReadFailure, UpdateFailure};
 use super::presence::Presence;
 use crate::key::PublicKey;
@@ -116,6 +117,11 @@ impl Events {
         self.queue.len()
     }
 
+    /// Whether there is as much as one commit takes, or half as many calls have ended as may wait.
+    pub(super) fn is_congested(&self) -> bool {
+        self.changed.len() >= MAX_CHANGED || self.queue.len() >= MAX_READS / 2
+    }
+
     /// Notes that the durable record of a key changed.
     pub(super) fn changed(&mut self, key: &[u8]) {
         if !self.changed.contains(key) {
@@ -177,8 +183,20 @@ mod tests {
         }
         events.unchanged(&7u32.to_be_bytes());
         events.changed(&9_999_999u32.to_be_bytes());
+        assert!(events.is_congested());
         assert_eq!(events.poll_changed().unwrap().len(), MAX_CHANGED);
         assert_eq!(events.poll_changed(), Some(vec![9_999_999u32.to_be_bytes().to_vec()]));
         assert_eq!(events.poll_changed(), None);
+        assert!(!events.is_congested());
+    }
+
+    #[test]
+    fn calls_that_wait_to_be_told_congest_before_reads_are_refused() {
+        let mut events = Events::default();
+        for id in 0..MAX_READS as u64 / 2 {
+            assert!(!events.is_congested());
+            events.push(ReplicatorEvent::Updated { id, outcome: Ok(()) });
+        }
+        assert!(events.is_congested() && events.waiting() < MAX_READS);
     }
 }

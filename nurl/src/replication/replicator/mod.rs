@@ -418,6 +418,11 @@ impl Replicator {
 
     // ---- Outputs.
 
+    /// Whether so much waits for the driver that it should give no further input before it has drained the outputs.
+    pub fn is_congested(&self) -> bool {
+        self.shared.outbox.is_half_full() || self.shared.events.is_congested()
+    }
+
     /// The next message to send, as a reliable message of at most [`MAX_MESSAGE_BYTES`]. Drain
     /// [`poll_changed`](Replicator::poll_changed) first.
     pub fn poll_transmit(&mut self) -> Option<(PublicKey, Vec<u8>)> {

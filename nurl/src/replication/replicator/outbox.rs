@@ -38,6 +38,11 @@ impl Outbox {
         true
     }
 
+    /// Whether half of the room is taken.
+    pub(super) fn is_half_full(&self) -> bool {
+        self.queue.len() >= MAX_OUTBOX / 2 || self.bytes >= MAX_OUTBOX_BYTES / 2
+    }
+
     pub(super) fn pop(&mut self) -> Option<(PublicKey, Vec<u8>)> {
         let (to, bytes) = self.queue.pop_front()?;
         self.bytes -= bytes.len();

@@ -13,8 +13,10 @@ use tokio::sync::oneshot;
 pub enum Plane {
     /// Sockets, sessions, paths, failure detector: one dedicated thread.
     Net,
-    /// Ring, jobs, replication, database commits: one thread.
+    /// Ring, jobs, replication: one thread.
     Work,
+    /// Database commits, which block: one thread.
+    Disk,
     /// Handlers: a bounded pool.
     Compute,
 }
@@ -26,10 +28,12 @@ pub struct Planes(Arc<Inner>);
 struct Inner {
     net: Handle,
     work: Handle,
+    disk: Handle,
     compute: Option<tokio::runtime::Runtime>,
     // Dropping a sender ends its plane's thread.
     _net_guard: oneshot::Sender<()>,
     _work_guard: oneshot::Sender<()>,
+    _disk_guard: oneshot::Sender<()>,
 }
 
 impl Drop for Inner {
@@ -52,6 +56,7 @@ impl Planes {
     pub fn start(name: &str, pool: usize) -> io::Result<Planes> {
         let (net, net_guard) = plane_thread(format!("{name}-net"))?;
         let (work, work_guard) = plane_thread(format!("{name}-work"))?;
+        let (disk, disk_guard) = plane_thread(format!("{name}-disk"))?;
         let compute = Builder::new_multi_thread()
             .worker_threads(pool.max(1))
             .max_blocking_threads(BLOCKING_THREADS)
@@ -61,9 +66,11 @@ impl Planes {
         Ok(Planes(Arc::new(Inner {
             net,
             work,
+            disk,
             compute: Some(compute),
             _net_guard: net_guard,
             _work_guard: work_guard,
+            _disk_guard: disk_guard,
         })))
     }
 
@@ -76,6 +83,7 @@ impl Planes {
         let handle = match plane {
             Plane::Net => &self.0.net,
             Plane::Work => &self.0.work,
+            Plane::Disk => &self.0.disk,
             Plane::Compute => self.pool(),
         };
         JoinHandle(handle.spawn(future))

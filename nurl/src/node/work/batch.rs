@@ -1,0 +1,87 @@
+//! What one turn of the committer makes durable.
+
+use zeroize::Zeroizing;
+
+use crate::authority::pass::Pass;
+use crate::authority::revocation::Revocation;
+use crate::compute::job::store::JobRecords;
+use crate::node::own_pass::OwnPass;
+use crate::node::own_revocations::OwnRevocations;
+use crate::node::own_secret::OwnSecret;
+use crate::node::signed_passes::SignedPasses;
+use crate::replication::replicator::Replicator;
+use crate::replication::store::{Heads, StateRecords};
+use crate::rt::{Point, buggify};
+use crate::store::{Store, StoreError};
+
+/// Records of the replicator with their keys; none deletes a key's record.
+type Records = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Batch {
+    /// The highest epoch counter that may be used.
+    pub(super) epoch: Option<u64>,
+    /// News of the authority's revocations.
+    pub(super) revoked: Vec<Revocation>,
+    /// Passes of others that this node, an issuer, signed.
+    pub(super) signed: Vec<Pass>,
+    /// The record of the mesh's new secret.
+    pub(super) secret: Option<Zeroizing<Vec<u8>>>,
+    /// This node's new pass.
+    pub(super) pass: Option<Pass>,
+    /// The replicator's records, a commit each, and what goes with it.
+    records: Vec<(Heads, Records)>,
+}
+
+impl Batch {
+    /// Takes the records that changed.
+    pub(super) fn take_records(&mut self, replicator: &mut Replicator) {
+        while let Some(changed) = replicator.poll_changed() {
+            let records = changed.into_iter().map(|key| {
+                let record = replicator.record(&key);
+                (key, record)
+            });
+            let records = records.collect();
+            let (clock, replica) = (replicator.clock_high_water(), replicator.local());
+            self.records.push((Heads { clock, replica, presence: replicator.presence() }, records));
+        }
+    }
+
+    /// Whether there is nothing to commit.
+    pub(super) fn is_empty(&self) -> bool {
+        let Batch { epoch, revoked, signed, secret, pass, records } = self;
+        let none = epoch.is_none() && secret.is_none() && pass.is_none();
+        none && revoked.is_empty() && signed.is_empty() && records.is_empty()
+    }
+
+    /// Makes all of it durable. This blocks on the disk.
+    ///
+    /// # Errors
+    /// Those of the store. A part of the batch may be durable then.
+    pub(super) fn commit(self, store: &Store) -> Result<(), StoreError> {
+        if let Some(counter) = self.epoch {
+            let times = if buggify(Point::EpochsTwice) { 2 } else { 1 };
+            (0..times).try_for_each(|_| JobRecords(store).set_epoch_counter(counter))?;
+        }
+        if !self.revoked.is_empty() {
+            OwnRevocations(store).keep(&self.revoked)?;
+        }
+        if !self.signed.is_empty() {
+            SignedPasses(store).keep(&self.signed)?;
+        }
+        if let Some(record) = &self.secret {
+            OwnSecret(store).keep(record)?;
+        }
+        if let Some(pass) = &self.pass {
+            OwnPass(store).keep(pass)?;
+        }
+        for (heads, records) in &self.records {
+            let most = if buggify(Point::StoreByOne) { 1 } else { records.len().max(1) };
+            let empty = records.is_empty().then_some(&[][..]);
+            let mut chunks = records.chunks(most).chain(empty);
+            chunks.try_for_each(|records| StateRecords(store).put_state(*heads, records))?;
+        }
+        Ok(())
+    }
+}
