@@ -60,10 +60,11 @@ pub mod state {
 /// Leases with fencing tokens, for effects outside of the mesh.
 pub mod lease {
     pub use crate::compute::lease::{
-        Admission, Config, Counters, Effects, KEEP, LeaseError, MAX_KEY_BYTES, MAX_KEYS, MAX_LIFE,
-        MAX_OUTCOME_BYTES, MAX_TASKS, Outcome, Recovered, Resource, TaskId,
+        Admission, Completed, Config, Counters, Effects, Guard, KEEP, LeaseError, MAX_KEY_BYTES, MAX_KEYS,
+        MAX_LIFE, MAX_OUTCOME_BYTES, MAX_TASKS, Moment, Outcome, Recovered, Resource, TaskId,
     };
-    pub use crate::ring::Epoch;
+    pub use crate::ring::{Epoch, NotAToken};
+    pub use crate::rt::time::Uptime;
     pub use crate::store::{Opened, SetAside, Store, StoreError};
 }
 

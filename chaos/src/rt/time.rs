@@ -34,6 +34,20 @@ pub fn unix_now() -> Duration {
     })
 }
 
+/// How long a machine has been up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Uptime {
+    /// Drawn anew at each start of a machine.
+    pub boot: [u8; 16],
+    /// Since the start, with the time that the machine was asleep.
+    pub since_boot: Duration,
+}
+
+/// How long this machine has been up: none, because a host of the simulated world doesn't tell.
+pub fn uptime() -> Option<Uptime> {
+    None
+}
+
 /// Runs `future` for at most `duration`.
 ///
 /// # Errors

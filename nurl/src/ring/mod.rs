@@ -32,7 +32,7 @@ mod tenure;
 mod tests;
 
 pub use diff::{Diff, Moved};
-pub use epoch::{EPOCH_LEN, Epoch};
+pub use epoch::{EPOCH_LEN, Epoch, NotAToken};
 pub use placement::LOAD_BOUND_PERCENT;
 pub use points::{MAX_POINTS, MAX_WEIGHT, POINTS_PER_WEIGHT, RingSeed, position};
 pub use preference::Preference;

@@ -17,6 +17,7 @@ mod groups;
 mod harness;
 mod hub;
 mod jobs;
+mod leases;
 mod mesh;
 #[cfg(target_os = "linux")]
 mod policies;

@@ -15,7 +15,7 @@ use chaos::property::Violation;
 use chaos::scenario::{Mark, Passed, RunResult, Scenario, Trial};
 use chaos::sometimes;
 use nurl::PublicKey;
-use nurl::internals::compute::lease::{Admission, Config, LeaseError, Outcome, Recovered, Resource};
+use nurl::internals::compute::lease::{Admission, Config, LeaseError, Moment, Outcome, Recovered, Resource};
 use nurl::internals::ring::Epoch;
 use nurl::internals::store::Store;
 use nurl::rt::{self, disk, time};
@@ -121,16 +121,17 @@ async fn serve(boot: u8, log: &Mutex<LeaseLog>) -> Result<Option<Result<u64, Vio
         return Ok(None);
     }
     let store = Arc::new(Store::open(&folder.join("lease.redb"), &mut rt::rng("store"))?);
-    let resource = Resource::open(store.clone(), Config::default(), |_, _| Recovered::RolledBack)?;
+    let resource =
+        Resource::open(store.clone(), Config::default(), Moment::now(), |_, _| Recovered::RolledBack)?;
     let token = |number: u8| Epoch {
         counter: 1 + u64::from(number / PER_TOKEN),
         owner: PublicKey::from_bytes([7; 32]),
     };
     for number in 0..TASKS {
         let task = [number; 16];
-        match resource.admit(time::unix_now(), KEY, token(number), &task, LIFE)? {
+        match resource.admit(Moment::now(), KEY, token(number), &task, LIFE)? {
             Admission::Admitted => {
-                resource.commit_with(KEY, &task, &[number, boot], |effects| {
+                resource.commit_with(KEY, token(number), &task, &[number, boot], |effects| {
                     let before = effects.get(SUM)?.and_then(|bytes| bytes.try_into().ok());
                     let sum = before.map_or(0, u64::from_le_bytes) + u64::from(number);
                     effects.put(SUM, &sum.to_le_bytes())
@@ -152,7 +153,7 @@ async fn serve(boot: u8, log: &Mutex<LeaseLog>) -> Result<Option<Result<u64, Vio
         }
         time::sleep(Duration::from_millis(20)).await;
     }
-    let late = resource.admit(time::unix_now(), KEY, token(0), &[0xff; 16], LIFE)?;
+    let late = resource.admit(Moment::now(), KEY, token(0), &[0xff; 16], LIFE)?;
     if !matches!(late, Admission::Fenced { .. }) {
         let seen = format!("a token below the last one was answered with {late:?}");
         return Ok(Some(Err(Violation::safety("a token below the last one is fenced", seen))));

@@ -11,6 +11,7 @@ use nurl::hub::{Hub, MAX_HUB_ADDR_BYTES};
 use nurl::pass::{DEFAULT_KEYS, InvitationId, Level, MAX_WEIGHT};
 
 use crate::confine::{self, EX_TEMPFAIL};
+use crate::lease::args::LeaseCommand;
 use crate::out::{Code, Failure};
 use crate::state::args::StateCommand;
 
@@ -40,6 +41,7 @@ Exit codes:
     8  a file, directory or port can't be used
     9  no worker lets you submit the kind (their --allow)
    10  the authority's key is sealed: no passphrase, or a wrong one
+11-16  answers of a lease: see nurl lease --help
   130  interrupted"
 )]
 pub(crate) struct Cli {
@@ -77,6 +79,9 @@ pub(crate) enum Command {
     /// Read and change values that the mesh's workers keep: counters, registers, sets, maps
     #[command(subcommand)]
     State(StateCommand),
+    /// Make an effect outside of the mesh once, and never for an owner that has been replaced: for shell programs
+    #[command(subcommand)]
+    Lease(LeaseCommand),
     /// Start a hub and workers here, count words, kill a worker half-way, check the result
     Demo(DemoArgs),
     /// Kill the programs of a worker when it is gone (a worker starts this by itself)

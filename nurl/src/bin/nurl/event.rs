@@ -228,6 +228,18 @@ pub(crate) enum Line {
         #[serde(skip_serializing_if = "Option::is_none")]
         field: Option<String>,
     },
+    /// The answer of a leased resource.
+    Lease {
+        state: &'static str,
+        /// The token of the holder that has fenced the caller out.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        current: Option<String>,
+        /// The recorded outcome.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        text: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hex: Option<String>,
+    },
     /// The progress of long work.
     Progress { done: usize, total: usize },
     /// A worker process was killed on purpose.
@@ -380,6 +392,9 @@ mod tests {
                 partial: true,
             },
             Line::Written { key: "visits".into(), field: None },
+            Line::Lease { state: "admitted", current: None, text: None, hex: None },
+            Line::Lease { state: "fenced", current: Some("00".into()), text: None, hex: None },
+            Line::Lease { state: "done", current: None, text: Some("noted".into()), hex: None },
             Line::Progress { done: 5, total: 9 },
             Line::Killed { worker: "nurl1p".into(), holding: 4 },
             Line::Word { word: "the".into(), count: 12 },

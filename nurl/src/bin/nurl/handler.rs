@@ -75,7 +75,7 @@ pub(crate) fn variables(context: &JobContext) -> Variables {
         ("NURL_KEY", text_or_hex(&context.key)),
         ("NURL_KIND", context.kind.clone()),
         ("NURL_ATTEMPT", context.attempt.to_string()),
-        ("NURL_TOKEN", hex(&context.token.to_bytes())),
+        ("NURL_TOKEN", context.token.to_string()),
         ("NURL_SUBMITTER", submitter.key().to_string()),
         ("NURL_SUBMITTER_HOLDER", submitter.holder().to_string()),
         ("NURL_SUBMITTER_NAME", text_or_hex(submitter.name().as_bytes())),

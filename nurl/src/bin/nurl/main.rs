@@ -38,6 +38,8 @@ mod issue;
 #[cfg(not(feature = "sim"))]
 mod key;
 #[cfg(not(feature = "sim"))]
+mod lease;
+#[cfg(not(feature = "sim"))]
 mod mesh;
 #[cfg(not(feature = "sim"))]
 mod out;
@@ -116,6 +118,7 @@ fn main() -> std::process::ExitCode {
         Command::Ping(args) => args.output.json,
         Command::Group(args) => args.output.json,
         Command::State(command) => command.output().json,
+        Command::Lease(command) => command.output().json,
         Command::Demo(args) => args.output.json,
         Command::WatchPrograms | Command::ConfineProgram(_) => false,
     });
@@ -140,6 +143,7 @@ fn main() -> std::process::ExitCode {
             Command::Ping(args) => status::ping(args, out).await,
             Command::Group(args) => talk::run(args, out).await,
             Command::State(command) => state::run(command, out).await,
+            Command::Lease(command) => lease::run(command, out).await,
             Command::Demo(args) => demo::run(args, out).await,
             Command::WatchPrograms => {
                 watcher::run().await;

@@ -30,6 +30,12 @@ pub(crate) enum Code {
     Resource = 8,
     NotAllowed = 9,
     Passphrase = 10,
+    LeaseDone = 11,
+    LeaseFenced = 12,
+    LeaseInProgress = 13,
+    LeaseUnknown = 14,
+    LeaseLate = 15,
+    LeaseNotInProgress = 16,
     Interrupted = 130,
 }
 

@@ -11,26 +11,35 @@
 //!
 //! # Guarantees
 //! - A resource that has admitted a token never admits a lower one for that key, across restarts.
-//! - A recorded outcome is returned for the task's life and 10 minutes more, to any caller.
+//! - A recorded outcome is returned for the task's life and 10 minutes more, to any caller. That time is counted by a
+//!   clock that no step of the wall clock moves: see `clock`.
 //! - An effect made through [`Resource::commit_with`] becomes durable in one transaction with its outcome, and is
 //!   refused if a higher token was admitted meanwhile. *Fenced* and *exactly once* hold for such effects.
 //! - For any other effect, a task that was in progress when the process died has the outcome [`Outcome::Unknown`],
 //!   and is never run again. At the start, a closure can ask the resource's owner whether the effect can be read back
-//!   or was rolled back: see [`Recovered`].
+//!   or was rolled back: see [`Recovered`]. A panic in an effect counts as the death of its process, and so does the
+//!   drop of a task's [`Guard`]: neither leaves a task in progress for ever.
+//! - A holder that comes back after another one took its place is told so: its admission and its commit are refused,
+//!   and an outcome that it records of an effect made elsewhere is [`Completed::Late`].
 //!
 //! # Refusals
 //! A token is refused if its counter is [too far ahead of the wall clock](crate::membership::limit), so that one node
 //! can't fence out all others. A full table answers [`Admission::Busy`]: no task is evicted before the end of its life. If a key's token
 //! must be evicted to make room, the floor rises to that token, and unknown keys need at least the floor.
 
+mod clock;
+mod guard;
 mod record;
 mod resource;
 mod store;
+mod table;
 #[cfg(test)]
 mod tests;
 
 use std::time::Duration;
 
+pub use clock::Moment;
+pub use guard::Guard;
 pub use resource::Resource;
 pub use store::Effects;
 
@@ -101,7 +110,20 @@ pub enum Admission {
     Admitted,
 }
 
-/// The answer of a resource's owner about a task that was in progress when the process died.
+/// The answer to the end of a task: its outcome is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "a late outcome is of an effect that was made beside a newer holder's"]
+pub enum Completed {
+    /// No higher token has been admitted for the key.
+    InTime,
+    /// A higher token was admitted before: the effect may have been made after that holder's first one.
+    Late {
+        /// The current token.
+        current: Epoch,
+    },
+}
+
+/// The answer of a resource's owner about a task whose holder is gone: its process died, or its effect panicked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Recovered {
     /// The effect can be read back, and this is its outcome.
@@ -110,6 +132,8 @@ pub enum Recovered {
     RolledBack,
     /// The owner can't tell.
     Unknown,
+    /// The effect is made by another process, which may still be running: the task stays in progress.
+    Running,
 }
 
 /// Why a request failed.
@@ -136,11 +160,22 @@ pub enum LeaseError {
     /// The task is not in progress: it was not admitted, or has already ended.
     #[error("the task is not in progress here")]
     NotInProgress,
-    /// A higher token was admitted before the effect was committed: nothing was done.
-    #[error("fenced before its effect was committed")]
+    /// A higher token was admitted before: nothing was done.
+    #[error("fenced: a higher token was admitted before")]
     Fenced {
         /// The current token.
         current: Epoch,
+    },
+    /// The effect panicked: its task has ended as it would by a crash.
+    #[error("the effect panicked; its task is {}", match recovered {
+        Recovered::Done(_) => "done",
+        Recovered::RolledBack => "rolled back",
+        Recovered::Unknown => "unknown",
+        Recovered::Running => "in progress",
+    })]
+    Panicked {
+        /// What came of it.
+        recovered: Recovered,
     },
     /// The disk failed. The durable records remain valid; open the store again.
     #[error(transparent)]
@@ -158,12 +193,14 @@ pub struct Counters {
     pub in_progress: u64,
     /// Requests and commits under a lower token.
     pub fenced: u64,
+    /// Outcomes recorded after a higher token was admitted.
+    pub late: u64,
     /// Requests refused because a table was full.
     pub busy: u64,
     /// Tokens refused because they were too far ahead.
     pub too_far_ahead: u64,
     /// Keys whose eviction raised the floor.
     pub evicted: u64,
-    /// Tasks that were in progress before a restart and have an unknown outcome.
+    /// Tasks whose holder was gone and that have an unknown outcome.
     pub unknown: u64,
 }

@@ -20,7 +20,7 @@ pub(super) enum Status {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Task {
     pub(super) status: Status,
-    /// Milliseconds since 1970.
+    /// Milliseconds on the resource's clock.
     pub(super) expires_ms: u64,
     pub(super) token: Epoch,
 }

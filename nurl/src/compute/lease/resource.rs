@@ -1,59 +1,56 @@
-//! The resource: an index in memory over the records in the store.
+//! The resource: its rules over the index in memory and the records in the store.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::clock::{LeaseClock, Moment};
+use super::guard::Guard;
 use super::record::{Status, Task, name, split_name};
-use super::store::{Effects, LeaseRecords};
+use super::store::{Effects, LeaseRecords, LeaseWrite};
+use super::table::Table;
 use super::{
-    Admission, Config, Counters, KEEP, LeaseError, MAX_KEY_BYTES, MAX_LIFE, MAX_OUTCOME_BYTES, Recovered,
-    TaskId,
+    Admission, Completed, Config, Counters, KEEP, LeaseError, MAX_KEY_BYTES, MAX_LIFE, MAX_OUTCOME_BYTES,
+    Recovered, TaskId,
 };
 use crate::membership::limit::answer_limit;
 use crate::ring::Epoch;
 use crate::store::{Store, StoreError};
 
+/// The closure that is asked what came of a task whose holder is gone.
+type Recover = Box<dyn FnMut(&[u8], &TaskId) -> Recovered + Send>;
+
 /// A resource with fenced effects. It is shared by reference. Calls block on the disk and run one after the other.
-#[derive(Debug)]
 pub struct Resource {
     store: Arc<Store>,
     config: Config,
     table: Mutex<Table>,
+    recover: Mutex<Recover>,
 }
 
-#[derive(Debug)]
-struct Table {
-    /// The lowest token for keys without a token of their own.
-    floor: Epoch,
-    highest: u64,
-    keys: BTreeMap<Vec<u8>, Key>,
-    tasks: BTreeMap<Vec<u8>, Task>,
-    /// Ended tasks by the time at which they expire.
-    expiry: BTreeSet<(u64, Vec<u8>)>,
-    /// Keys without tasks, by token: the first is evicted first.
-    idle: BTreeSet<(Epoch, Vec<u8>)>,
-    counters: Counters,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Key {
-    token: Epoch,
-    tasks: usize,
+impl fmt::Debug for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resource")
+            .field("config", &self.config)
+            .field("table", &self.table)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Resource {
     /// Opens the lease table of a store. `recover` is called for each task that was in progress when the process
-    /// died; its answer is durable before this returns.
+    /// died; its answer is durable before this returns. It is called again for a task whose effect panics or whose
+    /// [`Guard`] is dropped. If it panics itself, its answer is [`Recovered::Unknown`].
     ///
     /// # Errors
     /// [`LeaseError::Store`].
     pub fn open(
         store: Arc<Store>,
         config: Config,
-        mut recover: impl FnMut(&[u8], &TaskId) -> Recovered,
+        now: Moment,
+        recover: impl FnMut(&[u8], &TaskId) -> Recovered + Send + 'static,
     ) -> Result<Resource, LeaseError> {
-        let mut table = Table::new();
         let mut damaged = false;
         let mut tokens = Vec::new();
         let mut tasks = Vec::new();
@@ -67,50 +64,41 @@ impl Resource {
         if damaged {
             return Err(StoreError::Damaged("a lease token").into());
         }
-        if let Some(floor) = floor {
-            table.floor = Epoch::from_slice(&floor).ok_or(StoreError::Damaged("the lease floor"))?;
-        }
-        table.highest = table.floor.counter;
+        let floor = match floor {
+            Some(floor) => Epoch::from_slice(&floor).ok_or(StoreError::Damaged("the lease floor"))?,
+            None => Epoch::ZERO,
+        };
+        let clock = LeaseClock::open(LeaseRecords(&store).clock()?.as_deref(), &now)?;
+        let mut table = Table::new(floor, clock);
         for (key, token) in tokens {
-            table.highest = table.highest.max(token.counter);
-            table.idle.insert((token, key.clone()));
-            table.keys.insert(key, Key { token, tasks: 0 });
+            table.raise(&key, token);
         }
+        let mut recover: Recover = Box::new(recover);
         let write = LeaseRecords(&store).begin_lease()?;
+        write.set_clock(&table.clock.record())?;
         for (name, task) in tasks {
-            let mut task = task?;
+            let mut task = Some(task?);
             let (key, id) = split_name(&name).ok_or(StoreError::Damaged("a task's name"))?;
-            if task.status == Status::InProgress {
-                match recover(&key, &id) {
-                    Recovered::Done(outcome) => {
-                        task.status = Status::Done;
-                        write.put_task(&name, &task.encode(&outcome))?;
-                    }
-                    Recovered::RolledBack => {
-                        write.remove_task(&name)?;
-                        continue;
-                    }
-                    Recovered::Unknown => {
-                        task.status = Status::Unknown;
-                        write.put_task(&name, &task.encode(&[]))?;
-                        table.counters.unknown += 1;
-                    }
-                }
+            if let Some(known) = task.filter(|task| task.status == Status::InProgress) {
+                let answer = ask(&mut recover, &key, &id);
+                table.counters.unknown += u64::from(answer == Recovered::Unknown);
+                task = write_recovered(&write, &name, known, &answer)?;
             }
-            table.remember(&key, name, task);
+            if let Some(task) = task {
+                table.remember(&key, name, task);
+            }
         }
         write.commit()?;
-        Ok(Resource { store, config, table: Mutex::new(table) })
+        Ok(Resource { store, config, table: Mutex::new(table), recover: Mutex::new(recover) })
     }
 
-    /// Asks to do `task` on `key` under `token`. `wall` is the time since 1970, `life` the remaining life of the
-    /// task.
+    /// Asks to do `task` on `key` under `token`, as the holder of that token. `life` is the remaining life of the task.
     ///
     /// # Errors
     /// [`LeaseError`]; nothing was recorded then.
     pub fn admit(
         &self,
-        wall: Duration,
+        now: Moment,
         key: &[u8],
         token: Epoch,
         task: &TaskId,
@@ -119,7 +107,7 @@ impl Resource {
         within("a key", key.len() as u64, MAX_KEY_BYTES as u64)?;
         within("a life in seconds", life.as_secs(), MAX_LIFE.as_secs())?;
         let mut table = self.table();
-        self.expire_in(&mut table, wall)?;
+        self.expire_in(&mut table, &now)?;
         let name = name(key, task);
         // 1. and 2. The known state of the task counts, whatever the token.
         match table.tasks.get(&name).map(|known| known.status) {
@@ -137,7 +125,7 @@ impl Resource {
             None => {}
         }
         // If the counter is invalid, nothing else in the request is believed.
-        let limit = answer_limit(wall);
+        let limit = answer_limit(now.unix);
         if token.counter > limit {
             table.counters.too_far_ahead += 1;
             return Err(LeaseError::TooFarAhead { counter: token.counter, limit });
@@ -163,13 +151,14 @@ impl Resource {
             table.counters.fenced += 1;
             return Ok(Admission::Fenced { current: floor });
         }
-        let expires_ms = millis(wall.saturating_add(life).saturating_add(KEEP));
+        let expires_ms = table.clock.expires_ms(life.saturating_add(KEEP));
         let entry = Task { status: Status::InProgress, expires_ms, token };
         let write = LeaseRecords(&self.store).begin_lease()?;
         if let Some((_, evicted)) = &evict {
             write.set_floor(&floor.to_bytes())?;
             write.remove_token(evicted)?;
         }
+        write.set_clock(&table.clock.record())?;
         write.put_token(key, &token.to_bytes())?;
         write.put_task(&name, &entry.encode(&[]))?;
         write.commit()?;
@@ -187,64 +176,80 @@ impl Resource {
         Ok(Admission::Admitted)
     }
 
-    /// Records the outcome of an effect that was made elsewhere. Acknowledge only after this call.
+    /// Records the outcome of an effect that was made elsewhere. Acknowledge only after this call. `token` is the
+    /// caller's own: the one under which the task was admitted, or a higher one whose holder has found out what came
+    /// of the task.
+    ///
+    /// The effect has happened by now, so the outcome is recorded even if a higher token was admitted for the key
+    /// meanwhile; the answer is [`Completed::Late`] then.
     ///
     /// # Errors
-    /// [`LeaseError::NotInProgress`], [`LeaseError::TooLarge`] or [`LeaseError::Store`].
-    pub fn complete(&self, key: &[u8], task: &TaskId, outcome: &[u8]) -> Result<(), LeaseError> {
-        self.end(key, task, outcome, false, |_| Ok(()))
+    /// [`LeaseError::NotInProgress`], [`LeaseError::Fenced`] if the task was admitted anew under a higher token than
+    /// the caller's, [`LeaseError::TooLarge`] or [`LeaseError::Store`]. Nothing is recorded then.
+    pub fn complete(
+        &self,
+        key: &[u8],
+        token: Epoch,
+        task: &TaskId,
+        outcome: &[u8],
+    ) -> Result<Completed, LeaseError> {
+        within("an outcome", outcome.len() as u64, MAX_OUTCOME_BYTES as u64)?;
+        let mut table = self.table();
+        let name = name(key, task);
+        let entry = table.held(key, &name, token)?;
+        let write = LeaseRecords(&self.store).begin_lease()?;
+        finish(&mut table, write, name, entry, outcome)?;
+        let current = table.current(key);
+        if token < current {
+            table.counters.late += 1;
+            return Ok(Completed::Late { current });
+        }
+        Ok(Completed::InTime)
     }
 
     /// Makes an effect in the store and records its outcome, in one transaction. If a higher token was admitted for
-    /// the key meanwhile, nothing is done.
+    /// the key meanwhile, nothing is done. If `effect` panics, its writes are undone and the task is
+    /// [recovered](Resource::recover).
     ///
     /// # Errors
-    /// The errors of [`complete`](Resource::complete), [`LeaseError::Fenced`], or the error of `effect`.
+    /// [`LeaseError::NotInProgress`], [`LeaseError::Fenced`], [`LeaseError::TooLarge`], [`LeaseError::Panicked`],
+    /// [`LeaseError::Store`], or the error of `effect`.
     pub fn commit_with(
         &self,
         key: &[u8],
+        token: Epoch,
         task: &TaskId,
         outcome: &[u8],
-        effect: impl FnOnce(&mut Effects<'_>) -> Result<(), StoreError>,
-    ) -> Result<(), LeaseError> {
-        self.end(key, task, outcome, true, effect)
-    }
-
-    fn end(
-        &self,
-        key: &[u8],
-        task: &TaskId,
-        outcome: &[u8],
-        fenced: bool,
         effect: impl FnOnce(&mut Effects<'_>) -> Result<(), StoreError>,
     ) -> Result<(), LeaseError> {
         within("an outcome", outcome.len() as u64, MAX_OUTCOME_BYTES as u64)?;
         let mut table = self.table();
         let name = name(key, task);
-        let mut entry = table.in_progress(&name)?;
+        let entry = table.held(key, &name, token)?;
         let current = table.current(key);
-        if fenced && entry.token < current {
+        if token < current {
             table.counters.fenced += 1;
             return Err(LeaseError::Fenced { current });
         }
-        entry.status = Status::Done;
         let write = LeaseRecords(&self.store).begin_lease()?;
-        effect(&mut write.effects())?;
-        write.put_task(&name, &entry.encode(outcome))?;
-        write.commit()?;
-        table.expiry.insert((entry.expires_ms, name.clone()));
-        table.tasks.insert(name, entry);
-        Ok(())
+        // The table changes only after a commit, so a panic leaves it as it was.
+        let Ok(made) = catch_unwind(AssertUnwindSafe(|| effect(&mut write.effects()))) else {
+            drop((write, table));
+            return Err(LeaseError::Panicked { recovered: self.recover(key, entry.token, task)? });
+        };
+        made?;
+        finish(&mut table, write, name, entry, outcome)
     }
 
-    /// Forgets a task whose effect was not made and won't be, so that it may be admitted again.
+    /// Forgets a task whose effect was not made and won't be, so that it may be admitted again. `token` is the
+    /// caller's own, as for [`complete`](Resource::complete).
     ///
     /// # Errors
-    /// [`LeaseError::NotInProgress`] or [`LeaseError::Store`].
-    pub fn release(&self, key: &[u8], task: &TaskId) -> Result<(), LeaseError> {
+    /// [`LeaseError::NotInProgress`], [`LeaseError::Fenced`] or [`LeaseError::Store`].
+    pub fn release(&self, key: &[u8], token: Epoch, task: &TaskId) -> Result<(), LeaseError> {
         let mut table = self.table();
         let name = name(key, task);
-        table.in_progress(&name)?;
+        table.held(key, &name, token)?;
         let write = LeaseRecords(&self.store).begin_lease()?;
         write.remove_task(&name)?;
         write.commit()?;
@@ -252,12 +257,54 @@ impl Resource {
         Ok(())
     }
 
+    /// Ends a task whose holder is gone without an outcome, as a restart would: asks the closure given to
+    /// [`open`](Resource::open), and makes its answer durable. Only the run that was admitted under exactly `token`
+    /// is meant.
+    ///
+    /// # Errors
+    /// [`LeaseError::NotInProgress`], [`LeaseError::Fenced`] or [`LeaseError::Store`].
+    pub fn recover(&self, key: &[u8], token: Epoch, task: &TaskId) -> Result<Recovered, LeaseError> {
+        let name = name(key, task);
+        let of_this_run = |table: &Table| {
+            table
+                .held(key, &name, token)
+                .and_then(|entry| (entry.token == token).then_some(entry).ok_or(LeaseError::NotInProgress))
+        };
+        of_this_run(&self.table())?;
+        // Asked without the table's lock: the closure may look at the resource.
+        let answer = {
+            let mut recover = self.recover.lock().unwrap_or_else(PoisonError::into_inner);
+            ask(&mut recover, key, task)
+        };
+        let mut table = self.table();
+        let entry = of_this_run(&table)?;
+        let write = LeaseRecords(&self.store).begin_lease()?;
+        let after = write_recovered(&write, &name, entry, &answer)?;
+        write.commit()?;
+        table.counters.unknown += u64::from(answer == Recovered::Unknown);
+        match after {
+            Some(task) => table.replace(name, task),
+            None => table.forget(&name),
+        }
+        Ok(answer)
+    }
+
+    /// Guards an admitted task: see [`Guard`].
+    pub fn guard(&self, key: &[u8], token: Epoch, task: &TaskId) -> Guard<'_> {
+        Guard::new(self, key, token, task)
+    }
+
     /// Drops the outcomes that have expired. `admit` does this too.
     ///
     /// # Errors
     /// [`LeaseError::Store`].
-    pub fn expire(&self, wall: Duration) -> Result<(), LeaseError> {
-        self.expire_in(&mut self.table(), wall)
+    pub fn expire(&self, now: Moment) -> Result<(), LeaseError> {
+        self.expire_in(&mut self.table(), &now)
+    }
+
+    /// How many tasks are remembered, [`Config::max_tasks`] at most.
+    pub fn tasks(&self) -> usize {
+        self.table().tasks.len()
     }
 
     /// The highest counter admitted.
@@ -280,14 +327,14 @@ impl Resource {
         &self.store
     }
 
-    fn expire_in(&self, table: &mut Table, wall: Duration) -> Result<(), LeaseError> {
-        let now = millis(wall);
-        let over: Vec<Vec<u8>> =
-            table.expiry.iter().take_while(|(at, _)| *at <= now).map(|(_, name)| name.clone()).collect();
+    fn expire_in(&self, table: &mut Table, now: &Moment) -> Result<(), LeaseError> {
+        let at_ms = table.clock.advance(now);
+        let over = table.expired(at_ms);
         if over.is_empty() {
             return Ok(());
         }
         let write = LeaseRecords(&self.store).begin_lease()?;
+        write.set_clock(&table.clock.record())?;
         for name in &over {
             write.remove_task(name)?;
         }
@@ -298,96 +345,58 @@ impl Resource {
         Ok(())
     }
 
-    /// The table changes only after a commit, so a panic in a caller's effect leaves it as it was.
+    /// Every change of the table comes after its commit, so a panic in between leaves it as it was.
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Table {
-    fn new() -> Table {
-        Table {
-            floor: Epoch::ZERO,
-            highest: 0,
-            keys: BTreeMap::new(),
-            tasks: BTreeMap::new(),
-            expiry: BTreeSet::new(),
-            idle: BTreeSet::new(),
-            counters: Counters::default(),
-        }
-    }
+/// The owner's answer about a task whose holder is gone. A panic is no answer.
+fn ask(recover: &mut Recover, key: &[u8], task: &TaskId) -> Recovered {
+    catch_unwind(AssertUnwindSafe(|| recover(key, task))).unwrap_or(Recovered::Unknown)
+}
 
-    fn current(&self, key: &[u8]) -> Epoch {
-        self.keys.get(key).map_or(self.floor, |key| key.token)
-    }
-
-    fn in_progress(&self, name: &[u8]) -> Result<Task, LeaseError> {
-        let task = self.tasks.get(name).copied();
-        task.filter(|task| task.status == Status::InProgress).ok_or(LeaseError::NotInProgress)
-    }
-
-    /// Makes sure that there is room for one more task on `key`. Returns the key to evict for it, with its token, if
-    /// any.
-    fn room(&self, key: &[u8], config: &Config) -> Result<Option<(Epoch, Vec<u8>)>, ()> {
-        if self.tasks.len() >= config.max_tasks {
-            return Err(());
-        }
-        if self.keys.contains_key(key) || self.keys.len() < config.max_keys {
+/// Writes what came of a task, and returns what remains of it.
+fn write_recovered(
+    write: &LeaseWrite,
+    name: &[u8],
+    mut task: Task,
+    answer: &Recovered,
+) -> Result<Option<Task>, StoreError> {
+    let outcome = match answer {
+        Recovered::Running => return Ok(Some(task)),
+        Recovered::RolledBack => {
+            write.remove_task(name)?;
             return Ok(None);
         }
-        // Evict only a key without remembered tasks, and the one with the lowest token: it raises the floor the
-        // least.
-        self.idle.first().cloned().map(Some).ok_or(())
-    }
+        Recovered::Done(outcome) => {
+            task.status = Status::Done;
+            outcome.as_slice()
+        }
+        Recovered::Unknown => {
+            task.status = Status::Unknown;
+            &[]
+        }
+    };
+    write.put_task(name, &task.encode(outcome))?;
+    Ok(Some(task))
+}
 
-    /// Makes `token` the current token of `key`.
-    fn raise(&mut self, key: &[u8], token: Epoch) {
-        self.highest = self.highest.max(token.counter);
-        match self.keys.get_mut(key) {
-            Some(known) => {
-                if known.tasks == 0 {
-                    self.idle.remove(&(known.token, key.to_vec()));
-                    self.idle.insert((token, key.to_vec()));
-                }
-                known.token = token;
-            }
-            None => {
-                self.idle.insert((token, key.to_vec()));
-                self.keys.insert(key.to_vec(), Key { token, tasks: 0 });
-            }
-        }
-    }
-
-    fn remember(&mut self, key: &[u8], name: Vec<u8>, task: Task) {
-        if let Some(known) = self.keys.get_mut(key) {
-            if known.tasks == 0 {
-                self.idle.remove(&(known.token, key.to_vec()));
-            }
-            known.tasks += 1;
-        }
-        if task.status != Status::InProgress {
-            self.expiry.insert((task.expires_ms, name.clone()));
-        }
-        self.tasks.insert(name, task);
-    }
-
-    fn forget(&mut self, name: &[u8]) {
-        let Some(task) = self.tasks.remove(name) else { return };
-        self.expiry.remove(&(task.expires_ms, name.to_vec()));
-        let Some((key, _)) = split_name(name) else { return };
-        if let Some(known) = self.keys.get_mut(&key) {
-            known.tasks = known.tasks.saturating_sub(1);
-            if known.tasks == 0 {
-                self.idle.insert((known.token, key));
-            }
-        }
-    }
+/// Makes a task's outcome durable, with all else that is in the transaction.
+fn finish(
+    table: &mut Table,
+    write: LeaseWrite,
+    name: Vec<u8>,
+    mut entry: Task,
+    outcome: &[u8],
+) -> Result<(), LeaseError> {
+    entry.status = Status::Done;
+    write.put_task(&name, &entry.encode(outcome))?;
+    write.commit()?;
+    table.replace(name, entry);
+    Ok(())
 }
 
 fn within(what: &'static str, size: u64, limit: u64) -> Result<(), LeaseError> {
     if size > limit { Err(LeaseError::TooLarge { what, size, limit }) } else { Ok(()) }
-}
-
-fn millis(wall: Duration) -> u64 {
-    u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)
 }

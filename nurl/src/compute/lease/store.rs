@@ -1,12 +1,15 @@
 //! The lease table and the effects in the store.
 //!
 //! Table `lease tokens`: the name is the key, the bytes are its token. Table `lease tasks`: see `record`. The record
-//! `lease floor` is a token. Table `effects` has what the application keeps there, under its own names.
+//! `lease floor` is a token, the record `lease clock` a time: see `clock`. Table `effects` has what the application keeps there, under its own names.
 
 use crate::store::{Store, StoreError, Table, Transaction};
 
 /// The name of the floor's record.
 const FLOOR: &str = "lease floor";
+
+/// The name of the clock's record.
+const CLOCK: &str = "lease clock";
 
 /// What a resource keeps in a store.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +25,11 @@ impl LeaseRecords<'_> {
         self.0.each(Table::LEASE_TOKENS, token)?;
         self.0.each(Table::LEASE_TASKS, task)?;
         self.0.meta(FLOOR)
+    }
+
+    /// The clock's record.
+    pub(crate) fn clock(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        self.0.meta(CLOCK)
     }
 
     /// The stored bytes of one task.
@@ -51,6 +59,10 @@ pub(crate) struct LeaseWrite(Transaction);
 impl LeaseWrite {
     pub(super) fn set_floor(&self, bytes: &[u8]) -> Result<(), StoreError> {
         self.0.set_meta(FLOOR, bytes)
+    }
+
+    pub(super) fn set_clock(&self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.0.set_meta(CLOCK, bytes)
     }
 
     pub(super) fn put_token(&self, key: &[u8], bytes: &[u8]) -> Result<(), StoreError> {

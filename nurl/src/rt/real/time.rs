@@ -1,6 +1,7 @@
 //! Clocks and timers.
 
 use std::future::Future;
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 #[doc(no_inline)]
@@ -14,6 +15,24 @@ pub fn now() -> Instant {
 /// The wall clock, as time since 1970-01-01 UTC. It may step in either direction, and is zero before that day.
 pub fn unix_now() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// How long a machine has been up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Uptime {
+    /// Drawn anew at each start of a machine.
+    pub boot: [u8; 16],
+    /// Since the start, with the time that the machine was asleep.
+    pub since_boot: Duration,
+}
+
+/// How long this machine has been up; none where it doesn't tell (Linux does).
+pub fn uptime() -> Option<Uptime> {
+    let text = |path| String::from_utf8(super::disk::read(Path::new(path), 256).ok()?).ok();
+    let id = text("/proc/sys/kernel/random/boot_id")?.trim().replace('-', "");
+    let boot = u128::from_str_radix(&id, 16).ok()?.to_be_bytes();
+    let seconds: f64 = text("/proc/uptime")?.split_whitespace().next()?.parse().ok()?;
+    Some(Uptime { boot, since_boot: Duration::try_from_secs_f64(seconds).ok()? })
 }
 
 /// Waits for `duration`.

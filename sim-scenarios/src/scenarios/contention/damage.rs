@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use chaos::property::Violation;
-use nurl::internals::compute::lease::{LeaseError, Recovered, Resource};
+use nurl::internals::compute::lease::{LeaseError, Moment, Recovered, Resource};
 use nurl::internals::store::Store;
 use nurl::rt::{self, disk};
 
@@ -37,7 +37,7 @@ pub(super) fn act(model: &Model) -> Option<Result<(), Violation>> {
     let reopen = |model: &Model| {
         let store = Arc::new(Store::open(path, &mut rt::rng("store"))?);
         // A second look at what the model has in progress.
-        let resource = Resource::open(store, LIMITS, |_, _| Recovered::RolledBack)?;
+        let resource = Resource::open(store, LIMITS, Moment::now(), |_, _| Recovered::RolledBack)?;
         Ok::<_, LeaseError>(differs(&resource, model))
     };
     file.write_all_at(&damaged, 0).ok()?;
@@ -47,7 +47,11 @@ pub(super) fn act(model: &Model) -> Option<Result<(), Violation>> {
     }
     file.set_len(sound.len() as u64).ok()?;
     file.write_all_at(&sound, 0).ok()?;
-    match reopen(model) {
+    let mut recovered = model.clone();
+    for name in model.in_progress() {
+        recovered.recover(name, &Recovered::RolledBack);
+    }
+    match reopen(&recovered) {
         Ok(None) => Some(Ok(())),
         other => broken(format!("it was repaired, and then: {other:?}")),
     }

@@ -2,7 +2,8 @@
 //!
 //! Four holders ask a resource for tasks on five keys, with tokens of their own: again, late, with tokens that are too low,
 //! or too far ahead. The resource remembers four keys and seven tasks. Tasks end with an effect in the store or with one
-//! elsewhere, or are released; outcomes expire, while the wall clock leaps.
+//! elsewhere, or are released, now and then by a holder whose run was given up. Hours pass and outcomes expire; the wall
+//! clock leaps, which expires nothing.
 //!
 //! The keeper's process is killed at drawn disk operations, or its machine loses its power. The next process asks what came
 //! of the tasks that were in progress, and goes on. A [model](model) of a few lines says what each answer must be. After a
@@ -27,7 +28,8 @@ use chaos::sometimes;
 use chaos::world::Host;
 use nurl::PublicKey;
 use nurl::internals::compute::lease::{
-    Admission, Config, LeaseError, MAX_KEY_BYTES, MAX_LIFE, Outcome, Recovered, Resource, TaskId,
+    Admission, Completed, Config, LeaseError, MAX_KEY_BYTES, MAX_LIFE, Moment, Outcome, Recovered, Resource,
+    TaskId,
 };
 use nurl::internals::membership::limit::answer_limit;
 use nurl::internals::ring::Epoch;
@@ -47,6 +49,8 @@ pub const SCENARIO: Scenario = Scenario {
         Mark::new("a key's token was evicted for another key"),
         Mark::new("a token was too far ahead of the clock"),
         Mark::new("an outcome expired"),
+        Mark::new("an outcome was recorded late, behind a newer holder"),
+        Mark::new("a holder ended a task that another one had taken over"),
         Mark::new("a kill came after its last call was durable"),
         Mark::new("a kill came before its last call was durable"),
         Mark::new("what was in progress at a kill was asked for again, and is unknown"),
@@ -74,12 +78,13 @@ const KILLS: u32 = 20;
 const WITHIN: u64 = 250;
 
 /// How long each process has, and the last one.
-const EACH: Duration = Duration::from_secs(2);
-const LAST: Duration = Duration::from_secs(10);
+const EACH: Duration = Duration::from_secs(2 * 3_600);
+const LAST: Duration = Duration::from_secs(8 * 3_600);
 
-/// Steps of the last process, and the pause between two.
+/// Steps of the last process, and the pause between two. Every sixteenth pause is a long one, in which outcomes expire.
 const STEPS: u32 = 200;
 const PAUSE: Duration = Duration::from_millis(10);
+const LONG_PAUSE_S: u64 = 20 * 60;
 
 const FILE: &str = "/data/lease.redb";
 
@@ -142,11 +147,11 @@ async fn run(trial: Trial) -> RunResult {
 /// One process of the keeper: none if it was killed.
 async fn keep(host: Host, known: &Mutex<Known>) -> Option<Result<(), Violation>> {
     disk::create_dir_all(Path::new("/data")).ok()?;
-    let mut draws = rt::rng("steps");
-    let (resource, mut model) = match open(known, &mut draws)? {
+    let (resource, mut model) = match open(known)? {
         Ok(opened) => opened,
         Err(broken) => return Some(Err(broken)),
     };
+    let mut draws = rt::rng("steps");
     let mut steps = 0;
     while !lock(known).last || steps < STEPS {
         steps += 1;
@@ -155,29 +160,34 @@ async fn keep(host: Host, known: &Mutex<Known>) -> Option<Result<(), Violation>>
             Err(Some(broken)) => return Some(Err(broken)),
             Err(None) => return None,
         }
-        time::sleep(PAUSE).await;
+        let long = draws.next_u32().is_multiple_of(16);
+        let pause = if long { Duration::from_secs(draws.next_u64() % LONG_PAUSE_S) } else { PAUSE };
+        time::sleep(pause).await;
     }
     drop(resource);
     damage::act(&model)
 }
 
 /// Opens the resource. None if the process is killed meanwhile.
-fn open(known: &Mutex<Known>, draws: &mut Rng) -> Option<Result<(Resource, Model), Violation>> {
-    let mut said = BTreeMap::new();
+fn open(known: &Mutex<Known>) -> Option<Result<(Resource, Model), Violation>> {
+    let said = Arc::new(Mutex::new(BTreeMap::new()));
     let store = Store::open(Path::new(FILE), &mut rt::rng("store")).ok()?;
-    let opened = Resource::open(Arc::new(store), LIMITS, |key, task| {
+    let (log, mut draws, now) = (said.clone(), rt::rng("recovery"), Moment::now());
+    let opened = Resource::open(Arc::new(store), LIMITS, now, move |key, task| {
         let answer = match draws.next_u32() % 3 {
             0 => Recovered::Done(vec![key[0], task[0], 0xdd]),
             1 => Recovered::RolledBack,
             _ => Recovered::Unknown,
         };
-        said.insert((key[0], task[0]), answer.clone());
+        lock(&log).insert((key[0], task[0]), answer.clone());
         answer
     });
+    let said = lock(&said).clone();
     let mut known = lock(known);
     let asked: BTreeSet<Name> = said.keys().copied().collect();
     let recovered = |model: &Model| {
         let mut model = model.clone();
+        model.open(&now);
         said.iter().for_each(|(name, said)| model.recover(*name, said));
         model
     };
@@ -232,6 +242,10 @@ fn differs(resource: &Resource, model: &Model) -> Option<String> {
             }
         }
     }
+    let (is, should) = (resource.tasks(), model.tasks.len());
+    if is != should {
+        return Some(format!("it remembers {is} tasks, not {should}"));
+    }
     let (is, should) = (resource.highest(), model.highest());
     (is != should).then(|| format!("the highest counter is {is}, not {should}"))
 }
@@ -252,47 +266,57 @@ fn step(
     let id = id_of(chosen);
     let outcome = draws.next_u64().to_be_bytes();
     let mut after = before.clone();
-    let wall = time::unix_now();
+    let now = Moment::now();
+    // The token of the task's own holder, or of any.
+    let other = token(before, now.unix, draws);
+    let own = before.token(chosen).filter(|_| !draws.next_u32().is_multiple_of(8)).unwrap_or(other);
     let (call, expected, got) = match draws.next_u32() % 16 {
         0..9 => {
-            let (token, life) = (token(before, wall, draws), life(draws));
-            let (expected, evicted) = after.admit(wall, name, token, life);
+            let (token, life) = (token(before, now.unix, draws), life(draws));
+            // What has expired goes first, in a transaction of its own.
+            if life <= MAX_LIFE && after.expire(&now) > 0 {
+                lock(known).possible.push(after.clone());
+            }
+            let (expected, evicted) = after.admit(&now, name, token, life);
             sometimes!(evicted, "a key's token was evicted for another key");
             lock(known).possible.push(after.clone());
-            let got = resource.admit(wall, &[name.0], token, &id_of(name), life);
+            let got = resource.admit(now, &[name.0], token, &id_of(name), life);
             (format!("{name:?} for {life:?} under {token:?}"), expected, answer(got.map(Answer::Admission)))
         }
         9 | 10 => {
-            let expected = after.end(chosen, &outcome, true);
+            let expected = after.end(chosen, own, &outcome, true);
             lock(known).possible.push(after.clone());
-            let got = resource.commit_with(&[chosen.0], &id, &outcome, |effects| {
+            let got = resource.commit_with(&[chosen.0], own, &id, &outcome, |effects| {
                 let before = effects.get(&[chosen.0, chosen.1])?.map_or(0, number_of);
                 effects.put(&[chosen.0, chosen.1], &(before + 1).to_le_bytes())
             });
             (format!("the effect of {chosen:?}"), expected, answer(got.map(|()| Answer::Ended)))
         }
         11 => {
-            let expected = after.end(chosen, &outcome, false);
+            let expected = after.end(chosen, own, &outcome, false);
             lock(known).possible.push(after.clone());
-            let got = resource.complete(&[chosen.0], &id, &outcome);
-            (format!("the end of {chosen:?}"), expected, answer(got.map(|()| Answer::Ended)))
+            let got = resource.complete(&[chosen.0], own, &id, &outcome).map(|completed| match completed {
+                Completed::InTime => Answer::Ended,
+                Completed::Late { current } => Answer::EndedLate(current),
+            });
+            (format!("the end of {chosen:?}"), expected, answer(got))
         }
         12 => {
-            let expected = after.release(chosen);
+            let expected = after.release(chosen, own);
             lock(known).possible.push(after.clone());
-            let got = resource.release(&[chosen.0], &id);
+            let got = resource.release(&[chosen.0], own, &id);
             (format!("the release of {chosen:?}"), expected, answer(got.map(|()| Answer::Ended)))
         }
         13 => {
-            let over = after.expire(wall);
+            let over = after.expire(&now);
             sometimes!(over > 0, "an outcome expired");
             lock(known).possible.push(after.clone());
-            let got = resource.expire(wall);
+            let got = resource.expire(now);
             ("an expiry".to_owned(), Answer::Ended, answer(got.map(|()| Answer::Ended)))
         }
         14 => {
             let key = vec![0; MAX_KEY_BYTES + 1];
-            let got = resource.admit(wall, &key, Epoch::ZERO, &id, Duration::ZERO);
+            let got = resource.admit(now, &key, Epoch::ZERO, &id, Duration::ZERO);
             ("a key that is too long".to_owned(), Answer::TooLarge, answer(got.map(Answer::Admission)))
         }
         _ => {
@@ -303,6 +327,13 @@ fn step(
     };
     let got = got.map_err(|_| None)?;
     note(known, &expected);
+    sometimes!(
+        matches!(expected, Answer::EndedLate(_)),
+        "an outcome was recorded late, behind a newer holder"
+    );
+    let taken_over =
+        matches!(expected, Answer::Fenced(_)) && before.token(chosen).is_some_and(|held| own < held);
+    sometimes!(taken_over, "a holder ended a task that another one had taken over");
     if got != expected {
         let seen = format!("{call} was answered with {got:?}, not with {expected:?}; before: {before:?}");
         return Err(Some(Violation::safety(RULES, seen)));
@@ -324,6 +355,7 @@ fn note(known: &Mutex<Known>, answer: &Answer) {
         Answer::Admission(Admission::Fenced { .. }) => "fenced",
         Answer::Admission(Admission::Busy) => "busy",
         Answer::Ended => "ended",
+        Answer::EndedLate(_) => "ended late",
         Answer::NotInProgress => "not in progress",
         Answer::Fenced(_) => "fenced at the commit",
         Answer::TooFarAhead => "too far ahead",
@@ -366,6 +398,7 @@ fn answer(got: Result<Answer, LeaseError>) -> Result<Answer, StoreError> {
         Err(LeaseError::TooFarAhead { .. }) => Ok(Answer::TooFarAhead),
         Err(LeaseError::TooLarge { .. }) => Ok(Answer::TooLarge),
         Err(LeaseError::Store(error)) => Err(error),
+        Err(error @ LeaseError::Panicked { .. }) => unreachable!("no effect panics: {error}"),
     }
 }
 

@@ -9,7 +9,9 @@ use chaos::property::{Violation, fail};
 use chaos::sometimes;
 use nurl::PublicKey;
 use nurl::internals::compute::job::TaskId;
-use nurl::internals::compute::lease::{Admission, Config, Effects, LeaseError, Outcome, Recovered, Resource};
+use nurl::internals::compute::lease::{
+    Admission, Config, Effects, LeaseError, Moment, Outcome, Recovered, Resource,
+};
 use nurl::internals::node::Node;
 use nurl::internals::ring::Epoch;
 use nurl::internals::store::{Store, StoreError};
@@ -146,7 +148,7 @@ impl LeaseServer {
             .map_err(|error| StoreError::File { path: path.display().to_string(), error })?;
         let store = Arc::new(Store::open(&path, &mut rt::rng("lease store"))?);
         // An effect and its outcome are one transaction: no recorded outcome means no effect.
-        let resource = Resource::open(store, Config::default(), |_, _| Recovered::RolledBack)?;
+        let resource = Resource::open(store, Config::default(), Moment::now(), |_, _| Recovered::RolledBack)?;
         log.events().boots += 1;
         Ok(LeaseServer { node, resource, log })
     }
@@ -177,7 +179,7 @@ impl LeaseServer {
     async fn decide(&self, from: PublicKey, request: &Request, mut rng: Rng) -> Result<Answer, LeaseError> {
         let (key, task) = (request.key.as_bytes(), request.task.as_bytes());
         let token = Epoch { counter: request.counter, owner: from };
-        match self.resource.admit(time::unix_now(), key, token, task, LIFE)? {
+        match self.resource.admit(Moment::now(), key, token, task, LIFE)? {
             Admission::Recorded(Outcome::Done(outcome)) => {
                 return Ok(Answer::Done(String::from_utf8_lossy(&outcome).into_owned()));
             }
@@ -194,8 +196,9 @@ impl LeaseServer {
         }
         time::sleep(Duration::from_millis(rng.next_u64() % EFFECT_MS)).await;
         let outcome = outcome_of(request.counter, request.run);
-        let made =
-            self.resource.commit_with(key, task, outcome.as_bytes(), |effects| count(effects, request.task));
+        let made = self
+            .resource
+            .commit_with(key, token, task, outcome.as_bytes(), |effects| count(effects, request.task));
         match made {
             Ok(()) => {
                 self.log.record_effect(&request.key, token);
@@ -203,7 +206,7 @@ impl LeaseServer {
             }
             Err(LeaseError::Fenced { current }) => {
                 sometimes!("an effect is fenced at its commit");
-                self.resource.release(key, task)?;
+                self.resource.release(key, token, task)?;
                 Ok(Answer::Fenced(current))
             }
             Err(error) => Err(error),
