@@ -9,6 +9,7 @@
 //! | `insider` | a program with a ticket that says whatever bytes it likes |
 //! | `models` | a mesh's surroundings: failing relays, NAT boxes |
 //! | `decode` | a packet's content as text |
+//! | `history` | whether a leased resource answered as one fenced register: the recorder and the checker |
 //! | `lock` | a mutex that no panic poisons |
 //!
 //! Only `models` is there without the feature `sim`, for the worlds of other programs: it doesn't depend on nurl, but
@@ -19,6 +20,8 @@
 pub mod cluster;
 #[cfg(feature = "sim")]
 pub mod decode;
+#[cfg(feature = "sim")]
+mod history;
 #[cfg(feature = "sim")]
 pub mod insider;
 #[cfg(feature = "sim")]

@@ -4,7 +4,8 @@
 //! at drawn disk operations, the machine keeps a part of the unsynced sectors, and the process starts again and
 //! takes the tasks from the beginning, like an owner that never received an answer. In the end every effect has
 //! happened exactly once, every outcome is the one first recorded, by the same process, and a token below the
-//! last one is fenced, even after the last restart.
+//! last one is fenced, even after the last restart. All answers of all processes are those of one
+//! [fenced register](crate::history).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,12 +16,14 @@ use chaos::property::Violation;
 use chaos::scenario::{Mark, Passed, RunResult, Scenario, Trial};
 use chaos::sometimes;
 use nurl::PublicKey;
-use nurl::internals::compute::lease::{Admission, Config, LeaseError, Moment, Outcome, Recovered, Resource};
+use nurl::internals::compute::lease::{Admission, Config, LeaseError, Moment, Outcome, Recovered, TaskId};
 use nurl::internals::ring::Epoch;
 use nurl::internals::store::Store;
 use nurl::rt::{self, disk, time};
 use rand_core::Rng as _;
 
+use crate::history::register::Register;
+use crate::history::witness::{SharedHistory, Witness};
 use crate::lock::lock;
 
 /// The scenario.
@@ -67,11 +70,12 @@ async fn run(trial: Trial) -> RunResult {
     let world = trial.world;
     let host = world.host("resource").addr("10.0.0.1");
     let seen = Arc::new(Mutex::new(LeaseLog::default()));
-    let log = seen.clone();
+    let history = SharedHistory::default();
+    let (log, calls) = (seen.clone(), history.clone());
     host.spawn(move || {
-        let log = log.clone();
+        let (log, calls) = (log.clone(), calls.clone());
         async move {
-            let found = serve(host.boot() as u8, &log).await;
+            let found = serve(host.boot() as u8, &log, &calls).await;
             // A store error here is the disk crash that was armed: the next process continues.
             if let Some(end) = found.unwrap_or(None) {
                 lock(&log).end = Some(end);
@@ -95,6 +99,7 @@ async fn run(trial: Trial) -> RunResult {
         let seen = format!("the effects add up to {sum}, once each they are {expected}");
         return Err(Violation::safety("an effect is made once", seen));
     }
+    history.so_far().check(&Register::new())?;
     let mut state =
         format!("{TASKS} effects happened once each across {KILLS} kills; a lower token is fenced\n");
     for (task, boot) in &seen.made {
@@ -115,14 +120,18 @@ fn is_known_outcome(log: &Mutex<LeaseLog>, task: u8, outcome: &[u8]) -> bool {
 }
 
 /// Takes every task from the first to the last, in the host's `boot`-th process. `Ok(Some)` is the final verdict.
-async fn serve(boot: u8, log: &Mutex<LeaseLog>) -> Result<Option<Result<u64, Violation>>, LeaseError> {
+async fn serve(
+    boot: u8,
+    log: &Mutex<LeaseLog>,
+    history: &SharedHistory,
+) -> Result<Option<Result<u64, Violation>>, LeaseError> {
     let folder = Path::new("/data");
     if disk::create_dir_all(folder).is_err() {
         return Ok(None);
     }
     let store = Arc::new(Store::open(&folder.join("lease.redb"), &mut rt::rng("store"))?);
-    let resource =
-        Resource::open(store.clone(), Config::default(), Moment::now(), |_, _| Recovered::RolledBack)?;
+    let recover = |_: &[u8], _: &TaskId| Recovered::RolledBack;
+    let resource = Witness::open(store.clone(), Config::default(), Moment::now(), history, recover)?;
     let token = |number: u8| Epoch {
         counter: 1 + u64::from(number / PER_TOKEN),
         owner: PublicKey::from_bytes([7; 32]),

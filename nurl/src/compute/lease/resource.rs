@@ -272,10 +272,7 @@ impl Resource {
         };
         of_this_run(&self.table())?;
         // Asked without the table's lock: the closure may look at the resource.
-        let answer = {
-            let mut recover = self.recover.lock().unwrap_or_else(PoisonError::into_inner);
-            ask(&mut recover, key, task)
-        };
+        let answer = ask(&mut self.recover.lock().unwrap_or_else(PoisonError::into_inner), key, task);
         let mut table = self.table();
         let entry = of_this_run(&table)?;
         let write = LeaseRecords(&self.store).begin_lease()?;
@@ -317,7 +314,7 @@ impl Resource {
         self.table().current(key)
     }
 
-    /// Counters of the answers since the start.
+    /// The answers since the start.
     pub fn counters(&self) -> Counters {
         self.table().counters
     }

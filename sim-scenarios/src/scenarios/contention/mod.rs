@@ -7,13 +7,15 @@
 //!
 //! The keeper's process is killed at drawn disk operations, or its machine loses its power. The next process asks what came
 //! of the tasks that were in progress, and goes on. A [model](model) of a few lines says what each answer must be. After a
-//! kill the resource is as before its last call, or as after it, and never in between.
+//! kill the resource is as before its last call, or as after it, and never in between. And without that model: all answers are
+//! those of one [fenced register](crate::history).
 //!
 //! In the end one byte of a record is damaged on the disk: the resource doesn't open. With the right byte it does, and
 //! nothing has changed.
 //!
 //! Negative control: each answer that the rules know is given in some run, which is a mark.
 
+mod answers;
 mod damage;
 mod model;
 
@@ -28,16 +30,18 @@ use chaos::sometimes;
 use chaos::world::Host;
 use nurl::PublicKey;
 use nurl::internals::compute::lease::{
-    Admission, Completed, Config, LeaseError, MAX_KEY_BYTES, MAX_LIFE, Moment, Outcome, Recovered, Resource,
-    TaskId,
+    Completed, Config, MAX_KEY_BYTES, MAX_LIFE, Moment, Recovered, Resource, TaskId,
 };
 use nurl::internals::membership::limit::answer_limit;
 use nurl::internals::ring::Epoch;
-use nurl::internals::store::{Store, StoreError};
+use nurl::internals::store::Store;
 use nurl::rt::{self, Rng, disk, time};
 use rand_core::Rng as _;
 
+use self::answers::{answer, note};
 use self::model::{Answer, Model, Name};
+use crate::history::register::Register;
+use crate::history::witness::{SharedHistory, Witness};
 use crate::lock::lock;
 
 /// The scenario.
@@ -55,6 +59,7 @@ pub const SCENARIO: Scenario = Scenario {
         Mark::new("a kill came before its last call was durable"),
         Mark::new("what was in progress at a kill was asked for again, and is unknown"),
     ],
+    time_limit: Duration::from_secs(60 * 3_600),
     ..Scenario::new(
         "contention",
         "several holders want one resource, its keeper is killed and restarted: each answer is the one of the lease's rules",
@@ -97,6 +102,7 @@ struct Known {
     /// The states that the disk may have.
     possible: Vec<Model>,
     answers: BTreeMap<&'static str, u32>,
+    history: SharedHistory,
     /// The result of the last process.
     end: Option<Result<(), Violation>>,
     last: bool,
@@ -105,7 +111,14 @@ struct Known {
 async fn run(trial: Trial) -> RunResult {
     let world = trial.world;
     let host = world.host("keeper").addr("10.0.0.1");
-    let known = Known { possible: vec![Model::new()], answers: BTreeMap::new(), end: None, last: false };
+    let history = SharedHistory::default();
+    let known = Known {
+        possible: vec![Model::new()],
+        answers: BTreeMap::new(),
+        history: history.clone(),
+        end: None,
+        last: false,
+    };
     let known = Arc::new(Mutex::new(known));
     let shared = known.clone();
     host.spawn(move || {
@@ -139,6 +152,7 @@ async fn run(trial: Trial) -> RunResult {
     let known = lock(&known);
     let end = known.end.clone();
     end.ok_or_else(|| Violation::liveness(COMES_TO_ITS_END, "it did not"))??;
+    history.so_far().check(&Register::evictable())?;
     let notes = known.answers.iter().map(|(answer, count)| format!("{count} times {answer}\n")).collect();
     let state = format!("each answer was the rules', across {KILLS} kills; a damaged record was refused\n");
     Ok(Passed { state, notes })
@@ -169,11 +183,12 @@ async fn keep(host: Host, known: &Mutex<Known>) -> Option<Result<(), Violation>>
 }
 
 /// Opens the resource. None if the process is killed meanwhile.
-fn open(known: &Mutex<Known>) -> Option<Result<(Resource, Model), Violation>> {
+fn open(known: &Mutex<Known>) -> Option<Result<(Witness, Model), Violation>> {
+    let history = lock(known).history.clone();
     let said = Arc::new(Mutex::new(BTreeMap::new()));
     let store = Store::open(Path::new(FILE), &mut rt::rng("store")).ok()?;
     let (log, mut draws, now) = (said.clone(), rt::rng("recovery"), Moment::now());
-    let opened = Resource::open(Arc::new(store), LIMITS, now, move |key, task| {
+    let opened = Witness::open(Arc::new(store), LIMITS, now, &history, move |key, task| {
         let answer = match draws.next_u32() % 3 {
             0 => Recovered::Done(vec![key[0], task[0], 0xdd]),
             1 => Recovered::RolledBack,
@@ -198,16 +213,19 @@ fn open(known: &Mutex<Known>) -> Option<Result<(Resource, Model), Violation>> {
         known.possible.extend(also);
         return None;
     };
-    let fitting = known
-        .possible
-        .iter()
-        .rposition(|model| model.in_progress() == asked && differs(&resource, &recovered(model)).is_none());
+    let fitting = known.possible.iter().rposition(|model| {
+        model.in_progress() == asked && differs(resource.resource(), &recovered(model)).is_none()
+    });
     let Some(fitting) = fitting else {
         let differ: Vec<_> = known
             .possible
             .iter()
             .map(|model| {
-                format!("{:?} in progress, {:?}", model.in_progress(), differs(&resource, &recovered(model)))
+                format!(
+                    "{:?} in progress, {:?}",
+                    model.in_progress(),
+                    differs(resource.resource(), &recovered(model))
+                )
             })
             .collect();
         let seen = format!("it asks for {asked:?}; it could be: {}", differ.join("; or: "));
@@ -218,8 +236,9 @@ fn open(known: &Mutex<Known>) -> Option<Result<(Resource, Model), Violation>> {
         sometimes!(fitting == 0, "a kill came before its last call was durable");
     }
     let unknown = said.values().filter(|said| **said == Recovered::Unknown).count() as u64;
-    if resource.counters().unknown != unknown {
-        let seen = format!("it counts {} unknown outcomes, not {unknown}", resource.counters().unknown);
+    if resource.resource().counters().unknown != unknown {
+        let seen =
+            format!("it counts {} unknown outcomes, not {unknown}", resource.resource().counters().unknown);
         return Some(Err(Violation::safety(RULES, seen)));
     }
     let model = recovered(&known.possible[fitting]);
@@ -253,7 +272,7 @@ fn differs(resource: &Resource, model: &Model) -> Option<String> {
 /// A holder's call, and the state after it. `Err(None)`: the process is killed during it.
 fn step(
     host: Host,
-    resource: &Resource,
+    resource: &Witness,
     before: &Model,
     known: &Mutex<Known>,
     draws: &mut Rng,
@@ -311,7 +330,7 @@ fn step(
             let over = after.expire(&now);
             sometimes!(over > 0, "an outcome expired");
             lock(known).possible.push(after.clone());
-            let got = resource.expire(now);
+            let got = resource.resource().expire(now);
             ("an expiry".to_owned(), Answer::Ended, answer(got.map(|()| Answer::Ended)))
         }
         14 => {
@@ -326,7 +345,7 @@ fn step(
         }
     };
     let got = got.map_err(|_| None)?;
-    note(known, &expected);
+    note(&mut lock(known).answers, &expected);
     sometimes!(
         matches!(expected, Answer::EndedLate(_)),
         "an outcome was recorded late, behind a newer holder"
@@ -338,35 +357,11 @@ fn step(
         let seen = format!("{call} was answered with {got:?}, not with {expected:?}; before: {before:?}");
         return Err(Some(Violation::safety(RULES, seen)));
     }
-    if let Some(seen) = differs(resource, &after) {
+    if let Some(seen) = differs(resource.resource(), &after) {
         return Err(Some(Violation::safety(RULES, format!("after {call}: {seen}"))));
     }
     lock(known).possible = vec![after.clone()];
     Ok(after)
-}
-
-/// Counts the answers, and notes the rare ones.
-fn note(known: &Mutex<Known>, answer: &Answer) {
-    let word = match answer {
-        Answer::Admission(Admission::Admitted) => "admitted",
-        Answer::Admission(Admission::InProgress) => "in progress",
-        Answer::Admission(Admission::Recorded(Outcome::Done(_))) => "recorded",
-        Answer::Admission(Admission::Recorded(Outcome::Unknown)) => "unknown",
-        Answer::Admission(Admission::Fenced { .. }) => "fenced",
-        Answer::Admission(Admission::Busy) => "busy",
-        Answer::Ended => "ended",
-        Answer::EndedLate(_) => "ended late",
-        Answer::NotInProgress => "not in progress",
-        Answer::Fenced(_) => "fenced at the commit",
-        Answer::TooFarAhead => "too far ahead",
-        Answer::TooLarge => "too large",
-    };
-    sometimes!(word == "busy", "a resource was full of tasks or of keys");
-    sometimes!(word == "fenced", "a holder was fenced by another one's token");
-    sometimes!(word == "fenced at the commit", "an effect was fenced at its commit");
-    sometimes!(word == "too far ahead", "a token was too far ahead of the clock");
-    sometimes!(word == "unknown", "what was in progress at a kill was asked for again, and is unknown");
-    *lock(known).answers.entry(word).or_default() += 1;
 }
 
 /// A token of one of the holders: about the highest, and now and then one that nobody can have.
@@ -386,19 +381,6 @@ fn life(draws: &mut Rng) -> Duration {
         0 => MAX_LIFE + Duration::from_secs(1),
         1 => MAX_LIFE,
         _ => Duration::from_millis(draws.next_u64() % 600_000),
-    }
-}
-
-/// An error that is an answer; the others are the disk's.
-fn answer(got: Result<Answer, LeaseError>) -> Result<Answer, StoreError> {
-    match got {
-        Ok(answer) => Ok(answer),
-        Err(LeaseError::NotInProgress) => Ok(Answer::NotInProgress),
-        Err(LeaseError::Fenced { current }) => Ok(Answer::Fenced(current)),
-        Err(LeaseError::TooFarAhead { .. }) => Ok(Answer::TooFarAhead),
-        Err(LeaseError::TooLarge { .. }) => Ok(Answer::TooLarge),
-        Err(LeaseError::Store(error)) => Err(error),
-        Err(error @ LeaseError::Panicked { .. }) => unreachable!("no effect panics: {error}"),
     }
 }
 

@@ -9,7 +9,8 @@
 //!
 //! Every handle gets the outcome of the run whose effect was made. According to the resource's disk, every effect
 //! was made exactly once, and none under a lower token than one admitted before it. An owner that restarts from
-//! its disk never shows a token that it had before.
+//! its disk never shows a token that it had before. All answers of the lease are those of one
+//! [fenced register](crate::history).
 //!
 //! Negative control: the scenario counts the handler runs that asked for an effect. Some tasks have several:
 //! without the lease, each run would have made the effect.
@@ -34,6 +35,7 @@ use rand_core::Rng as _;
 use self::owner::Owners;
 use self::resource::{LeaseServer, ResourceLog};
 use crate::cluster::{Cluster, Peer, secret, text};
+use crate::history::register::Register;
 use crate::stage::{Stage, link_ms, with_store};
 
 /// The scenario.
@@ -247,6 +249,7 @@ impl Rounds<'_> {
         if let Some((task, count)) = tasks.iter().zip(&counts).find(|(_, count)| **count != 1) {
             return Err(Violation::safety("an effect is made once", format!("{count} times for {task}")));
         }
+        log.history().check(&Register::new())?;
         let doubled = log.doubled();
         sometimes!(doubled > 0, "without the lease an effect would have happened twice");
         cluster.inspect().await?;

@@ -9,9 +9,7 @@ use chaos::property::{Violation, fail};
 use chaos::sometimes;
 use nurl::PublicKey;
 use nurl::internals::compute::job::TaskId;
-use nurl::internals::compute::lease::{
-    Admission, Config, Effects, LeaseError, Moment, Outcome, Recovered, Resource,
-};
+use nurl::internals::compute::lease::{Admission, Config, Effects, LeaseError, Moment, Outcome, Recovered};
 use nurl::internals::node::Node;
 use nurl::internals::ring::Epoch;
 use nurl::internals::store::{Store, StoreError};
@@ -19,6 +17,8 @@ use nurl::rt::{self, Rng, disk, task, time};
 use rand_core::Rng as _;
 
 use super::messages::{Answer, Request};
+use crate::history::History;
+use crate::history::witness::{SharedHistory, Witness};
 use crate::lock::lock;
 
 /// The lifetime of a task at the resource: longer than any run.
@@ -30,7 +30,7 @@ const EFFECT_MS: u64 = 3_000;
 /// The events at the resource, across all of its processes. An effect is noted after its commit, so every noted
 /// effect is on the disk. A crash may leave the last one unnoted, so the final check reads the disk.
 #[derive(Debug, Clone, Default)]
-pub(super) struct ResourceLog(Arc<Mutex<ResourceEvents>>);
+pub(super) struct ResourceLog(Arc<Mutex<ResourceEvents>>, SharedHistory);
 
 #[derive(Debug, Default)]
 struct ResourceEvents {
@@ -48,6 +48,11 @@ struct ResourceEvents {
 impl ResourceLog {
     fn events(&self) -> MutexGuard<'_, ResourceEvents> {
         lock(&self.0)
+    }
+
+    /// The calls to the lease.
+    pub(super) fn history(&self) -> History {
+        self.1.so_far()
     }
 
     /// Tasks for which more than one run of a handler asked: without the lease, their effect would have happened
@@ -135,7 +140,7 @@ impl ResourceLog {
 /// The resource in its host's present process.
 pub(super) struct LeaseServer {
     node: Node,
-    resource: Resource,
+    resource: Witness,
     log: ResourceLog,
 }
 
@@ -148,7 +153,8 @@ impl LeaseServer {
             .map_err(|error| StoreError::File { path: path.display().to_string(), error })?;
         let store = Arc::new(Store::open(&path, &mut rt::rng("lease store"))?);
         // An effect and its outcome are one transaction: no recorded outcome means no effect.
-        let resource = Resource::open(store, Config::default(), Moment::now(), |_, _| Recovered::RolledBack)?;
+        let recover = |_: &[u8], _: &_| Recovered::RolledBack;
+        let resource = Witness::open(store, Config::default(), Moment::now(), &log.1, recover)?;
         log.events().boots += 1;
         Ok(LeaseServer { node, resource, log })
     }
@@ -215,7 +221,7 @@ impl LeaseServer {
 
     /// How often the effect of a task was made, according to the disk.
     pub(super) fn times(&self, task: TaskId) -> Result<u64, LeaseError> {
-        let count = self.resource.store().effect(&count_name(task))?;
+        let count = self.resource.resource().store().effect(&count_name(task))?;
         Ok(count.map_or(0, |bytes| number_of(&bytes)))
     }
 }
