@@ -11,8 +11,8 @@
 //! | [`search`] | the search for an order (Wing and Gong), which remembers where it has been (Lowe) |
 //! | [`witness`] | a resource whose calls are recorded |
 //!
-//! Keys are looked at one by one, since linearizability is local. Where keys are evicted they share a floor; the register
-//! of an [evictable](Register::evictable) key then lets its token rise by itself.
+//! Keys are looked at one by one, since linearizability is local. Where keys are evicted they share a floor, by which
+//! the register of an [evictable](Register::evictable) key may be fenced without a reason of its own.
 
 pub(crate) mod register;
 pub(crate) mod search;

@@ -101,13 +101,15 @@ impl Register {
             forgetful.tasks.remove(task);
             ways.push(forgetful.step(operation));
         }
-        // The floor under evicted keys only rises, and a key without tasks may be evicted.
-        if let (Call::Admit { .. }, Some(Answer::Fenced(floor))) = (call, answer)
+        // A key without tasks may have been evicted: then the floor fences, or the token of the key that would have to go
+        // for it, which leaves the floor as it is. Neither is below what was admitted for this key.
+        if let (Call::Admit { token, .. }, Some(Answer::Fenced(floor))) = (call, answer)
             && self.evictable
-            && *floor > self.token
+            && *floor >= self.token
+            && token < floor
             && self.tasks.values().all(|task| task.is_over(*until))
         {
-            ways.push(Register { token: *floor, ..Register::evictable() }.step(operation));
+            ways.push(Some(Register { token: self.token, ..Register::evictable() }));
         }
         ways.into_iter().flatten().collect()
     }
