@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use super::Operation;
 use super::register::Register;
 
-/// The most steps of a search. A history of a scenario takes a few for each call; only one with many calls at once, and
-/// none of whose orders fits, would take more.
-pub(crate) const MAX_STEPS: usize = 200_000;
+/// The most places that a search remembers. A history of a scenario has a few for each call; only one with many calls at
+/// once, none of whose orders fits, would have more.
+pub(crate) const MAX_PLACES: usize = 20_000;
 
 /// The result of a search.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub(crate) enum Order {
         /// The calls that could come next there, and don't fit.
         stuck: Vec<Operation>,
     },
-    /// [`MAX_STEPS`] were taken.
+    /// There are more than [`MAX_PLACES`].
     TooCostly,
 }
 
@@ -62,14 +62,12 @@ pub(crate) fn search(operations: &[Operation], register: Register) -> Order {
     let mut open = vec![(Node { placed, register, low: 0, latest: 0 }, 0)];
     let mut been = BTreeSet::new();
     let mut best: (usize, Vec<usize>) = (0, Vec::new());
-    let mut steps = 0;
     while let Some((mut node, done)) = open.pop() {
         // A call without an answer may stay out.
         if done == answered {
             return Order::Found;
         }
-        steps += 1;
-        if steps > MAX_STEPS {
+        if been.len() > MAX_PLACES {
             return Order::TooCostly;
         }
         let gone = |at: usize, node: &Node| {
