@@ -363,6 +363,12 @@ fn the_dead_are_remembered_for_their_time() {
 }
 
 #[test]
+fn what_is_deleted_stays_gone() {
+    // A run takes ten virtual minutes.
+    prove_with("deleted", 2);
+}
+
+#[test]
 fn everything_at_once_beside_insiders() {
     prove_with("besieged", 2);
 }

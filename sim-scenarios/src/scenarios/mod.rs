@@ -20,6 +20,7 @@ pub mod crowd;
 pub mod crowded;
 pub mod damaged;
 pub mod deaths;
+pub mod deleted;
 pub mod doorkeeper;
 pub mod eavesdropper;
 pub mod echoes;
@@ -81,6 +82,7 @@ pub const ALL: &[Scenario] = &[
     crowded::SCENARIO,
     damaged::SCENARIO,
     deaths::SCENARIO,
+    deleted::SCENARIO,
     doorkeeper::SCENARIO,
     eavesdropper::SCENARIO,
     echoes::SCENARIO,

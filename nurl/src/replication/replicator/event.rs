@@ -172,6 +172,8 @@ impl Events {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -198,5 +200,23 @@ mod tests {
             events.push(ReplicatorEvent::Updated { id, outcome: Ok(()) });
         }
         assert!(events.is_congested() && events.waiting() < MAX_READS);
+    }
+
+    #[test]
+    fn a_presence_is_durable_with_the_last_of_the_records_that_it_led_to() {
+        let mut events = Events::default();
+        for key in 0..MAX_CHANGED as u32 + 1 {
+            events.changed(&key.to_be_bytes());
+        }
+        let new = Presence { since: Some(Duration::from_secs(7)), seen: Some(Duration::from_secs(7)) };
+        events.presence = new;
+        assert!(events.poll_changed().is_some());
+        assert_eq!(events.presence_to_store(), Presence::default(), "one record is still to come");
+        assert!(events.poll_changed().is_some());
+        assert_eq!((events.presence_to_store(), events.poll_changed()), (new, None));
+        // Without records it goes alone, now and then.
+        events.presence.seen = Some(Duration::from_secs(7 + 3600));
+        assert_eq!(events.poll_changed(), Some(Vec::new()));
+        assert_eq!((events.presence_to_store(), events.poll_changed()), (events.presence, None));
     }
 }

@@ -80,7 +80,7 @@ pub(super) enum Message {
         range: Range,
         #[n(1)]
         hash: ByteArray<16>,
-        /// If a match is to be answered by IN_SYNC: the id that the answer repeats.
+        /// The id that the answer repeats: IN_SYNC for a match. Without it a match isn't answered.
         #[n(2)]
         settling: Option<u64>,
     },

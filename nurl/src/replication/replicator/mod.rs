@@ -20,7 +20,7 @@
 //!
 //! # How it works
 //! Deltas fan out to the *keepers* of a key: its first R owners on the ring, and who stands in for them. Each tick a few
-//! peers get a *summary* of the next range of shared keys: one hash. If the hash differs, the peer answers with its digests
+//! peers get a *summary* of the first range of shared keys: one hash; its answer brings the next range. If the hash differs, the peer answers with its digests
 //! of the range, and the sender pulls and pushes the states that differ. Reads without a whole copy ask all keepers, merge,
 //! and tell owners that lag to compare with the others. An observer sends an operation with an id to one member and retries
 //! only there. A node that leaves offers the states that no other owner is known to have.
@@ -337,9 +337,14 @@ impl Replicator {
             Message::Digests { range, items, settling } => {
                 let Held { summaries, copies, .. } = &mut self.held;
                 sync::on_digests(sh, summaries, copies, from, (&range, settling), &items);
+                if let Some(id) = settling {
+                    summaries.go_on(sh, copies, now, from, id);
+                }
             }
             Message::InSync { range, settling } => {
-                self.held.summaries.answered(&from, settling, &range, true);
+                let Held { summaries, copies, .. } = &mut self.held;
+                summaries.answered(&from, settling, &range, true);
+                summaries.go_on(sh, copies, now, from, settling);
             }
             Message::Pull { keys } => sync::on_pull(sh, &self.held.copies, from, &keys),
             Message::States { items } => {

@@ -101,8 +101,8 @@ impl Operations {
         self.0.len() + sh.events.waiting() < MAX_OPERATIONS
     }
 
-    /// Asks the first of these members to write in this node's place, the next one if it says that it hasn't done it, and
-    /// so on. Reports the outcome under the id `call`. There must be room.
+    /// Asks the first of these members to write in this node's place, the next one if it refuses, and so on: it may have
+    /// no place in the value either. Reports the outcome under the id `call`. There must be room.
     pub(super) fn operate(
         &mut self,
         sh: &mut Shared,
@@ -154,7 +154,7 @@ impl Operations {
             return;
         };
         match outcome_of(code) {
-            Some(Err(OperationError::Busy | OperationError::Refused)) if !underway.others.is_empty() => {
+            Some(Err(OperationError::Refused)) if !underway.others.is_empty() => {
                 let Some(next) = self.0.remove(&id) else { return };
                 let members = next.others.into_iter().rev().collect();
                 self.operate(sh, now, next.call, members, &next.key, (next.op, next.confirm));

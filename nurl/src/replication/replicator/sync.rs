@@ -20,7 +20,7 @@ use crate::replication::crdt::{DIGEST_LEN, Digest};
 use crate::rt::{Point, buggify};
 
 /// Keys in one summary: a difference costs at most this many digests, at 16 bytes plus the key each.
-const MAX_RANGE_KEYS: usize = 512;
+const MAX_RANGE_KEYS: usize = 1024;
 /// Keys scanned for one summary, shared or not: bounds the work that one message can cause.
 const MAX_SCAN_KEYS: usize = 16_384;
 /// Bytes of keys and digests, or of states, in one message. With the overhead of 512 items it stays below 1 MiB.
@@ -39,6 +39,8 @@ struct Cursor {
     proved: Proved,
     /// Summaries up to this id were sent under another placement: what is answered to them proves nothing.
     since: u64,
+    /// The id of the last summary.
+    asked: u64,
 }
 
 /// How far the answers to a round have shown that this node holds every key that the peer holds.
@@ -62,7 +64,8 @@ impl Summaries {
         if peer != sh.local.key && !self.0.contains_key(&peer) {
             let due = now + draw::duration(&mut sh.rng, sh.config.sync_period);
             let since = sh.fresh_id();
-            self.0.insert(peer, Cursor { due, after: None, proved: Proved::Upto(None), since });
+            let cursor = Cursor { due, after: None, proved: Proved::Upto(None), since, asked: since };
+            self.0.insert(peer, cursor);
         }
     }
 
@@ -110,22 +113,40 @@ impl Summaries {
             .collect();
         due.sort_unstable();
         for (_, peer) in due.into_iter().take(MAX_SYNCS_PER_TICK) {
-            let after = self.0.get(&peer).and_then(|cursor| cursor.after.clone());
-            let most = if buggify(Point::SummaryOfOne) { 1 } else { MAX_RANGE_KEYS };
-            let (shared, upto) = shared_keys(sh, copies, &peer, after.as_deref(), None, most);
-            let hash = hash_of(&shared);
-            let range = Range { after: after.map(ByteVec::from), upto: upto.clone().map(ByteVec::from) };
-            // The ranges of one round follow each other, one each tick; `sync_period` is the pause between rounds.
-            let pause = if upto.is_some() { TICK } else { sh.config.sync_period };
-            if let Some(cursor) = self.0.get_mut(&peer) {
-                if cursor.after.is_none() && cursor.proved != Proved::Settled {
-                    cursor.proved = Proved::Upto(None);
-                }
-                (cursor.due, cursor.after) = (now + pause, upto);
-            }
-            let settling = (!self.is_settled(&peer)).then(|| sh.fresh_id());
-            sh.send(peer, &Message::Summary { range, hash: hash.into(), settling });
+            self.send_next(sh, copies, now, peer);
         }
+    }
+
+    /// Goes on with the round after the answer to its last summary.
+    pub(super) fn go_on(
+        &mut self,
+        sh: &mut Shared,
+        copies: &mut Copies,
+        now: Instant,
+        from: PublicKey,
+        id: u64,
+    ) {
+        if self.0.get(&from).is_some_and(|cursor| cursor.asked == id && cursor.after.is_some()) {
+            self.send_next(sh, copies, now, from);
+        }
+    }
+
+    /// Sends the summary of a peer's next range.
+    fn send_next(&mut self, sh: &mut Shared, copies: &mut Copies, now: Instant, peer: PublicKey) {
+        let Some(cursor) = self.0.get_mut(&peer) else { return };
+        let (after, id) = (cursor.after.take(), sh.fresh_id());
+        let most = if buggify(Point::SummaryOfOne) { 1 } else { MAX_RANGE_KEYS };
+        let (shared, upto) = shared_keys(sh, copies, &peer, after.as_deref(), None, most);
+        if after.is_none() && cursor.proved != Proved::Settled {
+            cursor.proved = Proved::Upto(None);
+        }
+        // Each answer brings the next range. If it is lost, a tick does. `sync_period` is the pause between rounds.
+        let pause = if upto.is_some() { TICK } else { sh.config.sync_period };
+        (cursor.due, cursor.after, cursor.asked) = (now + pause, upto.clone(), id);
+        // A match at the end of a round needs no answer, unless it proves something.
+        let settling = (upto.is_some() || cursor.proved != Proved::Settled).then_some(id);
+        let range = Range { after: after.map(ByteVec::from), upto: upto.map(ByteVec::from) };
+        sh.send(peer, &Message::Summary { range, hash: hash_of(&shared).into(), settling });
     }
 }
 

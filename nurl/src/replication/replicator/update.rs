@@ -130,6 +130,12 @@ impl Replicator {
         if !self.shared.met && wanted.op.must_observe(None) {
             return Err(UpdateError::Unknown);
         }
+        let copy = self.held.whole(&self.shared, key);
+        if wanted.op.only_removes() && copy.is_some_and(|copy| copy.dead_since().is_some()) {
+            // Nothing is left of it, and its mark isn't to be kept for longer.
+            wanted.caller.settle(&mut self.shared, &mut self.served, Ok(()));
+            return Ok(());
+        }
         if self.must_ask(key, &wanted.op) {
             return self.ask(at.now, key, Asked::Write(wanted));
         }

@@ -20,7 +20,8 @@ fn old_mesh(count: u8) -> Mesh {
         mesh.restart(n);
     }
     for key in [GONE, KEPT] {
-        assert_eq!(mesh.write(0, key, add(5)), Ok(()));
+        assert_eq!(mesh.write(0, key, add(2)), Ok(()));
+        assert_eq!(mesh.write(count - 1, key, add(3)), Ok(()));
     }
     mesh.run(30);
     mesh.pass(MARKS_KEPT * 11 / 10);
@@ -61,21 +62,24 @@ fn what_was_deleted_while_a_replica_was_long_away_stays_gone() {
         }
         mesh.cut.clear();
         mesh.set_ring(0..3);
+        // It writes before it knows what is left of its own: as another actor, so that it counts in addition.
+        let (now, wall) = (mesh.now + TICK, mesh.wall);
+        mesh.node(2).handle_timeout(now, wall);
+        mesh.update(2, KEPT, &add(20));
         mesh.run(60);
         for n in 0..3 {
             assert_eq!(sum(&mut mesh, n, GONE), None, "{restarts}");
-            assert_eq!(sum(&mut mesh, n, KEPT), Some(6), "{restarts}");
+            assert_eq!(sum(&mut mesh, n, KEPT), Some(26), "{restarts}");
         }
         mesh.assert_converged(&ring(0..3));
         let stats = *mesh.node(2).stats();
         assert_eq!((stats.set_aside, stats.discarded), (2, 2), "all owners vouched for what they have");
-        // It writes on as another actor: what it had written counts once, and so does what follows.
         assert_eq!(mesh.write(2, KEPT, add(10)), Ok(()));
         assert_eq!(mesh.write(2, GONE, add(3)), Ok(()));
         mesh.restart(2);
         mesh.run(30);
         for n in 0..3 {
-            assert_eq!((sum(&mut mesh, n, KEPT), sum(&mut mesh, n, GONE)), (Some(16), Some(3)));
+            assert_eq!((sum(&mut mesh, n, KEPT), sum(&mut mesh, n, GONE)), (Some(36), Some(3)));
         }
     }
 }
@@ -108,6 +112,11 @@ fn two_that_were_both_away_and_newcomers_discard_nothing() {
     assert_eq!(mesh.write(0, LATE, add(7)), Ok(()), "it has a store");
     mesh.pass(MARKS_KEPT * 5 / 4);
     mesh.restart(1);
+    // What is set aside outlives processes that meet nobody.
+    for _ in 0..2 {
+        mesh.restart(0);
+        mesh.deliver();
+    }
     mesh.cut.clear();
     mesh.set_ring(0..2);
     mesh.run(120);
@@ -115,7 +124,7 @@ fn two_that_were_both_away_and_newcomers_discard_nothing() {
         let sums = [GONE, KEPT, LATE].map(|key| sum(&mut mesh, n, key));
         assert_eq!(sums, [Some(5), Some(5), Some(7)], "{n}");
     }
-    assert!(mesh.node(0).stats().set_aside == 3 && mesh.node(0).stats().discarded == 0);
+    assert_eq!(mesh.node(0).stats().discarded, 0);
     // One that was alone for long, and two that are new.
     let mut mesh = Mesh::new(1);
     assert_eq!(mesh.write(0, KEPT, add(5)), Ok(()));

@@ -103,11 +103,13 @@ fn the_mark_of_a_deletion_is_forgotten_by_all_and_who_wrote_before_counts_anew()
     let sent: Vec<u64> = (0..6).map(|n| mesh.node(n).stats().states_sent).collect();
     mesh.run(60);
     assert_eq!((0..6).map(|n| mesh.node(n).stats().states_sent).collect::<Vec<_>>(), sent);
-    // Whoever remembers its sums of the first life begins others.
-    for (n, sum) in [(outsider, 1), (owner, 2)] {
+    // Whoever remembers its sums of the first life begins others, and goes on with those after a restart.
+    for (n, sum) in [(outsider, 1), (owner, 2), (outsider, 3), (owner, 4)] {
         assert_eq!(mesh.write(n, K, add(1)), Ok(()));
         mesh.run(30);
         assert_eq!(mesh.counter(K), sum);
+        mesh.restart(n);
+        mesh.run(30);
     }
 }
 
@@ -129,6 +131,37 @@ fn an_owner_that_still_has_a_forgotten_mark_hides_no_write_of_the_next_life() {
     mesh.update(owners[0], K, &add(1));
     mesh.deliver();
     assert_eq!(mesh.read_counter(owners[2], K), 1);
+}
+
+#[test]
+fn a_mark_that_was_forgotten_is_not_taken_from_an_owner_that_is_late() {
+    let mut mesh = Mesh::new(3);
+    let owners = mesh.owners(K);
+    assert_eq!(mesh.write(owners[0], K, add(5)), Ok(()));
+    assert_eq!(mesh.write(owners[0], K, Op::Delete { kind: Kind::Counter }), Ok(()));
+    mesh.run(30);
+    let state = mesh.node(owners[1]).held.copies.value(K).unwrap().encode();
+    mesh.pass(MARKS_KEPT * 11 / 10);
+    assert_eq!(mesh.holders(K).len(), 0);
+    mesh.inject(owners[1], owners[0], &Message::Copy { key: K.to_vec().into(), id: 1, state: state.into() });
+    assert_eq!(mesh.holders(K).len(), 0);
+}
+
+#[test]
+fn what_arrives_after_the_time_of_an_object_is_not_deleted_with_it() {
+    let mut mesh = Mesh::new(3);
+    mesh.config.durable = true;
+    mesh.restart(0);
+    assert_eq!(mesh.write(0, K, add(5)), Ok(()));
+    let at = mesh.wall + Duration::from_secs(30);
+    assert_eq!(mesh.expire_at(0, K, Kind::Counter, at), Ok(()));
+    mesh.run(20);
+    // The write comes between the time and the next look at it.
+    (mesh.now, mesh.wall) = (mesh.now + Duration::from_secs(30), at + Duration::from_millis(1));
+    mesh.update(0, K, &add(2));
+    mesh.deliver();
+    mesh.run(20);
+    assert_eq!(mesh.counter(K), 2);
 }
 
 #[test]
@@ -192,6 +225,27 @@ fn the_last_word_on_an_expiry_counts_and_nothing_expires_that_was_not_written() 
     assert_eq!(mesh.expire_at(outsider, K, Kind::Counter, Duration::ZERO), Ok(()));
     mesh.pass(Duration::from_secs(600));
     assert_eq!(mesh.read_counter(outsider, K), 1, "never");
+    // A time of before the deletion is none of the next life.
+    let soon = mesh.wall + Duration::from_secs(60);
+    assert_eq!(mesh.expire_at(outsider, K, Kind::Counter, soon), Ok(()));
+    assert_eq!(mesh.write(outsider, K, Op::Delete { kind: Kind::Counter }), Ok(()));
+    assert_eq!(mesh.write(outsider, K, add(9)), Ok(()));
+    mesh.pass(Duration::from_secs(600));
+    assert_eq!(mesh.read_counter(outsider, K), 9);
+}
+
+#[test]
+fn deleting_what_is_deleted_keeps_its_mark_no_longer() {
+    let mut mesh = Mesh::new(3);
+    assert_eq!(mesh.write(0, K, add(5)), Ok(()));
+    assert_eq!(mesh.write(0, K, Op::Delete { kind: Kind::Counter }), Ok(()));
+    mesh.run(30);
+    let mark = mesh.node(1).held.copies.value(K).cloned();
+    for n in 0..3 {
+        assert_eq!(mesh.write(n, K, Op::Delete { kind: Kind::Counter }), Ok(()));
+    }
+    mesh.run(30);
+    assert_eq!(mesh.node(1).held.copies.value(K).cloned(), mark);
 }
 
 #[test]

@@ -62,21 +62,23 @@ fn a_refused_write_is_taken_back_only_under_the_id_under_which_it_was_made() {
     mesh.start(0, 1);
     mesh.set_ring(0..6);
     let keys = anothers(2);
-    // The owners refuse the second write of the first key, made before this node took another id.
+    // The owners refuse the first key's writes of before and after this node took another id.
     mesh.update(0, &keys[0], &add(5));
     mesh.deliver();
     mesh.partition(&[0]);
     mesh.update(0, &keys[0], &add(7));
-    let id = mesh.node(0).shared.last_id();
     mesh.deliver();
     mesh.update(0, &keys[1], &add(1));
+    mesh.update(0, &keys[0], &add(100));
+    let id = mesh.node(0).shared.last_id();
+    mesh.deliver();
     let why = Decline::NoRoom.to_wire();
     for owner in mesh.owners(&keys[0]) {
         mesh.inject(owner, 0, &Message::Declined { key: keys[0].to_vec().into(), id, why });
     }
     mesh.cut.clear();
-    assert_eq!(mesh.write(0, &keys[0], add(100)), Ok(()));
-    assert_eq!(mesh.counter(&keys[0]), 105, "the refused 7 isn't counted, and nothing is taken for it");
+    assert_eq!(mesh.write(0, &keys[0], add(1000)), Ok(()));
+    assert_eq!(mesh.counter(&keys[0]), 1005, "neither the refused 7 nor the 100 counts");
 }
 
 /// Fills the counter `K` at all its owners with the slots of so many writers that are gone, of one each.
@@ -103,7 +105,8 @@ fn a_counter_full_of_departed_writers_takes_more_through_its_owners_and_is_exact
     fill(&mut mesh, full);
     let owners = mesh.owners(K);
     let others: Vec<u8> = (0..9).filter(|n| !owners.contains(n)).collect();
-    let mut sum = full as i128;
+    assert_eq!(mesh.write(owners[1], K, add(1)), Ok(()));
+    let mut sum = full as i128 + 1;
     assert_eq!(mesh.counter(K), sum);
     for round in 1..4 {
         for other in &others {
@@ -125,6 +128,12 @@ fn a_counter_full_of_departed_writers_takes_more_through_its_owners_and_is_exact
     assert_eq!(mesh.write(owners[2], K, add(1)), Ok(()));
     mesh.run(30);
     assert_eq!(mesh.counter(K), before + 1);
+    // And so does who asks an owner without a place: the next one has one.
+    mesh.lose_disk(owners[0]);
+    mesh.run(30);
+    assert_eq!(mesh.write(others[0], K, add(1)), Ok(()));
+    mesh.run(30);
+    assert_eq!(mesh.counter(K), before + 2);
 }
 
 #[test]

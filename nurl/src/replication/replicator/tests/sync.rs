@@ -271,3 +271,41 @@ fn an_answer_to_a_summary_of_another_placement_settles_nothing() {
     mesh.run(30);
     assert!(settled(&mut mesh), "the next round shows it");
 }
+
+#[test]
+fn a_round_goes_on_with_each_answer_whatever_the_number_of_keys() {
+    let mut mesh = Mesh::new(2);
+    // More than ten ranges.
+    let keys: Vec<Vec<u8>> = (0..12_000u32).map(|n| [&[1][..], &n.to_be_bytes()].concat()).collect();
+    for part in keys.chunks(1_000) {
+        part.iter().for_each(|key| mesh.update(0, key, &add(1)));
+        mesh.deliver();
+    }
+    mesh.cut.insert((peer(0), peer(1)));
+    for key in keys.iter().step_by(120) {
+        mesh.update(0, key, &add(1));
+    }
+    mesh.deliver();
+    mesh.cut.clear();
+    // A round begins every 10 s.
+    mesh.run(11);
+    mesh.assert_converged(&ring(0..2));
+    let summaries = |mesh: &mut Mesh| mesh.node(0).stats().summaries;
+    let before = summaries(&mut mesh);
+    mesh.run(100);
+    let rounds = (summaries(&mut mesh) - before) / 12;
+    assert!((9..=11).contains(&rounds), "the pause between rounds stays: {rounds}");
+}
+
+#[test]
+fn a_round_goes_on_without_an_answer_too() {
+    let mut mesh = Mesh::new(2);
+    for n in 0..3_000u32 {
+        mesh.update(0, &[&[1][..], &n.to_be_bytes()].concat(), &add(1));
+    }
+    mesh.run(30);
+    let before = mesh.node(0).stats().summaries;
+    mesh.cut.insert((peer(1), peer(0)));
+    mesh.run(30);
+    assert!(mesh.node(0).stats().summaries >= before + 6);
+}
