@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::time::Duration;
 
+use super::due::{Due, Schedule};
 use super::error::UpdateError;
 use super::shared::Shared;
 use crate::key::PublicKey;
@@ -34,20 +35,6 @@ pub(super) struct Entry {
     offered: u64,
     /// When it expires, or its deletion is forgotten.
     due: Option<Due>,
-}
-
-/// What happens to an object in time, and when: as time since 1970.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Due {
-    Expires(Duration),
-    Forgotten(Duration),
-}
-
-impl Due {
-    fn of(value: &Object, kept: Duration) -> Option<Due> {
-        let forgotten = value.dead_since().map(|since| Due::Forgotten(since + kept));
-        forgotten.or(value.expires().map(Due::Expires))
-    }
 }
 
 impl Entry {
@@ -124,9 +111,6 @@ impl Entry {
 /// How many of a key's owners may be unknown to a whole copy: a write that isn't on a disk is confirmed by two.
 pub(super) const MAX_UNKNOWN: usize = 1;
 
-/// Limit on the objects that expire, or are forgotten, in one tick.
-const MAX_DUE_PER_TICK: usize = 1024;
-
 /// The effect of a merge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Merged {
@@ -145,9 +129,7 @@ pub(super) struct Copies {
     bytes: usize,
     /// Keys with parked writes.
     parked: BTreeSet<Vec<u8>>,
-    /// The objects that expire, and those that are dead, by time.
-    expiring: BTreeSet<(Duration, Vec<u8>)>,
-    dead: BTreeSet<(Duration, Vec<u8>)>,
+    schedule: Schedule,
 }
 
 impl Copies {
@@ -262,7 +244,7 @@ impl Copies {
                 }
                 let mut value = Object::new(delta.kind());
                 value.merge(delta, wall)?;
-                if matches!(Due::of(&value, kept), Some(Due::Forgotten(due)) if due <= wall) {
+                if Due::of(&value, kept).is_some_and(|due| due.is_forgotten(wall)) {
                     return Ok(Merged::Unchanged);
                 }
                 let owners = sh.owners(key);
@@ -295,46 +277,25 @@ impl Copies {
     fn plan(&mut self, sh: &Shared, key: &[u8]) {
         let Some(entry) = self.entries.get_mut(key) else { return };
         let due = Due::of(&entry.value, sh.marks_kept());
-        let before = std::mem::replace(&mut entry.due, due);
-        if before == due {
-            return;
-        }
-        self.unplan(before, key);
-        match due {
-            Some(Due::Expires(at)) => self.expiring.insert((at, key.to_vec())),
-            Some(Due::Forgotten(at)) => self.dead.insert((at, key.to_vec())),
-            None => false,
-        };
-    }
-
-    fn unplan(&mut self, due: Option<Due>, key: &[u8]) {
-        match due {
-            Some(Due::Expires(at)) => self.expiring.remove(&(at, key.to_vec())),
-            Some(Due::Forgotten(at)) => self.dead.remove(&(at, key.to_vec())),
-            None => false,
-        };
+        self.schedule.plan(key, std::mem::replace(&mut entry.due, due), due);
     }
 
     /// Deletes what expires now.
     pub(super) fn expire(&mut self, sh: &mut Shared, wall: Duration) {
-        for _ in 0..MAX_DUE_PER_TICK {
-            let Some((_, key)) = self.expiring.first().filter(|(at, _)| *at <= wall).cloned() else { return };
-            self.expiring.pop_first();
-            if let Some(entry) = self.entries.get_mut(&key) {
-                (entry.due, entry.digest) = (None, None);
-                entry.value.expire(wall);
+        for key in self.schedule.to_expire(wall) {
+            let Some(entry) = self.entries.get_mut(&key) else { continue };
+            if entry.value.expire(wall) {
+                entry.digest = None;
                 sh.stats.expired += 1;
                 sh.events.changed(&key);
-                self.plan(sh, &key);
             }
+            self.plan(sh, &key);
         }
     }
 
-    /// The deleted keys whose marks are forgotten now: it is time, or there are too many.
+    /// The deleted keys whose marks are forgotten now.
     pub(super) fn to_forget(&self, sh: &Shared, wall: Duration) -> Vec<Vec<u8>> {
-        let over = self.dead.len().saturating_sub(bound(Table::Marks, sh.config.max_marks));
-        let due = self.dead.iter().enumerate().take_while(|(at, (due, _))| *at < over || *due <= wall);
-        due.map(|(_, (_, key))| key.clone()).take(MAX_DUE_PER_TICK).collect()
+        self.schedule.to_forget(wall, bound(Table::Marks, sh.config.max_marks))
     }
 
     /// Advances the clock to a register's stamp, and notes the key if the register has parked writes.
@@ -390,7 +351,7 @@ impl Copies {
         let entry = self.entries.remove(key)?;
         self.bytes -= entry.size;
         self.parked.remove(key);
-        self.unplan(entry.due, key);
+        self.schedule.plan(key, entry.due, None);
         sh.events.changed(key);
         Some(entry.value)
     }

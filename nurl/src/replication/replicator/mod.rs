@@ -46,6 +46,7 @@ mod calls;
 mod config;
 mod confirm;
 mod copies;
+mod due;
 mod error;
 mod event;
 mod handoff;
@@ -117,8 +118,6 @@ pub struct Replicator {
     asking: Asking,
     /// The objects that are set aside after a long absence.
     aside: Aside,
-    /// Whether this process has been among others.
-    met_others: bool,
     operations: Operations,
     served: Served,
     next_tick: Instant,
@@ -136,7 +135,6 @@ impl Replicator {
             reads: Reads::default(),
             asking: Asking::default(),
             aside: Aside::default(),
-            met_others: false,
             operations: Operations::default(),
             served: Served::default(),
             next_tick,
@@ -176,6 +174,11 @@ impl Replicator {
     /// The greatest stamp given or seen. It must be kept durably.
     pub fn clock_high_water(&self) -> Stamp {
         self.shared.clock.high_water()
+    }
+
+    /// When this node was among others. It must be kept durably, see [`Config`].
+    pub fn presence(&self) -> Presence {
+        self.shared.events.presence_to_store()
     }
 
     // ---- Calls.
@@ -279,7 +282,7 @@ impl Replicator {
             self.aside.insert(key, Object::decode(state)?);
         }
         if sh.was_long_away(wall) {
-            return self.restore_old(key, &record);
+            return self.aside.restore_old(sh, key, &record);
         }
         if let Some(state) = record.held() {
             self.held.merge(sh, at, key, &Object::decode(state)?, state.len())?;
@@ -399,11 +402,11 @@ impl Replicator {
             return;
         }
         self.next_tick = now + TICK;
-        if self.shared.sees_others() {
-            self.see(wall);
-        }
         self.ask_about_aside(now);
-        let Replicator { shared: sh, held, writes, operations, served, .. } = self;
+        let Replicator { shared: sh, held, writes, operations, served, aside, .. } = self;
+        if sh.sees_others() {
+            aside.see(sh, (held, writes, served), wall);
+        }
         sh.outbox.refill(sh.config.repair_bytes_per_tick);
         held.copies.settle_parked(sh, wall);
         writes.retry(sh, held, served, at);

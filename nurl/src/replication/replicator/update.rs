@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use super::Replicator;
 use super::asking::Asked;
 use super::authors::Judgement;
+use super::away::MAX_ASKED_PER_TICK;
 use super::calls::{Caller, MAX_WRITES, Wanted};
 use super::confirm::{Confirm, Decline, Holding};
 use super::error::{UpdateError, UpdateFailure};
@@ -174,7 +175,7 @@ impl Replicator {
     // ---- Asking the other owners.
 
     /// Asks the other owners; [`asked`](Replicator::asked) continues the work.
-    pub(super) fn ask(&mut self, now: Instant, key: &[u8], asked: Asked) -> Result<(), UpdateError> {
+    fn ask(&mut self, now: Instant, key: &[u8], asked: Asked) -> Result<(), UpdateError> {
         if !self.reads.has_room(asked.is_anothers(), self.asking.of_others()) {
             return Err(UpdateError::Full("reads"));
         }
@@ -182,6 +183,16 @@ impl Replicator {
         self.asking.insert(read, asked);
         self.reads.ask_keepers(&mut self.shared, &self.held, now, key, read, true);
         Ok(())
+    }
+
+    /// Asks the owners about the next objects that are set aside.
+    pub(super) fn ask_about_aside(&mut self, now: Instant) {
+        for key in self.aside.next(MAX_ASKED_PER_TICK) {
+            let somebody = self.shared.other_keepers(&key).iter().any(|keeper| keeper.live);
+            if !somebody || self.ask(now, &key, Asked::Aside).is_err() {
+                return;
+            }
+        }
     }
 
     /// Like [`ask`](Replicator::ask), for another node's delta. A writer's later delta contains its earlier ones.
@@ -236,7 +247,9 @@ impl Replicator {
     ) {
         match self.asking.take(read) {
             None => {}
-            Some(Asked::Aside) => self.decide_aside(at, key, vouched),
+            Some(Asked::Aside) => {
+                self.aside.decide(&mut self.shared, &mut self.held, at, key, vouched);
+            }
             Some(Asked::Write(wanted)) => {
                 let unknown = partial && wanted.op.only_removes();
                 let ready = if unknown { Err(UpdateError::Unknown) } else { taken };
