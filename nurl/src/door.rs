@@ -35,7 +35,8 @@ pub mod config {
 pub mod job {
     pub use crate::compute::handlers;
     pub use crate::compute::job::options::{
-        DRAIN_GRACE, MAX_ERROR_TEXT_LEN, MAX_HOLDERS, MAX_LIFE, MAX_PAYLOAD_LEN, MAX_PROGRESS_LEN,
+        DRAIN_GRACE, MAX_ERROR_TEXT_LEN, MAX_HOLDERS, MAX_KEY_LEN, MAX_LIFE, MAX_PAYLOAD_LEN,
+        MAX_PROGRESS_LEN,
     };
     pub use crate::compute::job::policy::{MAX_POLICIES, NotAPolicy, Policy};
     pub use crate::compute::job::{

@@ -18,6 +18,8 @@ mod harness;
 mod hub;
 mod jobs;
 mod leases;
+#[cfg(target_os = "linux")]
+mod maps;
 mod mesh;
 #[cfg(target_os = "linux")]
 mod policies;

@@ -12,6 +12,7 @@ use nurl::pass::{DEFAULT_KEYS, InvitationId, Level, MAX_WEIGHT};
 
 use crate::confine::{self, EX_TEMPFAIL};
 use crate::lease::args::LeaseCommand;
+use crate::map::args::MapArgs;
 use crate::out::{Code, Failure};
 use crate::state::args::StateCommand;
 
@@ -541,29 +542,6 @@ pub(crate) struct SubmitArgs {
     /// Give up after this long
     #[arg(long, default_value = "5m", value_parser = parse_duration, value_name = "DURATION")]
     pub(crate) timeout: Duration,
-    #[command(flatten)]
-    pub(crate) output: Output,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  nurl map --mesh mesh.ticket --kind blake3 photos/*.jpg
-  seq 1 100 | nurl map --mesh mesh.ticket --kind echo")]
-pub(crate) struct MapArgs {
-    #[command(flatten)]
-    pub(crate) mesh: MeshArgs,
-    /// The kind of job
-    #[arg(long)]
-    pub(crate) kind: String,
-    /// One task per file [default: one per line of standard input]
-    pub(crate) paths: Vec<PathBuf>,
-    /// Give up on a task after this long
-    #[arg(long, default_value = "5m", value_parser = parse_duration, value_name = "DURATION")]
-    pub(crate) timeout: Duration,
-    /// Tasks in flight at one time
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub(crate) window: u16,
     #[command(flatten)]
     pub(crate) output: Output,
 }

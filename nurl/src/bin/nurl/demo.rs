@@ -229,7 +229,7 @@ impl<'a> Demo<'a> {
 
     async fn work(&mut self, node: &Node, jobs: Vec<Job>) -> Result<(), Failure> {
         let total = jobs.len();
-        let bar = self.out.progress(total, "counting words");
+        let bar = self.out.progress(Some(total), "counting words");
         self.bar = bar.clone();
         // At most half of the tasks at a time: after a third of the results some are still to be accepted.
         let window = WINDOW.min(total.div_ceil(2));

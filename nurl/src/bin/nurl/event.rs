@@ -173,11 +173,15 @@ pub(crate) enum Line {
     Waiting { task: String, reason: &'static str },
     /// A task is finished.
     Result {
-        task: String,
+        /// None if the input of the task couldn't be read.
+        task: Option<String>,
         #[serde(skip_serializing_if = "Option::is_none")]
         index: Option<usize>,
         #[serde(skip_serializing_if = "Option::is_none")]
         source: Option<String>,
+        /// The file of the result, in the directory of the results.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        file: Option<String>,
         by: Option<String>,
         attempts: u32,
         /// The result, if it is valid text.
@@ -318,6 +322,9 @@ pub(crate) struct StatusMember {
 pub(crate) struct Done {
     pub(crate) tasks: usize,
     pub(crate) failed: usize,
+    /// Inputs whose results an earlier run has left.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) skipped: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) workers: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -366,9 +373,10 @@ mod tests {
             Line::Accepted { task: "0a".into(), by: "nurl1p".into() },
             Line::Waiting { task: "0a".into(), reason: "away" },
             Line::Result {
-                task: "0a".into(),
+                task: Some("0a".into()),
                 index: Some(3),
                 source: Some("line 4".into()),
+                file: None,
                 by: Some("nurl1p".into()),
                 attempts: 2,
                 text: Some("reply".into()),

@@ -40,6 +40,8 @@ mod key;
 #[cfg(not(feature = "sim"))]
 mod lease;
 #[cfg(not(feature = "sim"))]
+mod map;
+#[cfg(not(feature = "sim"))]
 mod mesh;
 #[cfg(not(feature = "sim"))]
 mod out;
@@ -137,7 +139,7 @@ fn main() -> std::process::ExitCode {
             Command::Hub(args) => hub::run(args, out).await,
             Command::Worker(args) => worker::run(args, out).await,
             Command::Submit(args) => work::submit(args, out).await,
-            Command::Map(args) => work::map(args, out).await,
+            Command::Map(args) => map::map(args, out).await,
             Command::Wordcount(args) => work::wordcount(args, out).await,
             Command::Status(args) => status::status(args, out).await,
             Command::Ping(args) => status::ping(args, out).await,

@@ -336,13 +336,16 @@ impl<'a> Out<'a> {
         Waiting(bar, Some(shower))
     }
 
-    /// A progress bar on stderr: hidden for JSON output, and if stderr is no terminal.
-    pub(crate) fn progress(self, total: usize, what: &str) -> ProgressBar {
-        let bar = ProgressBar::new(total as u64);
+    /// A progress bar on stderr: hidden for JSON output, and if stderr is no terminal. Without a total it only counts.
+    pub(crate) fn progress(self, total: Option<usize>, what: &str) -> ProgressBar {
+        let (bar, template) = match total {
+            Some(total) => (ProgressBar::new(total as u64), "{msg} [{bar:40}] {pos}/{len} {per_sec} {eta}"),
+            None => (ProgressBar::no_length(), "{msg} {pos} {per_sec} ({elapsed})"),
+        };
         if self.json || !io::stderr().is_terminal() {
             bar.set_draw_target(ProgressDrawTarget::hidden());
         }
-        let style = ProgressStyle::with_template("{msg} [{bar:40}] {pos}/{len} {per_sec} {eta}");
+        let style = ProgressStyle::with_template(template);
         bar.set_style(style.expect("the template is sound").progress_chars("=> "));
         bar.set_message(what.to_owned());
         bar

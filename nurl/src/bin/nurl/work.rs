@@ -1,4 +1,4 @@
-//! `nurl submit`, `nurl map`, `nurl wordcount`: work on the mesh, one task or many.
+//! `nurl submit`, `nurl wordcount`: work on the mesh, one task or many; and what `nurl map` shares with them.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -12,19 +12,14 @@ use nurl::job::{JobError, MAX_PAYLOAD_LEN, SubmitOptions, TaskEvent, TaskId, Wai
 use nurl::rt::sync::mpsc;
 use nurl::rt::{self, disk, time};
 use nurl::{Node, PublicKey};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::io::AsyncReadExt;
 
-use crate::args::{MapArgs, SubmitArgs, WordcountArgs};
+use crate::args::{SubmitArgs, WordcountArgs};
 use crate::client::with_workers;
 use crate::event::{Done, Line};
 use crate::files::{cut, read_texts, unreadable};
 use crate::out::{Code, Failure, Out};
-
-/// The longest line of standard input that becomes a task.
-const MAX_LINE_BYTES: u64 = 1 << 20;
-
-/// The most tasks of one `map`.
-const MAX_TASKS: usize = 1_000_000;
+use crate::talk::text_or_hex;
 
 /// Tasks that `wordcount` and the demo keep in flight: enough to keep every worker busy over a long round trip, few
 /// enough that none waits long in a queue.
@@ -72,6 +67,11 @@ impl UnderWay {
         UnderWay { held, released }
     }
 
+    /// Counts as a task until it is dropped.
+    pub(crate) fn hold(&self) -> mpsc::Sender<Infallible> {
+        self.held.clone()
+    }
+
     /// Waits until no task is left.
     pub(crate) async fn all_ended(mut self) {
         drop(self.held);
@@ -90,7 +90,7 @@ pub(crate) fn run_all(
     life: Duration,
 ) -> mpsc::Receiver<Update> {
     let (updates, course) = mpsc::channel(window.max(1) * 2);
-    let (node, held) = (node.clone(), under_way.held.clone());
+    let (node, held) = (node.clone(), under_way.hold());
     let kind = kind.to_owned();
     rt::task::spawn(async move {
         let slots = std::sync::Arc::new(rt::sync::Semaphore::new(window));
@@ -109,7 +109,7 @@ pub(crate) fn run_all(
     course
 }
 
-async fn run_one(
+pub(crate) async fn run_one(
     node: &Node,
     kind: &str,
     index: usize,
@@ -151,7 +151,7 @@ async fn run_one(
 }
 
 /// The command's failure for a job's error.
-fn job_failure(error: &JobError) -> Failure {
+pub(crate) fn job_failure(error: &JobError) -> Failure {
     match error {
         JobError::Deadline => Failure::new(Code::Deadline, error.to_string()),
         JobError::NotAllowed { .. } => Failure::new(
@@ -165,30 +165,26 @@ fn job_failure(error: &JobError) -> Failure {
     }
 }
 
-fn waiting_line(task: TaskId, why: WaitReason) -> Line {
+pub(crate) fn waiting_line(task: TaskId, why: WaitReason) -> Line {
     Line::Waiting { task: task.to_string(), reason: why.as_str() }
 }
 
-fn result_line(index: Option<usize>, source: Option<String>, update: &Update) -> Line {
+/// How a task has ended, for machines.
+pub(crate) fn result_line(update: &Update) -> Line {
     let Update::Ended { task, by, attempts, outcome, .. } = update else {
         unreachable!("only ends have a result")
     };
-    let (text, hex, error) = match outcome {
-        Ok(bytes) => match std::str::from_utf8(bytes) {
-            Ok(text) => (Some(text.to_owned()), None, None),
-            Err(_) => (None, Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect()), None),
-        },
-        Err(error) => (None, None, Some(error.to_string())),
-    };
+    let (text, hex) = outcome.as_deref().map(text_or_hex).unwrap_or_default();
     Line::Result {
-        task: task.to_string(),
-        index,
-        source,
+        task: Some(task.to_string()),
+        index: None,
+        source: None,
+        file: None,
         by: by.map(|by| by.to_string()),
         attempts: *attempts,
         text,
         hex,
-        error,
+        error: outcome.as_ref().err().map(ToString::to_string),
     }
 }
 
@@ -215,7 +211,7 @@ pub(crate) async fn submit(args: SubmitArgs, out: Out<'_>) -> Result<(), Failure
                 Update::Ended { outcome, .. } => {
                     waiting.hide();
                     if out.json {
-                        out.line(&result_line(None, None, &update), || None).await;
+                        out.line(&result_line(&update), || None).await;
                     } else if let Ok(bytes) = outcome {
                         out.raw(bytes.to_vec()).await;
                     }
@@ -232,82 +228,6 @@ pub(crate) async fn submit(args: SubmitArgs, out: Out<'_>) -> Result<(), Failure
     .await
 }
 
-/// `nurl map`.
-pub(crate) async fn map(args: MapArgs, out: Out<'_>) -> Result<(), Failure> {
-    let (jobs, sources) = map_jobs(&args.paths).await?;
-    let total = jobs.len();
-    let begun = time::now();
-    with_workers(&args.mesh, out, async |node, under_way| {
-        let bar = out.progress(total, &args.kind);
-        let out = out.beside(&bar);
-        let mut course = run_all(node, under_way, &args.kind, jobs, usize::from(args.window), args.timeout);
-        // Results are written in order: early ones wait here.
-        let mut early = BTreeMap::new();
-        let (mut next, mut failed, mut first_error, mut reassigned) = (0, 0, None, 0);
-        let mut told = false;
-        while let Some(update) = course.recv().await {
-            match update {
-                Update::Accepted { .. } => continue,
-                Update::Waiting { task, why } => {
-                    out.line(&waiting_line(task, why), || None).await;
-                    // Once: a thousand tasks may wait for the same worker.
-                    if !std::mem::replace(&mut told, true) {
-                        out.note(&why.to_string()).await;
-                    }
-                    continue;
-                }
-                Update::Refused { failure } => return Err(failure),
-                Update::Ended { index, .. } => {
-                    early.insert(index, update);
-                }
-            }
-            bar.inc(1);
-            while let Some(update) = early.remove(&next) {
-                let Update::Ended { outcome, attempts, .. } = &update else {
-                    unreachable!("only ends are kept")
-                };
-                reassigned += usize::from(*attempts > 1);
-                if let Err(error) = outcome {
-                    failed += 1;
-                    first_error = first_error.or_else(|| Some(job_failure(error)));
-                }
-                show_result(next, &sources[next], &update, out).await;
-                next += 1;
-            }
-        }
-        bar.finish_and_clear();
-        let seconds = (time::now() - begun).as_secs_f64();
-        let done = Done { tasks: total, failed, reassigned, seconds, ..Done::default() };
-        out.line(&Line::Done(Box::new(done)), || None).await;
-        match first_error {
-            Some(failure) => Err(Failure::new(
-                failure.code,
-                format!("{failed} of {total} tasks failed, the first: {}", failure.message),
-            )),
-            None => Ok(()),
-        }
-    })
-    .await
-}
-
-async fn show_result(index: usize, source: &str, update: &Update, out: Out<'_>) {
-    if out.json {
-        out.line(&result_line(Some(index), Some(source.to_owned()), update), || None).await;
-        return;
-    }
-    match update {
-        Update::Ended { outcome: Ok(bytes), .. } => {
-            let mut bytes = bytes.to_vec();
-            if !bytes.ends_with(b"\n") {
-                bytes.push(b'\n');
-            }
-            out.raw(bytes).await;
-        }
-        Update::Ended { outcome: Err(error), .. } => out.note(&format!("{source}: {error}")).await,
-        Update::Accepted { .. } | Update::Waiting { .. } | Update::Refused { .. } => {}
-    }
-}
-
 /// `nurl wordcount`.
 pub(crate) async fn wordcount(args: WordcountArgs, out: Out<'_>) -> Result<(), Failure> {
     let texts = read_texts(&args.paths)?;
@@ -317,7 +237,7 @@ pub(crate) async fn wordcount(args: WordcountArgs, out: Out<'_>) -> Result<(), F
     with_workers(&args.mesh, out, async |node, under_way| {
         let jobs = pieces.into_iter().map(|piece| Job { key: piece.key, payload: piece.bytes }).collect();
         let mut course = run_all(node, under_way, "wordcount", jobs, WINDOW, Duration::from_secs(300));
-        let bar = out.progress(total, "wordcount");
+        let bar = out.progress(Some(total), "wordcount");
         let (mut sum, mut reassigned) = (BTreeMap::new(), 0);
         while let Some(update) = course.recv().await {
             match update {
@@ -396,7 +316,7 @@ async fn payload(path: Option<&Path>) -> Result<Bytes, Failure> {
     }
 }
 
-fn read_payload(path: &Path) -> Result<Bytes, Failure> {
+pub(crate) fn read_payload(path: &Path) -> Result<Bytes, Failure> {
     disk::read(path, MAX_PAYLOAD_LEN as u64).map(Bytes::from).map_err(|error| match error.kind() {
         ErrorKind::FileTooLarge => too_large(&path.display().to_string()),
         _ => unreadable(path, &error),
@@ -408,45 +328,6 @@ fn too_large(source: &str) -> Failure {
         Code::Usage,
         format!("{source}: a payload holds at most {MAX_PAYLOAD_LEN} bytes: cut it into several tasks"),
     )
-}
-
-/// The jobs of a `map`, and the name of each for error messages.
-async fn map_jobs(paths: &[std::path::PathBuf]) -> Result<(Vec<Job>, Vec<String>), Failure> {
-    let (mut jobs, mut sources) = (Vec::new(), Vec::new());
-    if paths.is_empty() {
-        let mut input = BufReader::new(tokio::io::stdin());
-        loop {
-            let mut line = Vec::new();
-            let read = (&mut input)
-                .take(MAX_LINE_BYTES + 1)
-                .read_until(b'\n', &mut line)
-                .await
-                .map_err(|error| Failure::new(Code::Resource, format!("standard input: {error}")))?;
-            let number = jobs.len() + 1;
-            if read == 0 {
-                break;
-            }
-            if line.len() as u64 > MAX_LINE_BYTES || number > MAX_TASKS {
-                return Err(Failure::new(
-                    Code::Usage,
-                    format!("line {number}: at most {MAX_TASKS} lines of {MAX_LINE_BYTES} bytes"),
-                ));
-            }
-            while line.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
-                line.pop();
-            }
-            jobs.push(Job { key: format!("line {number}"), payload: Bytes::from(line) });
-            sources.push(format!("line {number}"));
-        }
-        return Ok((jobs, sources));
-    }
-    for path in paths {
-        let payload = read_payload(path)?;
-        let name = path.display().to_string();
-        jobs.push(Job { key: name.clone(), payload });
-        sources.push(name);
-    }
-    Ok((jobs, sources))
 }
 
 #[cfg(test)]
