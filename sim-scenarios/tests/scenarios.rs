@@ -389,6 +389,11 @@ fn what_a_hub_said_once_holds() {
 }
 
 #[test]
+fn free_tasks_are_done_in_time_by_uneven_workers() {
+    prove("uneven");
+}
+
+#[test]
 fn a_full_queue_serves_each_in_its_turn() {
     prove("crowded");
 }

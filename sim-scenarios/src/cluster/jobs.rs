@@ -30,8 +30,26 @@ impl<'a> Jobs<'a> {
     /// # Errors
     /// If the node refuses the job.
     pub async fn submit(&mut self, from: &Peer, kind: &str, name: &str) -> Result<(), Violation> {
+        self.submit_with(from, kind, name, SubmitOptions { life: LIFE, ..SubmitOptions::default() }).await
+    }
+
+    /// Submits a job that any worker with the kind may run.
+    ///
+    /// # Errors
+    /// If the node refuses the job.
+    pub async fn submit_anywhere(&mut self, from: &Peer, kind: &str, name: &str) -> Result<(), Violation> {
+        let options = SubmitOptions { life: LIFE, anywhere: true, ..SubmitOptions::default() };
+        self.submit_with(from, kind, name, options).await
+    }
+
+    async fn submit_with(
+        &mut self,
+        from: &Peer,
+        kind: &str,
+        name: &str,
+        options: SubmitOptions,
+    ) -> Result<(), Violation> {
         let node = from.node(&self.cluster.world).await;
-        let options = SubmitOptions { life: LIFE, ..SubmitOptions::default() };
         match node.submit(kind, name.as_bytes(), secret(name), options).await {
             Ok(task) => self.open.push((from.name.clone(), name.to_owned(), task)),
             Err(error) => {

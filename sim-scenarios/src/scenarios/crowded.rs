@@ -36,7 +36,7 @@ pub const SCENARIO: Scenario = Scenario {
 
 const KIND: &str = "one at a time";
 const TAKES: Duration = Duration::from_secs(1);
-const LIMITS: KindLimits = KindLimits { concurrency: 1, queue: 4, time_limit: None };
+const LIMITS: KindLimits = KindLimits { concurrency: 1, queue: 4, time_limit: None, pure: false };
 const MANY: usize = 10;
 
 const MEET: Duration = Duration::from_secs(30);

@@ -59,6 +59,7 @@ pub mod setbacks;
 pub mod shares;
 pub mod storeless;
 pub mod swarm;
+pub mod uneven;
 pub mod visitors;
 
 use chaos::scenario::Scenario;
@@ -121,6 +122,7 @@ pub const ALL: &[Scenario] = &[
     shares::SCENARIO,
     storeless::SCENARIO,
     swarm::SCENARIO,
+    uneven::SCENARIO,
     visitors::SCENARIO,
 ];
 

@@ -480,6 +480,10 @@ pub(crate) struct WorkerArgs {
     /// A program that runs the jobs of a kind; may be given more than once
     #[arg(long, value_name = "KIND=COMMAND")]
     pub(crate) handler: Vec<String>,
+    /// A kind whose program has no effect but its output: a nurl map may run its last tasks on two workers at once; may be
+    /// given more than once
+    #[arg(long, value_name = "KIND")]
+    pub(crate) pure: Vec<String>,
     /// Who may submit tasks of a kind; may be given more than once, and any one is enough [default: all that may submit]
     #[arg(long, value_name = "KIND=LEVEL|NAME|KEY")]
     pub(crate) allow: Vec<String>,

@@ -186,7 +186,10 @@ impl<'a> Demo<'a> {
         let builder = Node::builder(ticket(&mesh)?).role(Role::Member).listen(([127, 0, 0, 1], 0).into());
         let (node, _) = join(builder, START).await?;
         demo.wait_for_members(&node).await?;
-        let jobs = pieces.into_iter().map(|piece| Job { key: piece.key, payload: piece.bytes }).collect();
+        let jobs = pieces
+            .into_iter()
+            .map(|piece| Job { key: piece.key, anywhere: false, payload: piece.bytes })
+            .collect();
         demo.work(&node, jobs).await?;
         let ways = demo.ways(&node).await;
         node.shutdown().await;

@@ -29,6 +29,8 @@ pub(crate) const WINDOW: usize = 64;
 #[derive(Debug, Clone)]
 pub(crate) struct Job {
     pub(crate) key: String,
+    /// Any worker may run it, and not only the key's.
+    pub(crate) anywhere: bool,
     pub(crate) payload: Bytes,
 }
 
@@ -117,7 +119,7 @@ pub(crate) async fn run_one(
     life: Duration,
     updates: &mpsc::Sender<Update>,
 ) {
-    let options = SubmitOptions { life, ..SubmitOptions::default() };
+    let options = SubmitOptions { life, anywhere: job.anywhere, ..SubmitOptions::default() };
     let mut task = match node.submit(kind, job.key.as_bytes(), job.payload, options).await {
         Ok(task) => task,
         Err(error) => {
@@ -194,7 +196,7 @@ pub(crate) async fn submit(args: SubmitArgs, out: Out<'_>) -> Result<(), Failure
     let key = args.key.unwrap_or_else(random_key);
     with_workers(&args.mesh, out, async |node, under_way| {
         let waiting = out.waiting("waiting for the result");
-        let job = Job { key, payload };
+        let job = Job { key, anywhere: false, payload };
         let mut course = run_all(node, under_way, &args.kind, vec![job], 1, args.timeout);
         let mut ended = Err(Failure::new(Code::Other, "the node stopped"));
         while let Some(update) = course.recv().await {
@@ -235,7 +237,10 @@ pub(crate) async fn wordcount(args: WordcountArgs, out: Out<'_>) -> Result<(), F
     let total = pieces.len();
     let begun = time::now();
     with_workers(&args.mesh, out, async |node, under_way| {
-        let jobs = pieces.into_iter().map(|piece| Job { key: piece.key, payload: piece.bytes }).collect();
+        let jobs = pieces
+            .into_iter()
+            .map(|piece| Job { key: piece.key, anywhere: false, payload: piece.bytes })
+            .collect();
         let mut course = run_all(node, under_way, "wordcount", jobs, WINDOW, Duration::from_secs(300));
         let bar = out.progress(Some(total), "wordcount");
         let (mut sum, mut reassigned) = (BTreeMap::new(), 0);

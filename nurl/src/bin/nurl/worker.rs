@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nurl::config::Role;
 use nurl::events::{Events, NodeEvent, Versions};
-use nurl::job::{NotAPolicy, Policy, TaskId, handlers};
+use nurl::job::{KindLimits, NotAPolicy, Policy, TaskId, handlers};
 use nurl::rt::{self, time};
 use nurl::state::Departure;
 use nurl::{Builder, Error, Node, PublicKey, RefusedBy};
@@ -44,7 +44,9 @@ pub(crate) async fn run(args: WorkerArgs, out: Out<'_>) -> Result<(), Failure> {
     }
     let pace = args.pace.unwrap_or(Duration::ZERO);
     for kind in handlers::BUILT_IN {
-        builder = builder.handler(kind, move |context, payload| async move {
+        // Their results follow from the payload alone.
+        let limits = KindLimits { pure: true, ..KindLimits::default() };
+        builder = builder.handler_with(kind, limits, move |context, payload| async move {
             time::sleep(pace).await;
             handlers::run(kind, &context, payload).await
         });
@@ -58,8 +60,10 @@ pub(crate) async fn run(args: WorkerArgs, out: Out<'_>) -> Result<(), Failure> {
     let groups = Groups::new().map_err(own_file)?;
     let confined_by = args.limits.command(args.handler_timeout).map_err(own_file)?;
     let runner = Runner { groups, confined_by, limit: args.handler_timeout, retry_exits: args.retry_exit };
+    pure_kinds(&args.pure, &programs)?;
     for program in programs {
-        builder = with_program(builder, program, runner.clone());
+        let pure = args.pure.contains(&program.kind);
+        builder = with_program(builder, program, pure, runner.clone());
     }
     let stop = Stop::new(args.exit_with_stdin);
     let node = builder.spawn().await?;
@@ -106,9 +110,19 @@ fn kinds(programs: &[Program]) -> Vec<String> {
     kinds
 }
 
-fn with_program(builder: Builder, program: Program, runner: Runner) -> Builder {
+/// Checks that each `--pure` names a kind with a program.
+fn pure_kinds(kinds: &[String], programs: &[Program]) -> Result<(), Failure> {
+    let unknown = kinds.iter().find(|kind| programs.iter().all(|program| program.kind != **kind));
+    unknown.map_or(Ok(()), |kind| {
+        let message = format!("--pure {}: this worker has no --handler of that kind", shown(kind));
+        Err(Failure::new(Code::Usage, message))
+    })
+}
+
+fn with_program(builder: Builder, program: Program, pure: bool, runner: Runner) -> Builder {
     let kind = program.kind.clone();
-    builder.handler(&kind, move |context, payload| {
+    let limits = KindLimits { pure, ..KindLimits::default() };
+    builder.handler_with(&kind, limits, move |context, payload| {
         let (runner, program) = (runner.clone(), program.clone());
         async move { runner.run(&program, variables(&context), payload).await }
     })

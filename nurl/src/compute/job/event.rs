@@ -242,6 +242,8 @@ pub struct JobStats {
     pub forged_outcomes: u64,
     /// Submitter: runs that were withdrawn because another node runs the task or the task has ended.
     pub withdrawn: u64,
+    /// Submitter: tasks that were run a second time beside a run that took long.
+    pub run_once_more: u64,
     /// Submitter: times that the result of a finished task was asked for again.
     pub fetched: u64,
     /// Submitter: tasks that a draining executor refused or gave back.

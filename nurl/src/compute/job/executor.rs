@@ -16,6 +16,7 @@ use super::options::{
     DRAIN_GRACE, HORIZON, KindLimits, MAX_ASKED, MAX_FENCED_RESTARTS, MAX_KIND_LEN, MAX_KINDS,
     MAX_PAYLOAD_LEN, MAX_PROGRESS_LEN, TENURES_AGE,
 };
+use super::pace::Lanes;
 use super::policy::{Needs, Policies};
 use super::portions::Portions;
 use super::queue::{KindQueue, MAX_RETRY_AFTER, MIN_RETRY_AFTER, Place};
@@ -58,6 +59,7 @@ struct Execution {
     token: Epoch,
     reach: u16,
     force: bool,
+    anywhere: bool,
     restarts: u8,
     note: Option<Bytes>,
     phase: ExecutionPhase,
@@ -339,13 +341,22 @@ impl Executor {
             let kind = execution.spec.kind.clone();
             self.refuse_by_policy(shared, task, &kind, submitter, waiter);
         } else if add_waiter(&mut execution.waiters, waiter) {
-            let token = execution.token;
-            let boot = shared.boot;
-            shared.send(waiter.who, Message::Accepted { task, attempt: waiter.attempt, boot, token });
+            let (token, boot) = (execution.token, shared.boot);
+            let (kind, anywhere) = (execution.spec.kind.clone(), execution.anywhere);
+            let lanes = self.lanes(shared, &kind, anywhere);
+            let accepted = Message::Accepted { task, attempt: waiter.attempt, boot, token, lanes };
+            shared.send(waiter.who, accepted);
         } else {
             refuse(shared, task, waiter, Reason::Busy { retry_after: MAX_RETRY_AFTER });
         }
         true
+    }
+
+    /// What the submitter of a task that any worker may run is told of the handler.
+    fn lanes(&self, shared: &SharedContext, kind: &str, anywhere: bool) -> Option<Lanes> {
+        let limits = &self.kinds.get(kind).filter(|_| anywhere)?.limits;
+        let count = limits.concurrency.min(shared.config.concurrency);
+        Some(Lanes { count: u16::try_from(count).unwrap_or(u16::MAX), pure: limits.pure })
     }
 
     fn accept(
@@ -359,7 +370,8 @@ impl Executor {
     ) {
         let task = submit.task;
         let boot = shared.boot;
-        shared.send(waiter.who, Message::Accepted { task, attempt: waiter.attempt, boot, token });
+        let lanes = self.lanes(shared, &submit.kind, submit.anywhere);
+        shared.send(waiter.who, Message::Accepted { task, attempt: waiter.attempt, boot, token, lanes });
         let asked = if submit.ask { self.ask(shared, &submit, digest) } else { BTreeSet::new() };
         let deadline = now + submit.life;
         let account = submitter.account();
@@ -377,6 +389,7 @@ impl Executor {
             token,
             reach: submit.reach,
             force: submit.force,
+            anywhere: submit.anywhere,
             restarts: 0,
             note: None,
             phase: ExecutionPhase::Asking(asked),
@@ -807,9 +820,10 @@ impl Executor {
         } else if let Some(execution) = self.tasks.get_mut(&task) {
             if execution.waiters.iter().any(|known| known.who == from) {
                 add_waiter(&mut execution.waiters, waiter);
-                let token = execution.token;
-                let boot = shared.boot;
-                shared.send(from, Message::Accepted { task, attempt, boot, token });
+                let (token, boot) = (execution.token, shared.boot);
+                let (kind, anywhere) = (execution.spec.kind.clone(), execution.anywhere);
+                let lanes = self.lanes(shared, &kind, anywhere);
+                shared.send(from, Message::Accepted { task, attempt, boot, token, lanes });
             } else {
                 shared.stats.unexpected += 1;
             }

@@ -19,6 +19,7 @@ use super::options::{
     HORIZON, MAX_BEATS, MAX_HEADER_LEN, MAX_KEY_LEN, MAX_KIND_LEN, MAX_LIFE, MAX_PAYLOAD_LEN,
     MAX_PROGRESS_LEN, MAX_WAITERS,
 };
+use super::pace::Lanes;
 use super::policy::Needs;
 use super::record::Record;
 use super::task::{Priority, TaskId};
@@ -79,6 +80,9 @@ pub(super) struct Submit {
     /// The dead letter that this task retries.
     #[n(11)]
     pub(super) parent: Option<TaskId>,
+    /// Any worker may run it: the executor says how many it runs at once.
+    #[cbor(n(12), with = "wire::flag", has_nil)]
+    pub(super) anywhere: bool,
     #[cbor(skip)]
     pub(super) payload: Bytes,
 }
@@ -177,6 +181,9 @@ pub(super) enum Message {
         boot: u64,
         #[n(3)]
         token: Epoch,
+        /// For a task that any worker may run.
+        #[n(4)]
+        lanes: Option<Lanes>,
     },
     /// To the submitter, every second.
     #[n(3)]

@@ -19,6 +19,9 @@
 //! the submitter and to the owners at the same time. The submitter's acknowledgement drops the outcome's bytes; its
 //! hash stays.
 //!
+//! A [free](SubmitOptions::anywhere) task goes to the worker that is expected to end it first, instead of the first of
+//! the list, and waits at the submitter until that one has room.
+//!
 //! A node that [drains](Jobs::drain) gives its tasks back, and the submitter goes to the next executor at once. A
 //! task whose kind only dead or absent members have waits for a live one. A submitter that doesn't answer beats gets
 //! them at growing intervals, and finally none.
@@ -42,6 +45,7 @@ mod listeners;
 mod message;
 mod nodes;
 pub mod options;
+mod pace;
 mod peers;
 pub mod policy;
 mod portions;
@@ -399,9 +403,11 @@ impl Jobs {
         self.replica.get(&task).map(|kept| &kept.record)
     }
 
-    /// Handles the messages of this node to itself. The loop ends because each message answers an earlier one.
+    /// Places the free tasks that can go on, and handles the messages of this node to itself. The loop ends because each message answers an earlier one.
     fn settle(&mut self, now: Instant) {
-        while let Some(message) = self.shared.queues.next_to_self() {
+        loop {
+            self.submitter.spread(&mut self.shared, now);
+            let Some(message) = self.shared.queues.next_to_self() else { break };
             let local = Submitter::new(self.shared.local, self.standing.clone());
             self.dispatch(now, local, message);
         }
@@ -415,8 +421,8 @@ impl Jobs {
         shared.peers.heard(&from);
         match message {
             Message::Submit(submit) => executor.handle_submit(shared, replica, now, by, submit),
-            Message::Accepted { task, attempt, boot, token } => {
-                submitter.handle_accepted(shared, now, from, (task, attempt, boot), token);
+            Message::Accepted { task, attempt, boot, token, lanes } => {
+                submitter.handle_accepted(shared, now, from, (task, attempt, boot), (token, lanes));
             }
             Message::Beats { boot, beats, answer } => {
                 if answer && submitter.waits_for(&beats) {

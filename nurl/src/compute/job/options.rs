@@ -204,6 +204,10 @@ pub struct SubmitOptions {
     ///
     /// [`JobError::Lost`]: super::JobError::Lost
     pub max_losses: u32,
+    /// Whether any worker with the kind may run it, and not only the key's owner and its successors. Such a task goes
+    /// to the worker that is expected to end it first, so a slow one holds up none. If the handlers are
+    /// [pure](KindLimits::pure), the last tasks may be run twice.
+    pub anywhere: bool,
 }
 
 impl Default for SubmitOptions {
@@ -213,6 +217,7 @@ impl Default for SubmitOptions {
             priority: Priority::Normal,
             max_failures: 8,
             max_losses: 3,
+            anywhere: false,
         }
     }
 }
@@ -226,11 +231,14 @@ pub struct KindLimits {
     pub queue: usize,
     /// The time limit of one attempt.
     pub time_limit: Option<Duration>,
+    /// Whether the handler has no effect but its result, so that a second run at the same time on another node does no
+    /// harm. Submitters may run tasks that take long a second time.
+    pub pure: bool,
 }
 
 impl Default for KindLimits {
     fn default() -> KindLimits {
-        KindLimits { concurrency: 4, queue: 256, time_limit: None }
+        KindLimits { concurrency: 4, queue: 256, time_limit: None, pure: false }
     }
 }
 

@@ -115,7 +115,8 @@ mod tests {
 
     #[test]
     fn the_last_task_of_the_submitter_with_most_gives_way_to_one_with_fewer() {
-        let mut queue = KindQueue::new(KindLimits { concurrency: 1, queue: 4, time_limit: None });
+        let mut queue =
+            KindQueue::new(KindLimits { concurrency: 1, queue: 4, time_limit: None, pure: false });
         for (submitter, n, priority) in
             [(1, 1, Priority::High), (1, 2, Priority::Low), (1, 3, Priority::Normal), (2, 4, Priority::Low)]
         {

@@ -7,6 +7,7 @@ use super::nodes::TaskNodes;
 use super::options::SubmitOptions;
 use super::shared::SharedContext;
 use super::spec::TaskSpec;
+use super::submitter::free::FreeRuns;
 use crate::key::PublicKey;
 use crate::ring::Epoch;
 
@@ -68,12 +69,19 @@ pub(super) struct Submission {
     /// The highest token under which an executor has accepted the task.
     pub(super) token: Option<Epoch>,
     pub(super) phase: SubmissionPhase,
+    /// Where it runs, if it is free.
+    pub(super) free: FreeRuns,
 }
 
 impl Submission {
     /// The maximum number of workers that may be lost with the task.
     pub(super) fn max_losses(&self) -> usize {
         usize::try_from(self.options.max_losses.max(1)).unwrap_or(usize::MAX)
+    }
+
+    /// Whether it waits for its first attempt until a worker has room.
+    pub(super) fn waits_for_room(&self) -> bool {
+        self.options.anywhere && self.tries.attempts == 0
     }
 
     /// Whether the latest attempt is with this node, and not yet accepted.

@@ -19,6 +19,7 @@ use super::options::{
     HORIZON, LOSS_SPREAD, MAX_DEAD_LETTER_BYTES, MAX_DEAD_LETTERS, MAX_KEY_LEN, MAX_KIND_LEN, MAX_LIFE,
     MAX_PAYLOAD_LEN, MAX_RESOLVED, MAX_SUBMISSION_BYTES, MAX_SUBMISSIONS, SubmitOptions,
 };
+use super::pace::Lanes;
 use super::record::Record;
 use super::replica::{Replica, TaskMeta};
 use super::shared::{SharedContext, Timer};
@@ -32,7 +33,10 @@ use crate::kit::draw;
 use crate::ring::Epoch;
 use crate::rt::{Table, bound};
 
+pub(super) mod free;
 mod refusals;
+
+use self::free::{FreeRuns, FreeTasks};
 
 /// The hint of a full submitter: its oldest tasks usually end within seconds.
 const SUBMITTER_RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -81,6 +85,7 @@ pub(super) struct Submissions {
     letters: VecDeque<DeadLetter>,
     letter_bytes: usize,
     complete_at: Option<Instant>,
+    free: FreeTasks,
 }
 
 impl Submissions {
@@ -158,7 +163,11 @@ impl Submissions {
             awaited: AwaitedResult::default(),
             token: None,
             phase: SubmissionPhase::Placing { since: now, told: false },
+            free: FreeRuns::default(),
         };
+        if task.waits_for_room() {
+            self.free.enter(&task.spec.kind, id);
+        }
         self.open.insert(id, task);
         self.place(shared, now, id, None);
         Ok(())
@@ -197,6 +206,10 @@ impl Submissions {
     /// Sends the next attempt, to `stay` if it is still on the list, otherwise to the next executor of the list.
     fn place(&mut self, shared: &mut SharedContext, now: Instant, id: TaskId, stay: Option<PublicKey>) {
         let Some(task) = self.open.get_mut(&id) else { return };
+        if stay.is_none() && task.waits_for_room() {
+            self.arm(shared, id);
+            return;
+        }
         if let Some(until) = task.holders.wait(now, task.max_losses()) {
             if !std::mem::replace(&mut task.waits_told, true) {
                 shared.event(JobEvent::Waiting { task: id, why: WaitReason::Verdict });
@@ -207,7 +220,13 @@ impl Submissions {
         }
         task.waits_told = false;
         let list = shared.candidates(now, &task.spec.kind, &task.spec.key);
-        let open = shared.peers.not_silent(now, &task.nodes.may_allow(list.clone()));
+        let mut open = shared.peers.not_silent(now, &task.nodes.may_allow(list.clone()));
+        let anywhere = task.options.anywhere;
+        if anywhere {
+            let kind = task.spec.kind.clone();
+            open = self.soonest_first(now, &kind, &open);
+        }
+        let Some(task) = self.open.get_mut(&id) else { return };
         let chosen = task.nodes.choose(&open, stay);
         let Some(target) = chosen else {
             if self.end_if_not_allowed(shared, now, id) {
@@ -249,8 +268,12 @@ impl Submissions {
             ask: task.known || attempt > 0,
             force: task.force,
             parent: task.spec.parent,
+            anywhere,
             payload: task.spec.payload.clone(),
         };
+        if anywhere {
+            self.goes_to(now, id, target);
+        }
         self.arm(shared, id);
         tracing::debug!(target: "nurl::job", task = %id, attempt, to = %target.short(), "an attempt of a task begins");
         shared.send(target, Message::Submit(submit));
@@ -278,6 +301,9 @@ impl Submissions {
         );
         task.nodes.last = Some((from, why));
         task.phase = SubmissionPhase::BackOff { until: now + delay + spread, stay: None };
+        if task.options.anywhere {
+            self.left(id, from);
+        }
         self.arm(shared, id);
     }
 
@@ -353,6 +379,9 @@ impl Submissions {
     /// Continues a task that no executor took for a while. The task ends if no member in this view has its kind.
     fn still_placing(&mut self, shared: &mut SharedContext, replica: &mut Replica, now: Instant, id: TaskId) {
         self.place(shared, now, id, None);
+        if self.waits_for_room(shared, now, id) {
+            return;
+        }
         let after = shared.config.infeasible_after;
         let Some(Submission { spec, phase: SubmissionPhase::Placing { since, told: told @ false }, .. }) =
             self.open.get_mut(&id)
@@ -372,6 +401,18 @@ impl Submissions {
         self.arm(shared, id);
     }
 
+    /// Whether a task has workers, and waits for room with one of them; then it is looked at again later.
+    fn waits_for_room(&mut self, shared: &mut SharedContext, now: Instant, id: TaskId) -> bool {
+        let Some(task) = self.open.get_mut(&id).filter(|task| task.waits_for_room()) else { return false };
+        if shared.candidates(now, &task.spec.kind, &task.spec.key).is_empty() {
+            return false;
+        }
+        task.phase = SubmissionPhase::Placing { since: now, told: false };
+        self.free.stir();
+        self.arm(shared, id);
+        true
+    }
+
     // ---- Answers.
 
     pub(super) fn handle_accepted(
@@ -380,7 +421,7 @@ impl Submissions {
         now: Instant,
         from: PublicKey,
         (id, attempt, boot): (TaskId, u32, u64),
-        token: Epoch,
+        (token, lanes): (Epoch, Option<Lanes>),
     ) {
         if !shared.believe(token) {
             return;
@@ -399,6 +440,9 @@ impl Submissions {
             return;
         }
         task.token = task.token.max(Some(token));
+        if task.options.anywhere {
+            self.free.lanes(&task.spec.kind, from, lanes);
+        }
         if self.adopt(shared, now, id, from, (attempt, boot, false)) {
             shared.event(JobEvent::Accepted { task: id, by: from, token });
         }
@@ -417,6 +461,11 @@ impl Submissions {
         let Some(task) = self.open.get_mut(&id) else { return false };
         let latest = task.tries.attempts.saturating_sub(1);
         task.holders.has(from, boot);
+        let latest_runs =
+            matches!(task.phase, SubmissionPhase::Accepted { .. } | SubmissionPhase::Waiting { .. });
+        if task.free.runs_beside(from) && latest_runs && !finished {
+            return false;
+        }
         let withdrawn = match &mut task.phase {
             SubmissionPhase::Accepted { by, boot: known_boot, heard, .. } if *by == from => {
                 *heard = now;
@@ -447,8 +496,14 @@ impl Submissions {
         task.tries.retries = 0;
         task.tries.busy_stays = 0;
         task.nodes.last = None;
+        let runs_twice = task.free.runs_twice();
+        if task.options.anywhere && !(runs_twice && !task.free.runs_beside(from)) {
+            self.is_only_at(now, id, from);
+        }
         if let Some(target) = withdrawn {
-            task.holders.released(target);
+            if let Some(task) = self.open.get_mut(&id) {
+                task.holders.released(target);
+            }
             shared.stats.withdrawn += 1;
             shared.send(target, Message::Withdraw { task: id, attempt: latest });
         }
@@ -469,6 +524,7 @@ impl Submissions {
         boot: u64,
         beats: &[Beat],
     ) {
+        self.free.stir_if_placed();
         for beat in beats {
             let id = beat.task;
             let Some(task) = self.open.get_mut(&id) else {
@@ -491,6 +547,7 @@ impl Submissions {
                 continue;
             }
             self.adopt(shared, now, id, from, (beat.attempt, boot, beat.finished.is_some()));
+            self.ask_lanes(shared, id, beat.attempt, from);
             if let Some(task) = self.open.get_mut(&id)
                 && let SubmissionPhase::Accepted { by, fetch, .. } = &mut task.phase
                 && *by == from
@@ -676,6 +733,9 @@ impl Submissions {
     ) {
         let Some(task) = self.open.remove(&id) else { return };
         self.bytes -= task.spec.payload.len();
+        if task.options.anywhere {
+            self.free.ended(now, id, &task, by.filter(|_| outcome.is_ok()));
+        }
         shared.timers.clear(Timer::Submission(id));
         if outcome.is_ok() {
             shared.stats.results += 1;
@@ -728,6 +788,7 @@ impl Submissions {
     // ---- Members come and go.
 
     pub(super) fn on_placement(&mut self, shared: &mut SharedContext, now: Instant) {
+        self.free.stir();
         let placing = |task: &Submission| matches!(task.phase, SubmissionPhase::Placing { .. });
         let waiting: Vec<_> = self.open.iter().filter(|(_, task)| placing(task)).map(|(id, _)| *id).collect();
         for id in waiting {
@@ -766,6 +827,7 @@ impl Submissions {
                 shared.timers.set(Timer::Submission(*id), now);
             }
         }
+        self.free.stir();
         if change == MemberChange::Alive {
             return;
         }

@@ -55,6 +55,7 @@ pub(super) fn jobs(into: &mut Metrics, stats: &WorkStats) {
         duplicate_results: "Submitter: results after the task's end, from another run.",
         forged_outcomes: "Submitter: outcomes refused: from nodes without a part in the task.",
         withdrawn: "Submitter: runs withdrawn because the task runs elsewhere or has ended.",
+        run_once_more: "Submitter: tasks run a second time beside a run that took long.",
         fetched: "Submitter: results of finished tasks asked for again.",
         hand_backs: "Submitter: tasks that a draining executor refused or gave back.",
         not_allowed_seen: "Submitter: executors whose policy didn't permit a task.",

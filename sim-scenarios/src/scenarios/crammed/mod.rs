@@ -207,7 +207,7 @@ fn handlers(builder: Builder, setup: &Setup) -> Builder {
                 Ok::<_, JobError>(payload)
             }
         };
-        builder.handler_with(kind, KindLimits { concurrency, queue, time_limit: None }, handler)
+        builder.handler_with(kind, KindLimits { concurrency, queue, time_limit: None, pure: false }, handler)
     })
 }
 

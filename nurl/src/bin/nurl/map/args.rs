@@ -10,8 +10,8 @@ use crate::args::{MeshArgs, Output, parse_duration};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Thumbnails of a folder of pictures, made by all the machines of a mesh. On each of them:
-  nurl worker --mesh mesh.ticket --handler 'thumb=convert - -resize 128x128 -'
+Example: thumbnails of a folder of pictures, made by all the machines of a mesh. On each of them:
+  nurl worker --mesh mesh.ticket --handler 'thumb=convert - -resize 128x128 -' --pure thumb
 and on the one that has the pictures:
   nurl map --mesh mesh.ticket --kind thumb --out thumbs photos/*.jpg
 If it was interrupted, or some failed: the same command again does the rest, and only that.
@@ -21,6 +21,9 @@ More examples:
   find photos -name '*.jpg' -print0 | nurl map --kind thumb --out thumbs --files-from - --null
   nurl map --kind thumb --out thumbs --halt soon,fail=3 photos/*.jpg
   nurl map --kind thumb --out thumbs --json photos/*.jpg | jq 'select(.error) | .source'
+
+Each input goes to the worker that is expected to end it first, so a slow one holds up nobody. The last ones may be run
+by two workers at once if these say that the kind is --pure.
 
 With --out each result is a file of its own. That of a/b.jpg is DIR/b.jpg; if b.jpg belongs to another input
 already, such as c/b.jpg, it is DIR/b-HASH.jpg with a hash of the input's path. Line 7 of standard input has

@@ -88,6 +88,7 @@ pub(crate) async fn map(args: MapArgs, out: Out<'_>) -> Result<(), Failure> {
     let bar = out.progress((!args.paths.is_empty()).then_some(args.paths.len()), &args.kind);
     let ended = match first {
         None => Ok(()),
+        Some(Read::Broken(failure)) => Err(failure),
         Some(first) => {
             with_workers(&args.mesh, out, async |node, under_way| {
                 let mut map = Map {

@@ -42,7 +42,7 @@ impl Course {
     pub(crate) async fn run(self, number: usize, source: &str, name: String, payload: Bytes) {
         let key =
             if source.len() <= MAX_KEY_LEN { source.to_owned() } else { format!("{:032x}", hash(source)) };
-        let job = Job { key, payload };
+        let job = Job { key, anywhere: true, payload };
         let (updates, course) = mpsc::channel(1);
         let (node, kind) = (&self.node, &self.kind);
         let run = async move { run_one(node, kind, number, job, self.life, &updates).await };

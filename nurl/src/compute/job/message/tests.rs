@@ -64,8 +64,9 @@ fn reason() -> impl Strategy<Value = Reason> {
 fn submit() -> impl Strategy<Value = Message> {
     let names = (task(), key(), ".{0,16}", bytes(40), bytes(200));
     let numbers = (any::<u32>(), any::<u16>(), any::<u8>(), 0u8..3, 0u64..86_400_000);
-    (names, numbers, any::<bool>(), any::<bool>(), proptest::option::of(task())).prop_map(
-        |(names, numbers, ask, force, parent)| {
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    (names, numbers, flags, proptest::option::of(task())).prop_map(
+        |(names, numbers, (ask, force, anywhere), parent)| {
             let (task, submitter, kind, key, payload) = names;
             let (attempt, reach, hops, priority, life) = numbers;
             Message::Submit(Submit {
@@ -81,6 +82,7 @@ fn submit() -> impl Strategy<Value = Message> {
                 ask,
                 force,
                 parent,
+                anywhere,
                 payload,
             })
         },
@@ -106,8 +108,12 @@ fn message() -> impl Strategy<Value = Message> {
     prop_oneof![
         submit(),
         replica(),
-        (task(), any::<u32>(), any::<u64>(), token())
-            .prop_map(|(task, attempt, boot, token)| Message::Accepted { task, attempt, boot, token }),
+        (task(), any::<u32>(), any::<u64>(), token(), any::<Option<(u16, bool)>>()).prop_map(
+            |(task, attempt, boot, token, lanes)| {
+                let lanes = lanes.map(|(count, pure)| Lanes { count, pure });
+                Message::Accepted { task, attempt, boot, token, lanes }
+            }
+        ),
         (any::<u64>(), proptest::collection::vec(beat, 0..20), any::<bool>())
             .prop_map(|(boot, beats, answer)| Message::Beats { boot, beats, answer }),
         Just(Message::Listening {}),
@@ -218,6 +224,7 @@ fn the_largest_submit_fits_a_reliable_message() {
         ask: true,
         force: true,
         parent: Some(TaskId::from_bytes([0xff; 16])),
+        anywhere: true,
         payload: vec![0; MAX_PAYLOAD_LEN].into(),
     });
     let bytes = message.encode();
@@ -234,7 +241,10 @@ fn the_layout_on_the_wire_is_the_documented_one() {
     let token = Epoch { counter: 1, owner: key };
     let accepted =
         [&[2, 57, 0, 0x84, 0x50][..], &[3; 16], &[7, 0x18, 42, 0x82, 1, 0x58, 32], &[5; 32]].concat();
-    assert_eq!(Message::Accepted { task, attempt: 7, boot: 42, token }.encode(), accepted);
+    assert_eq!(Message::Accepted { task, attempt: 7, boot: 42, token, lanes: None }.encode(), accepted);
+    let lanes = Some(Lanes { count: 4, pure: true });
+    let accepted = [&[2, 60, 0, 0x85][..], &accepted[4..], &[0x82, 4, 0xf5]].concat();
+    assert_eq!(Message::Accepted { task, attempt: 7, boot: 42, token, lanes }.encode(), accepted);
     let submit = Message::Submit(Submit {
         task,
         attempt: 1,
@@ -248,6 +258,7 @@ fn the_layout_on_the_wire_is_the_documented_one() {
         ask: true,
         force: false,
         parent: None,
+        anywhere: false,
         payload: Bytes::from_static(b"PAYLOAD"),
     });
     // The absent last field is left out: 11 of 12.

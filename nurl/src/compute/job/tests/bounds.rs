@@ -13,7 +13,7 @@ use rand_core::SeedableRng;
 fn a_full_queue_says_busy_and_the_tasks_run_later_or_elsewhere() {
     let mut world = World::new(1, 3);
     for n in 1..=3 {
-        let limits = KindLimits { concurrency: 1, queue: 1, time_limit: None };
+        let limits = KindLimits { concurrency: 1, queue: 1, time_limit: None, pure: false };
         world.jobs(n).register("work", limits);
     }
     world.behaviour = Box::new(|_, _, _| (ms(400), Ok(Bytes::new())));
@@ -31,7 +31,7 @@ fn a_full_queue_says_busy_and_the_tasks_run_later_or_elsewhere() {
 #[test]
 fn a_busy_node_is_left_after_a_few_hints() {
     let mut world = World::new(1, 3);
-    world.jobs(1).register("work", KindLimits { concurrency: 1, queue: 0, time_limit: None });
+    world.jobs(1).register("work", KindLimits { concurrency: 1, queue: 0, time_limit: None, pure: false });
     let task = world.submit(3, b"x", SubmitOptions::default());
     world.run_to_done(3, task, secs(30)).unwrap();
     assert_eq!(world.jobs(1).stats().busy, u64::from(options::MAX_BUSY_STAYS) + 1);
@@ -41,7 +41,7 @@ fn a_busy_node_is_left_after_a_few_hints() {
 #[test]
 fn handlers_run_within_their_kinds_concurrency_and_the_higher_priority_first() {
     let mut world = World::new(2, 1);
-    world.jobs(1).register("work", KindLimits { concurrency: 2, queue: 99, time_limit: None });
+    world.jobs(1).register("work", KindLimits { concurrency: 2, queue: 99, time_limit: None, pure: false });
     world.behaviour = Box::new(|_, _, _| (ms(100), Ok(Bytes::new())));
     let with = |priority| SubmitOptions { priority, ..Default::default() };
     let first: Vec<_> = (0..2u8).map(|n| world.submit(1, &[n], with(Priority::Low))).collect();
@@ -60,7 +60,7 @@ fn a_cancelled_handler_keeps_its_place_until_it_has_come_back() {
     let rng = Rng::seed_from_u64(1);
     let now = World::new(1, 1).now;
     let mut jobs = Jobs::new(Config::default(), key(1), 1, now, rng);
-    jobs.register("work", KindLimits { concurrency: 1, queue: 9, time_limit: None });
+    jobs.register("work", KindLimits { concurrency: 1, queue: 9, time_limit: None, pure: false });
     jobs.set_placement(now, std::sync::Arc::new(View::of(&[1])));
     persist(&mut jobs);
     let mut submit = || jobs.submit(now, "work", b"", Bytes::new(), SubmitOptions::default()).unwrap();
@@ -151,7 +151,9 @@ fn an_executor_is_bounded_in_tasks_and_bytes() {
     let mut world = World::new(1, 2);
     let now = world.now;
     world.behaviour = Box::new(|_, _, _| (secs(3600), Ok(Bytes::new())));
-    world.jobs(1).register("work", KindLimits { concurrency: 1, queue: usize::MAX, time_limit: None });
+    world
+        .jobs(1)
+        .register("work", KindLimits { concurrency: 1, queue: usize::MAX, time_limit: None, pure: false });
     let options = SubmitOptions { life: secs(3600), ..Default::default() };
     for _ in 0..options::MAX_EXECUTIONS + 50 {
         world.jobs(1).submit(now, "work", b"", Bytes::new(), options.clone()).unwrap();
@@ -213,7 +215,7 @@ fn the_outbox_and_the_notices_are_bounded() {
     assert_eq!(world.jobs(1).stats().outbox_dropped, 10);
     let mine = world.jobs(2).submit(now, "work", b"", Bytes::new(), SubmitOptions::default()).unwrap();
     let token = Epoch { counter: 1, owner: key(1) };
-    let accepted = Message::Accepted { task: mine, attempt: 0, boot: 1, token };
+    let accepted = Message::Accepted { task: mine, attempt: 0, boot: 1, token, lanes: None };
     world.jobs(2).dispatch(now, Submitter::alone(key(1)), accepted);
     for _ in 0..options::MAX_EVENTS + 10 {
         let progress = Message::Progress { task: mine, attempt: 0, note: Bytes::new() };
@@ -234,7 +236,7 @@ fn the_outbox_and_the_notices_are_bounded() {
 fn beats_of_many_tasks_are_few_messages() {
     let mut world = World::new(1, 2);
     world.behaviour = Box::new(|_, _, _| (secs(60), Ok(Bytes::new())));
-    world.jobs(1).register("work", KindLimits { concurrency: 2, queue: 2000, time_limit: None });
+    world.jobs(1).register("work", KindLimits { concurrency: 2, queue: 2000, time_limit: None, pure: false });
     for n in 0..1000u32 {
         world.submit(2, &n.to_le_bytes(), SubmitOptions::default());
     }

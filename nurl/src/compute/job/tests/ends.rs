@@ -42,9 +42,10 @@ fn a_beat_that_comes_after_its_attempt_was_given_back_delays_nothing() {
     let (now, boot) = (world.now, world.nodes[&key(1)].boot);
     let beats = vec![message::Beat { task, attempt: 0, finished: None }];
     let token = Epoch { counter: 1, owner: key(1) };
-    for late in
-        [Message::Accepted { task, attempt: 0, boot, token }, Message::Beats { boot, beats, answer: false }]
-    {
+    for late in [
+        Message::Accepted { task, attempt: 0, boot, token, lanes: None },
+        Message::Beats { boot, beats, answer: false },
+    ] {
         world.jobs(3).dispatch(now, Submitter::alone(key(1)), late);
     }
     assert_eq!(world.run_to_done(3, task, secs(2)), Ok(Bytes::new()));

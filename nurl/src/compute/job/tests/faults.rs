@@ -220,7 +220,7 @@ fn a_node_that_was_not_asked_cannot_accept_a_task_and_end_it() {
     let task = world.submit(5, b"x", SubmitOptions::default());
     // Before an answer of the node that was asked, so there is no executor yet.
     let token = Epoch { counter: 1, owner: key(6) };
-    world.inject(6, 5, &Message::Accepted { task, attempt: 0, boot: 1, token });
+    world.inject(6, 5, &Message::Accepted { task, attempt: 0, boot: 1, token, lanes: None });
     let record = Record::new(Ok(Bytes::from_static(b"forged")), token, key(6));
     world.inject(6, 5, &Message::Outcome { task, attempt: 0, record });
     assert_eq!(world.run_to_done(5, task, secs(5)), Ok(Bytes::from_static(b"true")));
@@ -234,7 +234,7 @@ fn a_counter_far_ahead_fences_nobody_out() {
     let mut world = World::new(9, 3);
     let task = world.submit(3, b"x", SubmitOptions::default());
     let token = Epoch { counter: u64::MAX, owner: key(2) };
-    world.inject(2, 3, &Message::Accepted { task, attempt: 0, boot: 1, token });
+    world.inject(2, 3, &Message::Accepted { task, attempt: 0, boot: 1, token, lanes: None });
     assert_eq!(world.jobs(3).stats().epoch_refused, 1);
     assert!(world.jobs(3).highest_epoch() < 10);
     world.jobs(3).note_epoch(u64::MAX);

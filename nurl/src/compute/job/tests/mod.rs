@@ -4,6 +4,7 @@ mod bounds;
 mod drain;
 mod ends;
 mod faults;
+mod free;
 mod harness;
 mod losses;
 mod policies;

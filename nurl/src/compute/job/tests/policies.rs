@@ -38,6 +38,7 @@ fn submit(task: TaskId, submitter: u8, hops: u8) -> Submit {
         ask: false,
         force: false,
         parent: None,
+        anywhere: false,
         payload: Bytes::from_static(b"x"),
     }
 }

@@ -120,6 +120,7 @@ fn submit_message(task: TaskId, submitter: u8, hops: u8, payload: &'static [u8])
         ask: false,
         force: false,
         parent: None,
+        anywhere: false,
         payload: Bytes::from_static(payload),
     })
 }

@@ -34,6 +34,7 @@ fn forwarded(task: TaskId, submitter: u8) -> Message {
         ask: false,
         force: false,
         parent: None,
+        anywhere: false,
         payload: Bytes::from_static(PAYLOAD),
     })
 }

@@ -76,6 +76,7 @@ fn submit(reach: u16, ask: bool) -> Submit {
         ask,
         force: false,
         parent: None,
+        anywhere: false,
         payload: Bytes::new(),
     }
 }
@@ -172,7 +173,7 @@ fn an_outcome_that_is_said_again_is_no_second_run_and_anothers_is() {
     let (now, mut jobs) = node(4, 3);
     let task = jobs.submit(now, "work", b"", Bytes::new(), SubmitOptions::default()).unwrap();
     let token = |owner| Epoch { counter: 1, owner: key(owner) };
-    let accepted = Message::Accepted { task, attempt: 0, boot: 1, token: token(1) };
+    let accepted = Message::Accepted { task, attempt: 0, boot: 1, token: token(1), lanes: None };
     jobs.handle_message(now, Submitter::alone(key(1)), accepted.encode());
     for (by, second_runs) in [(1, 0), (1, 0), (2, 1)] {
         let record = Record::new(Ok(Bytes::new()), token(by), key(by));
@@ -191,7 +192,7 @@ fn an_executor_is_told_to_stop_before_it_gets_the_copy_that_it_would_pass_on() {
     let (now, mut jobs) = node(4, 3);
     let task = jobs.submit(now, "work", b"", Bytes::new(), SubmitOptions::default()).unwrap();
     let token = Epoch { counter: 1, owner: key(1) };
-    let accepted = Message::Accepted { task, attempt: 0, boot: 1, token };
+    let accepted = Message::Accepted { task, attempt: 0, boot: 1, token, lanes: None };
     jobs.handle_message(now, Submitter::alone(key(1)), accepted.encode());
     said(&mut jobs);
     assert!(jobs.cancel(now, task));
