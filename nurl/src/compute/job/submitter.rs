@@ -224,7 +224,7 @@ impl Submissions {
         let anywhere = task.options.anywhere;
         if anywhere {
             let kind = task.spec.kind.clone();
-            open = self.soonest_first(now, &kind, &open);
+            open = self.free.soonest_first(&self.open, now, &kind, &open);
         }
         let Some(task) = self.open.get_mut(&id) else { return };
         let chosen = task.nodes.choose(&open, stay);
@@ -272,11 +272,29 @@ impl Submissions {
             payload: task.spec.payload.clone(),
         };
         if anywhere {
-            self.goes_to(now, id, target);
+            self.free.goes_to(&mut self.open, now, id, target);
         }
         self.arm(shared, id);
         tracing::debug!(target: "nurl::job", task = %id, attempt, to = %target.short(), "an attempt of a task begins");
         shared.send(target, Message::Submit(submit));
+    }
+
+    /// Gives waiting free tasks to workers that have room, and runs the last ones once more where that helps.
+    pub(super) fn spread(&mut self, shared: &mut SharedContext, now: Instant) {
+        let Some(kinds) = self.free.stirred_kinds() else { return };
+        for kind in &kinds {
+            while let Some((id, target)) = self.free.next(&self.open, shared, now, kind) {
+                self.place(shared, now, id, Some(target));
+            }
+        }
+        while let Some((id, target)) = self.free.to_run_once_more(&self.open, shared, now) {
+            if let Some(task) = self.open.get_mut(&id) {
+                // Another executor runs the task, which is known.
+                task.force = true;
+            }
+            shared.stats.run_once_more += 1;
+            self.place(shared, now, id, Some(target));
+        }
     }
 
     /// Ends the attempt at `from` without an outcome: back off, then go to the next executor.
@@ -301,9 +319,8 @@ impl Submissions {
         );
         task.nodes.last = Some((from, why));
         task.phase = SubmissionPhase::BackOff { until: now + delay + spread, stay: None };
-        if task.options.anywhere {
-            self.left(id, from);
-        }
+        task.free.left(from);
+        self.free.stir();
         self.arm(shared, id);
     }
 
@@ -496,14 +513,13 @@ impl Submissions {
         task.tries.retries = 0;
         task.tries.busy_stays = 0;
         task.nodes.last = None;
-        let runs_twice = task.free.runs_twice();
-        if task.options.anywhere && !(runs_twice && !task.free.runs_beside(from)) {
-            self.is_only_at(now, id, from);
+        // The acceptance of a second run leaves the first one, which goes on.
+        if task.options.anywhere && (task.free.runs_beside(from) || !task.free.runs_twice()) {
+            task.free.is_only_at(now, from);
         }
+        self.free.stir();
         if let Some(target) = withdrawn {
-            if let Some(task) = self.open.get_mut(&id) {
-                task.holders.released(target);
-            }
+            task.holders.released(target);
             shared.stats.withdrawn += 1;
             shared.send(target, Message::Withdraw { task: id, attempt: latest });
         }
@@ -547,7 +563,9 @@ impl Submissions {
                 continue;
             }
             self.adopt(shared, now, id, from, (beat.attempt, boot, beat.finished.is_some()));
-            self.ask_lanes(shared, id, beat.attempt, from);
+            if self.open.get(&id).is_some_and(|task| self.free.lacks_lanes(task, from)) {
+                shared.send(from, Message::Fetch { task: id, attempt: beat.attempt });
+            }
             if let Some(task) = self.open.get_mut(&id)
                 && let SubmissionPhase::Accepted { by, fetch, .. } = &mut task.phase
                 && *by == from

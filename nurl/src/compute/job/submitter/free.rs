@@ -11,13 +11,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::super::message::Message;
 use super::super::options::MAX_ASKED;
 use super::super::pace::{Lanes, Worker, choose};
 use super::super::shared::SharedContext;
 use super::super::submission::{Submission, SubmissionPhase};
 use super::super::task::TaskId;
-use super::Submissions;
 use crate::key::PublicKey;
 
 /// Waiting tasks of a kind that are looked at for one whose workers have room.
@@ -60,10 +58,26 @@ impl FreeRuns {
         self.latest.is_some() && self.earlier.is_some()
     }
 
+    /// Notes that it has no run but that of `by`.
+    pub(super) fn is_only_at(&mut self, now: Instant, by: PublicKey) {
+        let run = self.at(by).unwrap_or(FreeRun { at: by, since: now, rounds: 1 });
+        *self = FreeRuns { latest: Some(run), earlier: None };
+    }
+
+    /// Notes that it doesn't run, or no longer, on `peer`.
+    pub(super) fn left(&mut self, peer: PublicKey) {
+        let runs = [self.latest, self.earlier].into_iter().flatten();
+        let mut runs = runs.filter(|run| run.at != peer);
+        *self = FreeRuns { latest: runs.next(), earlier: runs.next() };
+    }
+
     fn at(&self, peer: PublicKey) -> Option<FreeRun> {
         [self.latest, self.earlier].into_iter().flatten().find(|run| run.at == peer)
     }
 }
+
+/// A submitter's open tasks.
+type Open = BTreeMap<TaskId, Submission>;
 
 /// The free tasks of a submitter.
 #[derive(Debug, Default)]
@@ -121,59 +135,49 @@ impl FreeTasks {
     }
 }
 
-impl Submissions {
-    /// Gives waiting free tasks to workers that have room, and runs the last ones once more where that helps.
-    pub(in super::super) fn spread(&mut self, shared: &mut SharedContext, now: Instant) {
-        if !std::mem::take(&mut self.free.stirred) {
-            return;
-        }
-        let kinds: Vec<_> = self.free.waiting.keys().cloned().collect();
-        for kind in &kinds {
-            while let Some((id, target)) = self.next_free(shared, now, kind) {
-                self.place(shared, now, id, Some(target));
-            }
-        }
-        self.free.waiting.retain(|_, tasks| !tasks.is_empty());
-        if self.free.waiting.is_empty() {
-            self.run_once_more(shared, now);
-        }
+impl FreeTasks {
+    /// The kinds of the tasks that wait; none if nothing has changed by which one could go on. The latter is `None`.
+    pub(super) fn stirred_kinds(&mut self) -> Option<Vec<String>> {
+        std::mem::take(&mut self.stirred).then(|| self.waiting.keys().cloned().collect())
     }
 
     /// The next free task that a worker has room for, taken from those that wait.
-    fn next_free(
+    pub(super) fn next(
         &mut self,
+        open: &Open,
         shared: &mut SharedContext,
         now: Instant,
         kind: &str,
     ) -> Option<(TaskId, PublicKey)> {
-        let open = &self.open;
-        let tasks = self.free.waiting.get_mut(kind)?;
+        let tasks = self.waiting.get_mut(kind)?;
         tasks.retain(|id| open.get(id).is_some_and(|task| task.tries.attempts == 0));
         let waiting = tasks.len();
+        if waiting == 0 {
+            self.waiting.remove(kind);
+            return None;
+        }
         let looked_at: Vec<_> = tasks.iter().take(LOOK_AT).copied().collect();
-        let found = looked_at.into_iter().find_map(|id| {
-            let key = &self.open.get(&id)?.spec.key;
-            let list = shared.candidates(now, kind, key);
+        let (id, target) = looked_at.into_iter().find_map(|id| {
+            let list = shared.candidates(now, kind, &open.get(&id)?.spec.key);
             let mut list = shared.peers.not_silent(now, &list);
             list.truncate(MAX_ASKED);
-            Some((id, choose(&self.workers(now, kind, &list), waiting)?))
-        });
-        let (id, target) = found?;
-        self.free.waiting.get_mut(kind)?.retain(|other| *other != id);
+            Some((id, choose(&self.workers(open, now, kind, &list), waiting)?))
+        })?;
+        self.waiting.get_mut(kind)?.retain(|other| *other != id);
         Some((id, target))
     }
 
     /// These workers as this submitter knows them, in the order of the list.
-    fn workers(&self, now: Instant, kind: &str, list: &[PublicKey]) -> Vec<Worker> {
+    fn workers(&self, open: &Open, now: Instant, kind: &str, list: &[PublicKey]) -> Vec<Worker> {
         let mut workers: Vec<_> = list
             .iter()
             .map(|key| {
-                let pace = self.free.paces.get(&(kind.to_owned(), *key));
+                let pace = self.paces.get(&(kind.to_owned(), *key));
                 let (lanes, mean) = pace.map_or((None, None), |pace| (pace.lanes, pace.mean));
                 Worker { key: *key, lanes, mean, tasks: 0, oldest: Duration::ZERO }
             })
             .collect();
-        let tasks = self.free.placed.iter().filter_map(|id| self.open.get(id));
+        let tasks = self.placed.iter().filter_map(|id| open.get(id));
         for task in tasks.filter(|task| task.spec.kind == kind) {
             for run in [task.free.latest, task.free.earlier].into_iter().flatten() {
                 if let Some(worker) = workers.iter_mut().find(|worker| worker.key == run.at) {
@@ -187,18 +191,24 @@ impl Submissions {
     }
 
     /// The list with the worker first that is soonest done.
-    pub(super) fn soonest_first(&self, now: Instant, kind: &str, list: &[PublicKey]) -> Vec<PublicKey> {
-        let mut workers = self.workers(now, kind, list);
+    pub(super) fn soonest_first(
+        &self,
+        open: &Open,
+        now: Instant,
+        kind: &str,
+        list: &[PublicKey],
+    ) -> Vec<PublicKey> {
+        let mut workers = self.workers(open, now, kind, list);
         workers.sort_by_key(|worker| (worker.end(), worker.tasks));
         workers.into_iter().map(|worker| worker.key).collect()
     }
 
     /// Notes that an attempt of a free task goes to `target`.
-    pub(super) fn goes_to(&mut self, now: Instant, id: TaskId, target: PublicKey) {
-        let Some(kind) = self.open.get(&id).map(|task| task.spec.kind.clone()) else { return };
-        let rounds = self.workers(now, &kind, &[target]).first().map_or(1, Worker::rounds);
-        self.free.placed.insert(id);
-        if let Some(task) = self.open.get_mut(&id) {
+    pub(super) fn goes_to(&mut self, open: &mut Open, now: Instant, id: TaskId, target: PublicKey) {
+        let Some(kind) = open.get(&id).map(|task| task.spec.kind.clone()) else { return };
+        let rounds = self.workers(open, now, &kind, &[target]).first().map_or(1, Worker::rounds);
+        self.placed.insert(id);
+        if let Some(task) = open.get_mut(&id) {
             // A run that hasn't been given back goes on beside this one.
             let before = task.free.latest.filter(|run| run.at != target);
             let latest = Some(FreeRun { at: target, since: now, rounds });
@@ -206,62 +216,41 @@ impl Submissions {
         }
     }
 
-    /// Notes that a free task has no run but that of `by`.
-    pub(super) fn is_only_at(&mut self, now: Instant, id: TaskId, by: PublicKey) {
-        self.free.stirred = true;
-        let Some(task) = self.open.get_mut(&id) else { return };
-        let run = task.free.at(by).unwrap_or(FreeRun { at: by, since: now, rounds: 1 });
-        task.free = FreeRuns { latest: Some(run), earlier: None };
+    /// Whether an executor that runs a free task has yet to say how many it runs at once: its answer was lost.
+    pub(super) fn lacks_lanes(&self, task: &Submission, from: PublicKey) -> bool {
+        let pace = self.paces.get(&(task.spec.kind.clone(), from));
+        task.options.anywhere && pace.is_none_or(|pace| pace.lanes.is_none())
     }
 
-    /// Notes that a free task doesn't run, or no longer, on `peer`.
-    pub(super) fn left(&mut self, id: TaskId, peer: PublicKey) {
-        self.free.stirred = true;
-        let Some(task) = self.open.get_mut(&id) else { return };
-        let FreeRuns { latest, earlier } = std::mem::take(&mut task.free);
-        let mut runs = [latest, earlier].into_iter().flatten().filter(|run| run.at != peer);
-        task.free = FreeRuns { latest: runs.next(), earlier: runs.next() };
-    }
-
-    /// Asks an executor that runs a free task how many it runs at once, if its answer was lost.
-    pub(super) fn ask_lanes(&self, shared: &mut SharedContext, id: TaskId, attempt: u32, from: PublicKey) {
-        let Some(task) = self.open.get(&id).filter(|task| task.options.anywhere) else { return };
-        let pace = self.free.paces.get(&(task.spec.kind.clone(), from));
-        if pace.is_none_or(|pace| pace.lanes.is_none()) {
-            shared.send(from, Message::Fetch { task: id, attempt });
+    /// The next task to run once more, and where: the longest one first, if none waits and a lane is free.
+    pub(super) fn to_run_once_more(
+        &self,
+        open: &Open,
+        shared: &mut SharedContext,
+        now: Instant,
+    ) -> Option<(TaskId, PublicKey)> {
+        if !self.waiting.is_empty() {
+            return None;
         }
-    }
-
-    /// Runs tasks that take long once more, the longest first, each where a lane is free.
-    fn run_once_more(&mut self, shared: &mut SharedContext, now: Instant) {
-        let running = self.free.placed.iter().filter_map(|id| {
-            let task = self.open.get(id)?;
+        let running = self.placed.iter().filter_map(|id| {
+            let task = open.get(id)?;
             let SubmissionPhase::Accepted { by, fetch: None, .. } = task.phase else { return None };
             let run = task.free.latest.filter(|run| run.at == by && task.free.earlier.is_none())?;
-            let pace = self.free.paces.get(&(task.spec.kind.clone(), by))?;
+            let pace = self.paces.get(&(task.spec.kind.clone(), by))?;
             pace.lanes.is_some_and(|lanes| lanes.pure).then_some((run.since, *id, by))
         });
         let mut running: Vec<_> = running.collect();
         running.sort_unstable_by_key(|(since, id, _)| (*since, *id));
-        for (since, id, by) in running {
-            let Some(task) = self.open.get(&id) else { continue };
-            let kind = task.spec.kind.clone();
-            let list = shared.candidates(now, &kind, &task.spec.key);
+        running.into_iter().find_map(|(since, id, by)| {
+            let task = open.get(&id)?;
+            let list = shared.candidates(now, &task.spec.kind, &task.spec.key);
             let mut list = shared.peers.not_silent(now, &task.nodes.may_allow(list));
             list.truncate(MAX_ASKED);
             list.retain(|member| *member != by);
             let elapsed = now.saturating_duration_since(since);
-            let workers = self.workers(now, &kind, &list);
+            let workers = self.workers(open, now, &task.spec.kind, &list);
             let free = workers.iter().filter(|worker| worker.outruns(elapsed));
-            let Some(target) = free.min_by_key(|worker| (worker.end(), worker.tasks)).map(|w| w.key) else {
-                continue;
-            };
-            if let Some(task) = self.open.get_mut(&id) {
-                // The executor before it runs the task, which is known.
-                task.force = true;
-            }
-            shared.stats.run_once_more += 1;
-            self.place(shared, now, id, Some(target));
-        }
+            Some((id, free.min_by_key(|worker| (worker.end(), worker.tasks))?.key))
+        })
     }
 }

@@ -24,10 +24,9 @@ impl Submissions {
         from: PublicKey,
         Refused { task: id, attempt, reason }: Refused,
     ) {
-        if self.open.get(&id).is_some_and(|task| task.options.anywhere) {
-            self.left(id, from);
-        }
         let Some(task) = self.open.get_mut(&id) else { return };
+        task.free.left(from);
+        self.free.stir();
         // This holds in every phase: a node that gave the task back isn't lost with it.
         task.holders.released(from);
         // Messages may overtake each other, and a beat that was sent before would be taken for a sign of life: its sender

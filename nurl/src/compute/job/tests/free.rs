@@ -112,7 +112,7 @@ fn those_that_wait_for_room_can_be_cancelled_and_end_with_their_life() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(8))]
 
     // A third of the bound is for what loss and death cost: an answer that is missed (1 s), a silence (3.5 s), and the work
     // that was lost.
