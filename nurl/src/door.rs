@@ -50,12 +50,16 @@ pub mod job {
 /// Replicated values: counters, registers, sets and maps that merge.
 pub mod state {
     pub use crate::error::StateError;
-    pub use crate::node::{Counter, Departure, FieldValue, Map, MultiRegister, Reading, Register, Set};
+    pub use crate::node::{
+        Counter, Departure, FieldValue, Map, MultiRegister, Names, NamesAfter, Reading, Register, Set, Watch,
+    };
     pub use crate::replication::crdt::{
-        CrdtError, Digest, MAX_ELEMENT_BYTES, MAX_FIELD_BYTES, MAX_REGISTER_BYTES, MAX_SIBLING_BYTES,
+        CrdtError, Digest, Kind, MAX_ELEMENT_BYTES, MAX_FIELD_BYTES, MAX_REGISTER_BYTES, MAX_SIBLING_BYTES,
         MAX_SIBLINGS,
     };
-    pub use crate::replication::replicator::{Confirm, Decline, MAX_KEY_BYTES, UpdateError};
+    pub use crate::replication::replicator::{
+        Confirm, Decline, MAX_KEY_BYTES, MAX_NAMES, MAX_WATCHES, UpdateError,
+    };
 }
 
 /// Leases with fencing tokens, for effects outside of the mesh.

@@ -19,14 +19,14 @@ use crate::authority::rotation::SignedSecret;
 use crate::compute::job::{Drained, MemberChange, SubmitOptions, Submitter, TaskId};
 use crate::key::{AllowList, PublicKey};
 use crate::replication::crdt::{Kind, Value};
-use crate::replication::replicator::{Confirm, Op};
+use crate::replication::replicator::{Confirm, NamePage, NameQuery, Op};
 use crate::ring::RingMember;
-use crate::rt::sync::{mpsc, oneshot};
+use crate::rt::sync::{mpsc, oneshot, watch};
 use crate::transport::Priority;
 use crate::transport::core::Datagram;
 
 /// What a read found.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Found {
     /// The merged state; none if nobody who answered has one.
     pub(super) value: Option<Value>,
@@ -199,6 +199,9 @@ pub(super) enum WorkInput {
     Member { peer: PublicKey, change: MemberChange },
 }
 
+/// What a watch has found last; nothing at first.
+pub(super) type Watched = watch::Receiver<Option<Found>>;
+
 /// The channel by which a submitter follows its task.
 pub(super) type Course = mpsc::Sender<super::task::TaskEvent>;
 
@@ -219,6 +222,10 @@ pub(super) enum WorkCommand {
     Update { name: Bytes, op: Op, confirm: Confirm, reply: Reply<Result<(), Error>> },
     /// Reads replicated state.
     Read { kind: Kind, name: Bytes, reply: Reply<Result<Found, Error>> },
+    /// Lists names of replicated state.
+    List { query: NameQuery, reply: Reply<Result<NamePage, Error>> },
+    /// Watches replicated state, as long as somebody reads what is found.
+    Watch { kind: Kind, name: Bytes, reply: Reply<Result<Watched, Error>> },
     /// The work plane's counters.
     Stats { reply: Reply<WorkStats> },
     /// This node's own copy of a key.

@@ -12,15 +12,18 @@ mod ending;
 mod event;
 mod log;
 mod metrics;
+mod names;
 mod net;
 mod own_pass;
 mod own_revocations;
 mod own_secret;
+mod shown;
 mod signed_passes;
 mod state;
 mod task;
 #[cfg(all(test, not(feature = "sim")))]
 mod tests;
+mod watch;
 mod work;
 
 use std::collections::VecDeque;
@@ -53,8 +56,10 @@ pub use builder::Builder;
 pub use command::{Departure, HandedOver, Pong, WorkStats};
 pub use event::{Events, NodeEvent};
 pub use metrics::{Metric, MetricKind, Metrics};
+pub use names::{Names, NamesAfter};
 pub use state::{Counter, FieldValue, Map, MultiRegister, Reading, Register, Set};
 pub use task::{Task, TaskEvent};
+pub use watch::Watch;
 
 /// A node's role in its mesh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,9 +16,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Node;
-use super::command::WorkCommand;
+use super::command::{Watched, WorkCommand};
+use super::shown;
+use super::watch::Watch;
 use crate::error::{Error, StateError};
-use crate::replication::crdt::{Kind, MAX_TTL, OrMap, Value};
+use crate::replication::crdt::{Kind, MAX_TTL, Value};
 use crate::replication::replicator::{Confirm, FieldOp, Op};
 use crate::rt::time::unix_now;
 
@@ -101,6 +103,12 @@ impl Handle {
         Ok(Reading { value: value(found.value), partial: found.partial })
     }
 
+    async fn watch<T: Clone + PartialEq>(&self, value: fn(Option<Value>) -> T) -> Result<Watch<T>, Error> {
+        let (kind, name) = (self.kind, self.name.clone());
+        let found: Watched = self.node.ask_work(|reply| WorkCommand::Watch { kind, name, reply }).await??;
+        Ok(Watch::new(found, value))
+    }
+
     fn confirmed_by(mut self, confirm: Confirm) -> Handle {
         self.confirm = confirm;
         self
@@ -120,10 +128,19 @@ impl Node {
     }
 }
 
-/// What objects of all kinds do alike.
+/// What objects of all kinds do alike; each shows something of a type of its own.
 macro_rules! objects {
-    ($($object:ident)*) => {$(
+    ($($object:ident: $shows:ty = $show:path,)*) => {$(
         impl $object {
+            /// Watches the object: what it shows now, and after each change the newest. It goes on while owners restart,
+            /// are away or are others, until it is dropped.
+            ///
+            /// # Errors
+            /// [`Error::State`] when this node has too many watches; [`Error::Closed`].
+            pub async fn watch(&self) -> Result<Watch<$shows>, Error> {
+                self.0.watch($show).await
+            }
+
             /// The same object, whose writes are told to be made once so many nodes have them.
             #[must_use]
             pub fn confirmed_by(self, confirm: Confirm) -> $object {
@@ -153,7 +170,13 @@ macro_rules! objects {
     )*};
 }
 
-objects! { Counter Register MultiRegister Set Map }
+objects! {
+    Counter: i128 = shown::sum,
+    Register: Option<Vec<u8>> = shown::last,
+    MultiRegister: Vec<Vec<u8>> = shown::values,
+    Set: Vec<Vec<u8>> = shown::members,
+    Map: Vec<(Vec<u8>, FieldValue)> = shown::fields,
+}
 
 impl Counter {
     pub(super) fn new(node: &Node, key: &str) -> Counter {
@@ -181,11 +204,7 @@ impl Counter {
     /// # Errors
     /// [`Error::State`] when no owner answers.
     pub async fn read(&self) -> Result<Reading<i128>, Error> {
-        let sum = |value| match value {
-            Some(Value::Counter(counter)) => counter.value(),
-            _ => 0,
-        };
-        self.0.read(sum).await
+        self.0.read(shown::sum).await
     }
 }
 
@@ -216,11 +235,7 @@ impl Register {
     /// # Errors
     /// As [`Counter::read`].
     pub async fn read(&self) -> Result<Reading<Option<Vec<u8>>>, Error> {
-        let last = |value| match value {
-            Some(Value::Register(register)) => register.value().map(<[u8]>::to_vec),
-            _ => None,
-        };
-        self.0.read(last).await
+        self.0.read(shown::last).await
     }
 }
 
@@ -252,11 +267,7 @@ impl MultiRegister {
     /// # Errors
     /// As [`Counter::read`].
     pub async fn read(&self) -> Result<Reading<Vec<Vec<u8>>>, Error> {
-        let values = |value| match value {
-            Some(Value::Multi(register)) => register.values().into_iter().map(<[u8]>::to_vec).collect(),
-            _ => Vec::new(),
-        };
-        self.0.read(values).await
+        self.0.read(shown::values).await
     }
 }
 
@@ -295,11 +306,7 @@ impl Set {
     /// # Errors
     /// As [`Counter::read`].
     pub async fn read(&self) -> Result<Reading<Vec<Vec<u8>>>, Error> {
-        let members = |value| match value {
-            Some(Value::Set(set)) => set.iter().map(<[u8]>::to_vec).collect(),
-            _ => Vec::new(),
-        };
-        self.0.read(members).await
+        self.0.read(shown::members).await
     }
 }
 
@@ -376,26 +383,6 @@ impl Map {
     /// # Errors
     /// As [`Counter::read`].
     pub async fn read(&self) -> Result<Reading<Vec<(Vec<u8>, FieldValue)>>, Error> {
-        let wall = unix_now();
-        let fields = |value| match value {
-            Some(Value::Map(map)) => fields_of(&map, wall),
-            _ => Vec::new(),
-        };
-        self.0.read(fields).await
+        self.0.read(shown::fields).await
     }
-}
-
-fn fields_of(map: &OrMap, wall: Duration) -> Vec<(Vec<u8>, FieldValue)> {
-    let all = |kind, name| map.values(kind, name).into_iter().map(<[u8]>::to_vec).collect();
-    let shown = map.fields().into_iter().filter_map(|(name, kind)| {
-        let value = match kind {
-            Kind::Counter => FieldValue::Counter(map.counter(name)),
-            Kind::Register => FieldValue::Register(map.register(name, wall)?.to_vec()),
-            Kind::Set => FieldValue::Set(all(kind, name)),
-            Kind::Multi => FieldValue::Multi(all(kind, name)),
-            Kind::Map => return None,
-        };
-        Some((name.to_vec(), value))
-    });
-    shown.collect()
 }

@@ -36,6 +36,7 @@ tables! {
     MarkLife = "mark-life": "The seconds for which it keeps them.",
     PendingWrites = "pending-writes": "A node's writes that no owner has acknowledged.",
     Reads = "reads": "The reads under way.",
+    Watchers = "watchers": "The nodes that wait for changes of what a member keeps.",
     Operations = "operations": "Observers' writes that a member remembers.",
     // Membership.
     Members = "members": "The members that a node remembers.",

@@ -69,6 +69,11 @@ pub mod watch {
         pub fn borrow(&self) -> T {
             self.0.slot().1.clone()
         }
+
+        /// Whether anybody can still read it.
+        pub fn has_readers(&self) -> bool {
+            Arc::strong_count(&self.0) > 1
+        }
     }
 
     impl<T> Drop for Sender<T> {

@@ -10,7 +10,8 @@ use nurl::internals::replication::crdt::{
 };
 use nurl::internals::replication::identity::ReplicaId;
 use nurl::internals::replication::replicator::{
-    Config, Confirm, FieldOp, MAX_MESSAGE_BYTES, Op, Replicator, ReplicatorEvent, UpdateFailure,
+    Config, Confirm, FieldOp, MAX_MESSAGE_BYTES, NamePage, NameQuery, Op, Replicator, ReplicatorEvent,
+    UpdateFailure,
 };
 
 use super::MAX_STEPS;
@@ -36,6 +37,9 @@ pub(crate) struct Mesh {
     nodes: BTreeMap<PublicKey, Replicator>,
     updated: BTreeMap<u64, Result<(), UpdateFailure>>,
     read: BTreeMap<u64, Option<Value>>,
+    /// What the watches of honest nodes told last.
+    watched: BTreeMap<(PublicKey, u64), Option<Value>>,
+    listed: Option<NamePage>,
     calls: u64,
     /// What the insider received.
     told: Vec<Vec<u8>>,
@@ -61,6 +65,8 @@ impl Mesh {
             nodes: (1..=MEMBER).map(node).collect(),
             updated: BTreeMap::new(),
             read: BTreeMap::new(),
+            watched: BTreeMap::new(),
+            listed: None,
             calls: 0,
             told: Vec::new(),
             log: Vec::new(),
@@ -90,6 +96,10 @@ impl Mesh {
                     match event {
                         ReplicatorEvent::Updated { id, outcome } => drop(self.updated.insert(id, outcome)),
                         ReplicatorEvent::ReadDone { id, value, .. } => drop(self.read.insert(id, value)),
+                        ReplicatorEvent::Watched { id, value, .. } => {
+                            drop(self.watched.insert((*from, id), value))
+                        }
+                        ReplicatorEvent::Listed { page, .. } => self.listed = Some(page),
                         ReplicatorEvent::ReadFailed { .. } | ReplicatorEvent::ViewDiffers { .. } => {}
                     }
                 }
@@ -157,6 +167,29 @@ impl Mesh {
         panic!("an honest read has no answer");
     }
 
+    /// Begins to watch the set at an honest node.
+    fn watch(&mut self, n: u8) -> u64 {
+        let now = self.now;
+        let id = self.node(n).watch(now, Kind::Set, &SET[1..]).expect("it has few watches");
+        self.run(secs(1));
+        id
+    }
+
+    /// Lists the sets at an honest node.
+    fn list(&mut self, n: u8) -> NamePage {
+        let (now, query) =
+            (self.now, NameQuery { kind: Some(Kind::Set), prefix: Vec::new(), after: None, most: 5 });
+        self.node(n).list(now, 1, query);
+        self.deliver();
+        for _ in 0..10 {
+            if let Some(page) = self.listed.take() {
+                return page;
+            }
+            self.run(secs(1));
+        }
+        panic!("an honest list has no end");
+    }
+
     /// A message of the insider.
     fn say(&mut self, to: u8, bytes: &[u8]) {
         let (now, wall) = (self.now, self.wall);
@@ -194,7 +227,7 @@ impl Mesh {
 }
 
 /// The types of messages.
-const KINDS: u8 = 16;
+const KINDS: u8 = 20;
 
 /// One message of each type, as the insider writes them.
 pub(crate) fn hostile_samples() -> Vec<Vec<u8>> {
@@ -209,6 +242,7 @@ pub(super) fn programs() -> Vec<Vec<u8>> {
 pub(super) fn run(bytes: &[u8]) -> bool {
     let mut draw = Draw::new(bytes);
     let mut mesh = Mesh::busy();
+    let watches = [1, MEMBER].map(|n| (n, mesh.watch(n)));
     // What each honest node has added to the counter.
     let mut added: BTreeMap<u8, u64> = (1..=MEMBER).map(|n| (n, 3)).collect();
     for _ in 0..MAX_STEPS {
@@ -247,6 +281,14 @@ pub(super) fn run(bytes: &[u8]) -> bool {
         }
     }
     mesh.run(secs(40));
+    for (n, watch) in watches {
+        let seen = &mesh.watched[&(key(n), watch)];
+        let last = [b"final ", &[MEMBER][..]].concat();
+        let found = matches!(seen, Some(Value::Set(set)) if set.contains(&last));
+        assert!(found, "what was written last is seen by the watch at {n}: {seen:?}");
+        let page = mesh.list(n);
+        assert!(page.names.contains(&(Kind::Set, SET[1..].to_vec())), "the set is listed at {n}: {page:?}");
+    }
     for reader in 1..=MEMBER {
         // The insider may delete it, as any member may: then its owners still know what was written.
         let read = mesh.read(reader, COUNTER);
@@ -412,6 +454,37 @@ fn fields(draw: &mut Draw<'_>, mesh: &Mesh, e: &mut Writer<'_>) -> Step {
         12 => e.array(1)?.bytes(of)?.ok(),
         13 => e.array(3)?.bytes(of)?.u64(small(draw))?.u8(draw.u8() % 6)?.ok(),
         14 => e.array(2)?.bytes(of)?.u64(small(draw))?.ok(),
+        16 => {
+            e.array(5)?.u64(small(draw))?;
+            if draw.flag() {
+                e.u8(draw.u8() % 7)?
+            } else {
+                e.null()?
+            };
+            e.bytes(of.get(1..).unwrap_or_default())?;
+            if draw.flag() {
+                e.bytes(key_of(draw))?
+            } else {
+                e.null()?
+            };
+            e.u64(small(draw))?.ok()
+        }
+        17 => {
+            let count = draw.below(4) as u64;
+            e.array(3)?.u64(small(draw))?.array(count)?;
+            for _ in 0..count {
+                e.bytes(key_of(draw))?;
+            }
+            if draw.flag() { e.bytes(of)?.ok() } else { e.null()?.ok() }
+        }
+        18 => {
+            e.array(3)?.bytes(of)?.u64(small(draw))?;
+            if draw.flag() { e.bytes(&digest(draw, mesh, of))?.ok() } else { e.null()?.ok() }
+        }
+        19 => {
+            e.array(4)?.bytes(of)?.u64(small(draw))?.u8(draw.u8() % 4)?;
+            if draw.flag() { e.bytes(&state(draw, mesh, of))?.ok() } else { e.null()?.ok() }
+        }
         _ => {
             e.array(2)?;
             range(draw, e)?;

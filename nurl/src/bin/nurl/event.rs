@@ -226,6 +226,24 @@ pub(crate) enum Line {
         /// Whether confirmed writes may be missing.
         partial: bool,
     },
+    /// There is an object of this name in the replicated state.
+    Name { name: String, kind: &'static str },
+    /// All names are told.
+    Listed {
+        names: usize,
+        /// Those whose answer is missing.
+        silent: Vec<String>,
+        /// Whether these are so many that names may be missing.
+        partial: bool,
+    },
+    /// What a watched object of the replicated state shows, which is nothing if there are no values.
+    Watched {
+        key: String,
+        kind: &'static str,
+        values: Vec<WatchedValue>,
+        /// Whether confirmed writes may be missing.
+        partial: bool,
+    },
     /// The replicated state was changed.
     Written {
         key: String,
@@ -261,6 +279,15 @@ pub(crate) enum Line {
         reason: Option<&'static str>,
         message: String,
     },
+}
+
+/// The value of an object, or of a field of a map.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct WatchedValue {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) field: Option<String>,
+    #[serde(flatten)]
+    pub(crate) value: Shown,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -398,6 +425,15 @@ mod tests {
                 field: Some("mails".into()),
                 value: Shown::list(vec![(Some("a".into()), None), (None, Some("ff".into()))]),
                 partial: true,
+            },
+            Line::Name { name: "visits".into(), kind: "counter" },
+            Line::Listed { names: 1, silent: vec!["nurl1p".into()], partial: false },
+            Line::Watched { key: "visits".into(), kind: "counter", values: Vec::new(), partial: true },
+            Line::Watched {
+                key: "user 7".into(),
+                kind: "map",
+                values: vec![WatchedValue { field: Some("mails".into()), value: Shown::Sum(3) }],
+                partial: false,
             },
             Line::Written { key: "visits".into(), field: None },
             Line::Lease { state: "admitted", current: None, text: None, hex: None },

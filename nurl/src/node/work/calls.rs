@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use super::outcome;
 use crate::error::Error;
-use crate::node::command::{Found, Reply};
-use crate::replication::replicator::ReplicatorEvent;
+use crate::node::command::{Found, Reply, Watched};
+use crate::replication::replicator::{NamePage, ReplicatorEvent};
+use crate::rt::sync::watch;
 
 /// A call, and its caller.
 pub(super) enum Call {
@@ -13,12 +14,16 @@ pub(super) enum Call {
     Update(Reply<Result<(), Error>>),
     /// A read.
     Read(Reply<Result<Found, Error>>),
+    /// A list of names.
+    List(Reply<Result<NamePage, Error>>),
 }
 
 /// The calls under way. The replicator bounds them: it ends a call over its limits at once.
 #[derive(Default)]
 pub(super) struct Calls {
     open: BTreeMap<u64, Call>,
+    /// By the replicator's ids.
+    watches: BTreeMap<u64, watch::Sender<Option<Found>>>,
     /// The id of the last call.
     last: u64,
 }
@@ -29,6 +34,18 @@ impl Calls {
         self.last += 1;
         self.open.insert(self.last, call);
         self.last
+    }
+
+    /// Begins to pass on what this watch finds.
+    pub(super) fn watch(&mut self, id: u64) -> Watched {
+        let (sender, receiver) = watch::channel(None);
+        self.watches.insert(id, sender);
+        receiver
+    }
+
+    /// Forgets the watches whose findings nobody reads any more, and returns their ids.
+    pub(super) fn unread_watches(&mut self) -> Vec<u64> {
+        self.watches.extract_if(.., |_, sender| !sender.has_readers()).map(|(id, _)| id).collect()
     }
 
     /// Answers the caller whose call is over.
@@ -48,8 +65,20 @@ impl Calls {
             }
             ReplicatorEvent::ReadFailed { id, why } => {
                 tracing::debug!(target: "nurl::state", id, ?why, "a read has failed");
-                if let Some(Call::Read(reply)) = self.open.remove(&id) {
-                    let _ = reply.send(Err(outcome::of_read(why)));
+                match self.open.remove(&id) {
+                    Some(Call::Read(reply)) => drop(reply.send(Err(outcome::of_read(why)))),
+                    Some(Call::List(reply)) => drop(reply.send(Err(outcome::of_read(why)))),
+                    Some(Call::Update(_)) | None => {}
+                }
+            }
+            ReplicatorEvent::Listed { id, page } => {
+                if let Some(Call::List(reply)) = self.open.remove(&id) {
+                    let _ = reply.send(Ok(page));
+                }
+            }
+            ReplicatorEvent::Watched { id, value, partial } => {
+                if let Some(watch) = self.watches.get(&id) {
+                    watch.send(Some(Found { value, partial }));
                 }
             }
             // Views converge by membership's own push-pull.

@@ -168,7 +168,7 @@ impl WorkPlane {
                     self.on_command(now, command);
                 }
             }
-            Wake::Deadline => {}
+            Wake::Deadline => self.end_unread_watches(),
         }
         Ok(())
     }
@@ -245,6 +245,15 @@ impl WorkPlane {
                 let id = self.calls.open(Call::Read(reply));
                 self.replicator.read(now, id, kind, &name);
             }
+            WorkCommand::List { query, reply } => {
+                let id = self.calls.open(Call::List(reply));
+                self.replicator.list(now, id, query);
+            }
+            WorkCommand::Watch { kind, name, reply } => {
+                self.end_unread_watches();
+                let begun = self.replicator.watch(now, kind, &name);
+                let _ = reply.send(begun.map(|id| self.calls.watch(id)).map_err(outcome::refused));
+            }
             WorkCommand::Stats { reply } => {
                 let _ = reply.send(self.stats());
             }
@@ -260,6 +269,12 @@ impl WorkPlane {
             WorkCommand::Shutdown { reply } => self.leave(now, reply),
             #[cfg(all(test, not(feature = "sim")))]
             WorkCommand::Panic => panic!("a test asked for it"),
+        }
+    }
+
+    fn end_unread_watches(&mut self) {
+        for id in self.calls.unread_watches() {
+            self.replicator.unwatch(id);
         }
     }
 

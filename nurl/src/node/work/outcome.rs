@@ -22,7 +22,8 @@ pub(super) fn of_read(failure: ReadFailure) -> Error {
     }
 }
 
-fn refused(error: UpdateError) -> Error {
+/// The error of a call that this node refused.
+pub(super) fn refused(error: UpdateError) -> Error {
     match error {
         UpdateError::Unconfirmed(by) => Error::Unconfirmed { by },
         other => StateError::Write(other).into(),

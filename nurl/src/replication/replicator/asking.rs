@@ -23,12 +23,14 @@ pub(super) enum Asked {
     Delta { key: Vec<u8>, from: PublicKey, id: u64, state: Vec<u8> },
     /// Whether an object that is set aside stands.
     Aside,
+    /// A watch of this node, by its id.
+    Watch(u64),
 }
 
 impl Asked {
     /// Whether another node asked for it.
     pub(super) fn is_anothers(&self) -> bool {
-        !matches!(self, Asked::Write(Wanted { caller: Caller::Driver(_), .. }))
+        !matches!(self, Asked::Write(Wanted { caller: Caller::Driver(_), .. }) | Asked::Watch(_))
     }
 }
 
@@ -43,6 +45,11 @@ pub(super) struct Asking {
 }
 
 impl Asking {
+    /// Whether a watch waits for this read.
+    pub(super) fn is_watch(&self, read: u64) -> bool {
+        matches!(self.waiting.get(&read), Some(Asked::Watch(_)))
+    }
+
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
     }

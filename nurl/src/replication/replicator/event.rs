@@ -4,7 +4,9 @@ use std::collections::{BTreeSet, VecDeque};
 
 use super::config::MAX_READS;
 use super::error::{ReadFailure, UpdateFailure};
+use super::list::NamePage;
 use super::presence::Presence;
+use super::watchers::Touched;
 use crate::key::PublicKey;
 use crate::replication::crdt::Value;
 use crate::replication::store::MAX_BATCH;
@@ -35,6 +37,22 @@ pub enum ReplicatorEvent {
         /// Why it failed.
         why: ReadFailure,
     },
+    /// A page of names.
+    Listed {
+        /// The id given by the caller.
+        id: u64,
+        /// The page.
+        page: NamePage,
+    },
+    /// What a watched object shows now.
+    Watched {
+        /// The watch.
+        id: u64,
+        /// The value; none if there is nothing.
+        value: Option<Value>,
+        /// Whether confirmed writes may be missing.
+        partial: bool,
+    },
     /// A peer's view has other owners for a key than this node's: the driver does a push-pull with the peer.
     ViewDiffers {
         /// The peer.
@@ -59,9 +77,11 @@ pub struct ReplicationStats {
     /// Acknowledgements that match no request of this process, answers that nothing waits for, and both from the wrong
     /// node.
     pub stray: u64,
-    /// States refused because the node holds as much as it may, deltas refused because too many wait, and observers' writes
-    /// refused because too many are remembered.
+    /// States refused because the node holds as much as it may, deltas refused because too many wait, observers' writes
+    /// refused because too many are remembered, and lists and watches refused because others have too many.
     pub full: u64,
+    /// Lists of names refused: not of what was asked for, or without an end.
+    pub bad_names: u64,
     /// Messages dropped because the queue was full.
     pub outbox_dropped: u64,
     /// Times that repair stopped because its budget was used up.
@@ -102,6 +122,7 @@ pub(super) struct Events {
     queue: VecDeque<ReplicatorEvent>,
     changed: BTreeSet<Vec<u8>>,
     differing: BTreeSet<PublicKey>,
+    pub(super) touched: Touched,
     pub(super) presence: Presence,
     /// What of it may be durable.
     stored: Presence,
@@ -124,6 +145,7 @@ impl Events {
 
     /// Notes that the durable record of a key changed.
     pub(super) fn changed(&mut self, key: &[u8]) {
+        self.touched.note(key);
         if !self.changed.contains(key) {
             self.changed.insert(key.to_vec());
         }

@@ -193,6 +193,57 @@ pub(super) enum Message {
         #[n(1)]
         settling: u64,
     },
+    /// Asks a member for the next names of objects that it holds as a keeper.
+    #[n(16)]
+    List {
+        #[n(0)]
+        id: u64,
+        /// Of this kind; absent: of all.
+        #[n(1)]
+        kind: Option<Kind>,
+        /// How the names begin.
+        #[n(2)]
+        prefix: ByteVec,
+        /// The key behind which they are; absent: from the first.
+        #[n(3)]
+        after: Option<ByteVec>,
+        #[n(4)]
+        most: u64,
+    },
+    /// These names, as keys, ascending.
+    #[n(17)]
+    Names {
+        #[n(0)]
+        id: u64,
+        #[n(1)]
+        keys: Vec<ByteVec>,
+        /// The last key looked at, if there may be more behind it.
+        #[n(2)]
+        upto: Option<ByteVec>,
+    },
+    /// Asks a keeper to answer as soon as its object differs from this digest.
+    #[n(18)]
+    Watch {
+        #[n(0)]
+        key: ByteVec,
+        #[n(1)]
+        id: u64,
+        /// Absent: nothing is shown.
+        #[n(2)]
+        has: Option<ByteArray<16>>,
+    },
+    /// 0: the keeper's state, if it has one, differs. 1: nothing new for a while. 2: the keeper has no room for this watcher.
+    #[n(19)]
+    Watched {
+        #[n(0)]
+        key: ByteVec,
+        #[n(1)]
+        id: u64,
+        #[n(2)]
+        outcome: u8,
+        #[n(3)]
+        state: Option<ByteVec>,
+    },
     /// A former owner, before it drops its copy, asks an owner whether it still has the key. It acknowledges, or pulls.
     #[n(14)]
     Confirm {
@@ -334,7 +385,8 @@ impl Message {
         match self {
             Message::Delta { key, state, .. }
             | Message::Copy { key, state, .. }
-            | Message::ReadReply { key, state: Some(state), .. } => is_of_kind(key, state),
+            | Message::ReadReply { key, state: Some(state), .. }
+            | Message::Watched { key, state: Some(state), .. } => is_of_kind(key, state),
             Message::States { items } => items.iter().all(|item| is_of_kind(&item.key, &item.bytes)),
             Message::Operation { key, op, .. } => kind_of(key) == Some(op.kind()),
             _ => true,
@@ -352,6 +404,8 @@ impl Message {
             | Message::Behind { key }
             | Message::Declined { key, .. }
             | Message::Confirm { key, .. }
+            | Message::Watch { key, .. }
+            | Message::Watched { key, .. }
             | Message::Operation { key, .. } => Box::new(std::iter::once(key)),
             Message::Summary { range, .. } | Message::InSync { range, .. } => {
                 Box::new(range.after.iter().chain(&range.upto))
@@ -360,6 +414,8 @@ impl Message {
                 Box::new(range.after.iter().chain(&range.upto).chain(items.iter().map(|item| &item.key)))
             }
             Message::Pull { keys } => Box::new(keys.iter()),
+            Message::List { after, .. } => Box::new(after.iter()),
+            Message::Names { keys, upto, .. } => Box::new(keys.iter().chain(upto)),
             Message::States { items } => Box::new(items.iter().map(|item| &item.key)),
             Message::OperationReply { .. } => Box::new(std::iter::empty()),
         }

@@ -54,6 +54,7 @@ mod held;
 mod history;
 mod key;
 mod leave;
+mod list;
 mod message;
 mod operations;
 mod outbox;
@@ -68,6 +69,8 @@ mod sync;
 mod tests;
 mod told;
 mod update;
+mod watch;
+mod watchers;
 mod writes;
 
 use std::collections::BTreeSet;
@@ -83,21 +86,26 @@ pub use error::{ReadFailure, UpdateError, UpdateFailure};
 pub use event::{ReplicationStats, ReplicatorEvent};
 pub use key::state_key;
 pub use leave::Unheld;
+pub use list::{MAX_NAMES, NamePage, NameQuery};
 pub use message::{FieldOp, MAX_MESSAGE_BYTES, Op};
 pub use operations::{OperationError, OperationId};
 pub use presence::Presence;
+pub use watch::MAX_WATCHES;
 
 use self::asking::Asking;
 use self::away::Aside;
 use self::handoff::Acknowledged;
 use self::held::Held;
 use self::key::checked_key;
+use self::list::Lists;
 use self::message::Message;
 use self::operations::Operations;
 use self::reads::Reads;
 use self::record::Record;
 use self::served::Served;
 use self::shared::{Moment, Shared};
+use self::watch::Watches;
+use self::watchers::Watchers;
 use self::writes::Writes;
 use crate::authority::account::Account;
 use crate::key::PublicKey;
@@ -114,6 +122,10 @@ pub struct Replicator {
     held: Held,
     writes: Writes,
     reads: Reads,
+    lists: Lists,
+    watches: Watches,
+    /// Other nodes' watches.
+    watchers: Watchers,
     /// The writes and deltas that wait for the other owners' states.
     asking: Asking,
     /// The objects that are set aside after a long absence.
@@ -133,6 +145,9 @@ impl Replicator {
             held: Held::default(),
             writes: Writes::default(),
             reads: Reads::default(),
+            lists: Lists::default(),
+            watches: Watches::default(),
+            watchers: Watchers::default(),
             asking: Asking::default(),
             aside: Aside::default(),
             operations: Operations::default(),
@@ -215,6 +230,11 @@ impl Replicator {
         }
         self.reads.ask_keepers(sh, &self.held, now, key, id, false);
         Ok(())
+    }
+
+    /// Gathers a page of names. [`ReplicatorEvent::Listed`] or [`ReplicatorEvent::ReadFailed`] with `id` follows.
+    pub fn list(&mut self, now: Instant, id: u64, query: NameQuery) {
+        self.lists.begin(&mut self.shared, &self.held.copies, now, id, query);
     }
 
     // ---- Leaving.
@@ -302,6 +322,9 @@ impl Replicator {
         self.held.place(&mut self.shared, now, moved);
         self.writes.follow(&mut self.shared, &mut self.served, now);
         self.reads.follow(&self.shared, now);
+        let ring = &self.shared.ring;
+        self.lists.wait_only_for(|peer| ring.member(peer).is_some_and(|member| member.live));
+        self.follow_watches(now);
         for (id, (_, key)) in self.reads.take_early() {
             if let Err(error) = self.begin_read(now, id, &key) {
                 self.shared.events.push(ReplicatorEvent::ReadFailed { id, why: error.into() });
@@ -332,6 +355,7 @@ impl Replicator {
                 }
                 if let Some(id) = id {
                     self.reads.on_refused(from, id);
+                    self.watches.on_refused(now, from, id);
                 }
             }
             Message::Summary { range, hash, settling } => {
@@ -354,6 +378,18 @@ impl Replicator {
                 for item in items {
                     self.held.on_state(sh, at, from, &item.key, &item.bytes);
                 }
+            }
+            Message::List { id, kind, prefix, after, most } => {
+                self.lists.on_list(sh, &self.held.copies, by, id, (kind, prefix, after, most));
+            }
+            Message::Names { id, keys, upto } => self.lists.on_names(sh, from, id, (keys, upto)),
+            Message::Watch { key, id, has } => {
+                let asked = (key.into(), id, has.map(Into::into));
+                self.watchers.on_watch(sh, &mut self.held.copies, now, by, asked);
+            }
+            Message::Watched { key, id, outcome, state } => {
+                let state = state.as_ref().map(|state| state.as_slice());
+                self.on_watched(at, from, (&key, id), (outcome, state));
             }
             Message::Behind { key } => sync::on_behind(sh, &mut self.held.copies, &key),
             Message::Copy { key, id, state } => {
@@ -379,6 +415,8 @@ impl Replicator {
     pub fn on_peer_lost(&mut self, peer: PublicKey) {
         self.operations.on_peer_lost(&mut self.shared, peer);
         self.reads.on_peer_lost(peer);
+        self.lists.wait_only_for(|other| *other != peer);
+        self.watches.on_peer_lost(peer);
     }
 
     /// Does the work that is due.
@@ -397,13 +435,15 @@ impl Replicator {
             let value = reads::shown(value);
             self.shared.events.push(ReplicatorEvent::ReadDone { id, value, partial: true });
         }
+        self.lists.finish(&mut self.shared, now);
+        self.tend_watches(at);
         self.offer_again(now);
         if now < self.next_tick {
             return;
         }
         self.next_tick = now + TICK;
         self.ask_about_aside(now);
-        let Replicator { shared: sh, held, writes, operations, served, aside, .. } = self;
+        let Replicator { shared: sh, held, writes, operations, served, lists, watchers, aside, .. } = self;
         if sh.sees_others() {
             aside.see(sh, (held, writes, served), wall);
         }
@@ -416,11 +456,20 @@ impl Replicator {
         held.age(sh, writes.sums(), wall);
         held.hand_off(sh, writes.sums(), at);
         held.summarise(sh, now);
+        lists.tick();
+        watchers.expire(sh, &held.copies, now);
+        // What was deleted or settled now.
+        self.tend_watches(at);
     }
 
     /// The time at which [`handle_timeout`](Replicator::handle_timeout) must be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let due = [self.reads.next_deadline(), self.held.next_offer()];
+        let due = [
+            self.reads.next_deadline(),
+            self.held.next_offer(),
+            self.lists.next_deadline(),
+            self.watches.next_deadline(),
+        ];
         due.into_iter().flatten().chain([self.next_tick]).min()
     }
 

@@ -139,7 +139,7 @@ impl Reading {
 
     /// Tells the owners whose answer differs from the merged state to compare theirs. An owner takes others' writes
     /// from owners only, so a reader couldn't send them.
-    fn repair(&self, sh: &mut Shared) {
+    pub(super) fn repair(&self, sh: &mut Shared) {
         let Some(digest) = self.value.as_ref().map(Object::digest) else { return };
         let lags =
             |(owner, has): &(&PublicKey, &Option<Digest>)| **has != Some(digest) && sh.owns(owner, &self.key);

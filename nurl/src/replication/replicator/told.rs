@@ -23,6 +23,10 @@ pub(super) fn message(message: &Message) -> String {
         Message::Copy { key, id, .. } => format!("COPY {} id {id}", name(key)),
         Message::Behind { key } => format!("BEHIND {}", name(key)),
         Message::Declined { key, id, why } => format!("DECLINED {} id {id} why {why}", name(key)),
+        Message::List { id, prefix, .. } => format!("LIST {} id {id}", String::from_utf8_lossy(prefix)),
+        Message::Names { id, keys, .. } => format!("NAMES {} id {id}", keys.len()),
+        Message::Watch { key, id, .. } => format!("WATCH {} id {id}", name(key)),
+        Message::Watched { key, id, outcome, .. } => format!("WATCHED {} id {id} {outcome}", name(key)),
         Message::Confirm { key, id } => format!("CONFIRM {} id {id}", name(key)),
     }
 }

@@ -227,6 +227,9 @@ impl Replicator {
             _ => Ok(()),
         };
         if reading.asks() {
+            if self.asking.is_watch(id) {
+                reading.repair(&mut self.shared);
+            }
             self.asked(at, id, &key, reading.into_value(), (partial, taken), vouched);
         } else {
             let pending = self.writes.pending(&key);
@@ -247,6 +250,7 @@ impl Replicator {
     ) {
         match self.asking.take(read) {
             None => {}
+            Some(Asked::Watch(id)) => self.watch_read(at, id, value.as_ref(), partial),
             Some(Asked::Aside) => {
                 self.aside.decide(&mut self.shared, &mut self.held, at, key, vouched);
             }

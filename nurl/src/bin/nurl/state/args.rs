@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use nurl::state::Confirm;
+use nurl::state::{Confirm, Kind};
 
 use crate::args::{MeshArgs, Output, parse_duration};
 
@@ -23,10 +23,16 @@ Examples:
   nurl state incr stock --field apples 12      # a field of a map
   nurl state get stock --json
   nurl state expire visits 30d                 # gone after 30 days, unless never is said before
-  nurl state delete stock --type map")]
+  nurl state delete stock --type map
+  nurl state list user-                        # the names that begin so
+  nurl state watch visits                      # its value, and then each change")]
 pub(crate) enum StateCommand {
     /// Print what is under a key
     Get(GetArgs),
+    /// Print the names of what there is
+    List(ListArgs),
+    /// Print what is under a key, and then each change, until interrupted
+    Watch(WatchArgs),
     /// Add to a counter
     Incr {
         #[command(flatten)]
@@ -98,6 +104,8 @@ impl StateCommand {
     pub(crate) fn output(&self) -> &Output {
         match self {
             StateCommand::Get(args) => &args.output,
+            StateCommand::List(args) => &args.output,
+            StateCommand::Watch(args) => &args.output,
             StateCommand::Incr { args, .. }
             | StateCommand::Set { args, .. }
             | StateCommand::Add { args, .. }
@@ -122,6 +130,28 @@ impl ValueKind {
     pub(crate) const ALL: [ValueKind; 5] =
         [ValueKind::Counter, ValueKind::Register, ValueKind::Multi, ValueKind::Set, ValueKind::Map];
 
+    /// As the library names it.
+    pub(crate) fn of_library(self) -> Kind {
+        match self {
+            ValueKind::Counter => Kind::Counter,
+            ValueKind::Register => Kind::Register,
+            ValueKind::Multi => Kind::Multi,
+            ValueKind::Set => Kind::Set,
+            ValueKind::Map => Kind::Map,
+        }
+    }
+
+    /// As the command line names what the library calls so.
+    pub(crate) fn named(kind: Kind) -> ValueKind {
+        match kind {
+            Kind::Counter => ValueKind::Counter,
+            Kind::Register => ValueKind::Register,
+            Kind::Multi => ValueKind::Multi,
+            Kind::Set => ValueKind::Set,
+            Kind::Map => ValueKind::Map,
+        }
+    }
+
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             ValueKind::Counter => "counter",
@@ -145,6 +175,39 @@ pub(crate) struct GetArgs {
     /// Print what is known even if too few owners answer to be sure
     #[arg(long)]
     pub(crate) partial: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    pub(crate) mesh: MeshArgs,
+    /// How the names begin [default: all]
+    #[arg(default_value = "", hide_default_value = true)]
+    pub(crate) prefix: String,
+    /// Only objects of this kind [default: of all]
+    #[arg(long = "type", value_enum, value_name = "KIND")]
+    pub(crate) kind: Option<ValueKind>,
+    /// Print what is known even if so many workers are silent that names may be missing
+    #[arg(long)]
+    pub(crate) partial: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WatchArgs {
+    #[command(flatten)]
+    pub(crate) mesh: MeshArgs,
+    /// The key, at most 1,024 bytes
+    pub(crate) key: String,
+    /// Only the object of this kind [default: of all]
+    #[arg(long = "type", value_enum, value_name = "KIND")]
+    pub(crate) kind: Option<ValueKind>,
+    /// End after so many changes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
     #[command(flatten)]
     pub(crate) output: Output,
 }

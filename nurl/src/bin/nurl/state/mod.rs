@@ -1,18 +1,21 @@
 //! `nurl state`: reads and changes the mesh's replicated values.
 
 pub(crate) mod args;
+mod list;
+mod show;
+mod watch;
 
 use std::time::Duration;
 
 use nurl::rt::time;
-use nurl::state::{Confirm, FieldValue};
+use nurl::state::{Confirm, Reading};
 use nurl::{Error, Node};
 
 use self::args::{ChangeArgs, GetArgs, StateCommand, ValueKind, WholeArgs};
+use self::show::Fields;
 use crate::client::{LOOK_EVERY, observer, some_worker, until_interrupted};
 use crate::event::{Line, Shown};
 use crate::out::{Code, Failure, Out};
-use crate::talk::text_or_hex;
 
 /// How long a read goes on asking until enough owners have answered.
 const READ_AGAIN: Duration = Duration::from_secs(5);
@@ -29,6 +32,8 @@ pub(crate) async fn run(command: StateCommand, out: Out<'_>) -> Result<(), Failu
             node.shutdown().await;
             done
         }
+        StateCommand::List(args) => list::run(args, out).await,
+        StateCommand::Watch(args) => watch::run(args, out).await,
         StateCommand::Incr { by, args } => change(args, Change::Incr(by), out).await,
         StateCommand::Set { value, multi, args } => change(args, Change::Set(value, multi), out).await,
         StateCommand::Add { elements, args } => change(args, Change::Add(elements), out).await,
@@ -192,9 +197,6 @@ async fn get(node: &Node, args: &GetArgs, out: Out<'_>) -> Result<(), Failure> {
     Err(Failure::new(Code::Other, format!("there is nothing under {}", crate::out::shown(&args.key))))
 }
 
-/// What is shown of an object: its fields, if it has some.
-type Fields = Vec<(Option<String>, Shown)>;
-
 /// Reads an object. A partial answer is asked for again, unless it was asked for as such.
 async fn read(
     node: &Node,
@@ -220,45 +222,15 @@ async fn read(
 }
 
 async fn read_once(node: &Node, key: &str, kind: ValueKind) -> Result<(Fields, bool), Failure> {
-    let one = |value: Shown| vec![(None, value)];
-    let text = |bytes: &[u8]| text_or_hex(bytes);
     Ok(match kind {
-        ValueKind::Counter => {
-            let read = node.counter(key).read().await?;
-            (one(Shown::Sum(read.value)), read.partial)
-        }
-        ValueKind::Register => {
-            let read = node.register(key).read().await?;
-            let fields = read.value.map(|value| one(Shown::word(text(&value)))).unwrap_or_default();
-            (fields, read.partial)
-        }
-        ValueKind::Multi => {
-            let read = node.multi(key).read().await?;
-            let values: Vec<_> = read.value.iter().map(|value| text(value)).collect();
-            (if values.is_empty() { Vec::new() } else { one(Shown::list(values)) }, read.partial)
-        }
-        ValueKind::Set => {
-            let read = node.set(key).read().await?;
-            let values: Vec<_> = read.value.iter().map(|value| text(value)).collect();
-            (if values.is_empty() { Vec::new() } else { one(Shown::list(values)) }, read.partial)
-        }
-        ValueKind::Map => {
-            let read = node.map(key).read().await?;
-            let fields = read.value.into_iter().map(|(name, value)| {
-                let (name, hex) = text(&name);
-                (name.or(hex), field(&value))
-            });
-            (fields.collect(), read.partial)
-        }
+        ValueKind::Counter => shown(node.counter(key).read().await?, show::sum),
+        ValueKind::Register => shown(node.register(key).read().await?, show::word),
+        ValueKind::Multi => shown(node.multi(key).read().await?, show::list),
+        ValueKind::Set => shown(node.set(key).read().await?, show::list),
+        ValueKind::Map => shown(node.map(key).read().await?, show::fields),
     })
 }
 
-fn field(value: &FieldValue) -> Shown {
-    match value {
-        FieldValue::Counter(sum) => Shown::Sum(*sum),
-        FieldValue::Register(value) => Shown::word(text_or_hex(value)),
-        FieldValue::Set(values) | FieldValue::Multi(values) => {
-            Shown::list(values.iter().map(|value| text_or_hex(value)).collect())
-        }
-    }
+fn shown<T>(read: Reading<T>, show: fn(T) -> Fields) -> (Fields, bool) {
+    (show(read.value), read.partial)
 }
