@@ -168,6 +168,11 @@ fn what_was_acknowledged_before_a_goodbye_is_held() {
 }
 
 #[test]
+fn watches_go_on_and_lists_say_what_they_lack() {
+    prove_with("watched", 6);
+}
+
+#[test]
 fn everything_at_once() {
     prove_with("swarm", 3);
 }

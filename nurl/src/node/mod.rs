@@ -46,6 +46,7 @@ use crate::membership::{Roles, State};
 use crate::mesh::MeshId;
 use crate::net::reach::hub_client::DownReason;
 use crate::net::secure::version::Versions;
+use crate::replication::crdt::Kind;
 use crate::rt::sync::{Mutex, mpsc, oneshot};
 use crate::rt::task::Planes;
 use crate::rt::time;
@@ -439,6 +440,24 @@ impl Node {
     /// removes what was observed of it.
     pub fn map(&self, key: &str) -> Map {
         Map::new(self, key)
+    }
+
+    /// Lists the names that begin with `prefix`, of the objects of one kind or of all: at most [`MAX_NAMES`](crate::state::MAX_NAMES) at once, in the order
+    /// of kinds and names, behind the end of an earlier page if one is given. What was deleted isn't listed, once an owner that
+    /// answers knows of it and no other lags; nor is a register, set or map that shows nothing.
+    ///
+    /// It asks all members, for 1 s at most if one is silent, and for 5 s if so many are that objects may be missing.
+    ///
+    /// # Errors
+    /// [`Error::State`] when the prefix is too long, too many lists are under way, or there is nobody to ask;
+    /// [`Error::Closed`].
+    pub async fn names(
+        &self,
+        kind: Option<Kind>,
+        prefix: &str,
+        after: Option<NamesAfter>,
+    ) -> Result<Names, Error> {
+        names::list(self, kind, prefix, after).await
     }
 
     // ---- Transport.

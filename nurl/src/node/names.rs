@@ -26,28 +26,17 @@ pub struct Names {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamesAfter(Kind, Vec<u8>);
 
-impl Node {
-    /// Lists the names that begin with `prefix`, of the objects of one kind or of all: at most [`MAX_NAMES`] at once, in the order
-    /// of kinds and names, behind the end of an earlier page if one is given. What was deleted isn't listed, once an owner that
-    /// answers knows of it and no other lags; nor is a register, set or map that shows nothing.
-    ///
-    /// It asks all members, for 1 s at most if one is silent, and for 5 s if so many are that objects may be missing.
-    ///
-    /// # Errors
-    /// [`Error::State`] when the prefix is too long, too many lists are under way, or there is nobody to ask;
-    /// [`Error::Closed`].
-    pub async fn names(
-        &self,
-        kind: Option<Kind>,
-        prefix: &str,
-        after: Option<NamesAfter>,
-    ) -> Result<Names, Error> {
-        let after = after.map(|NamesAfter(kind, name)| (kind, name));
-        let query = NameQuery { kind, prefix: prefix.as_bytes().to_vec(), after, most: MAX_NAMES };
-        let page = self.ask_work(|reply| WorkCommand::List { query, reply }).await??;
-        let NamePage { names, next, silent, partial } = page;
-        let text = |(kind, name): (Kind, Vec<u8>)| (kind, String::from_utf8_lossy(&name).into_owned());
-        let next = next.map(|(kind, name)| NamesAfter(kind, name));
-        Ok(Names { names: names.into_iter().map(text).collect(), next, silent, partial })
-    }
+pub(super) async fn list(
+    node: &Node,
+    kind: Option<Kind>,
+    prefix: &str,
+    after: Option<NamesAfter>,
+) -> Result<Names, Error> {
+    let after = after.map(|NamesAfter(kind, name)| (kind, name));
+    let query = NameQuery { kind, prefix: prefix.as_bytes().to_vec(), after, most: MAX_NAMES };
+    let page = node.ask_work(|reply| WorkCommand::List { query, reply }).await??;
+    let NamePage { names, next, silent, partial } = page;
+    let text = |(kind, name): (Kind, Vec<u8>)| (kind, String::from_utf8_lossy(&name).into_owned());
+    let next = next.map(|(kind, name)| NamesAfter(kind, name));
+    Ok(Names { names: names.into_iter().map(text).collect(), next, silent, partial })
 }

@@ -61,6 +61,7 @@ pub mod storeless;
 pub mod swarm;
 pub mod uneven;
 pub mod visitors;
+pub mod watched;
 
 use chaos::scenario::Scenario;
 
@@ -124,6 +125,7 @@ pub const ALL: &[Scenario] = &[
     swarm::SCENARIO,
     uneven::SCENARIO,
     visitors::SCENARIO,
+    watched::SCENARIO,
 ];
 
 /// Finds a scenario.

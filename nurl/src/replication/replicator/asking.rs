@@ -5,9 +5,14 @@
 //! asks the other owners first, and so it does when a delta removes what it hasn't seen.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use super::calls::{Caller, Wanted};
 use super::config::MAX_OUTBOX_BYTES;
+use super::error::UpdateError;
+use super::held::Held;
+use super::reads::Reads;
+use super::shared::Shared;
 use crate::key::PublicKey;
 
 /// Limit on the bytes of other nodes' deltas that wait; the same as for messages to be sent. A delta over the limit
@@ -45,6 +50,26 @@ pub(super) struct Asking {
 }
 
 impl Asking {
+    /// Asks the other keepers for work, which goes on when they have answered.
+    ///
+    /// # Errors
+    /// [`UpdateError::Full`].
+    pub(super) fn begin(
+        &mut self,
+        (sh, held, reads): (&mut Shared, &Held, &mut Reads),
+        now: Instant,
+        key: &[u8],
+        asked: Asked,
+    ) -> Result<(), UpdateError> {
+        if !reads.has_room(asked.is_anothers(), self.of_others) {
+            return Err(UpdateError::Full("reads"));
+        }
+        let read = sh.fresh_id();
+        self.insert(read, asked);
+        reads.ask_keepers(sh, held, now, key, read, true);
+        Ok(())
+    }
+
     /// Whether a watch waits for this read.
     pub(super) fn is_watch(&self, read: u64) -> bool {
         matches!(self.waiting.get(&read), Some(Asked::Watch(_)))

@@ -237,6 +237,35 @@ impl Replicator {
         self.lists.begin(&mut self.shared, &self.held.copies, now, id, query);
     }
 
+    /// Watches the object of this kind and name until [`unwatch`](Replicator::unwatch): [`ReplicatorEvent::Watched`] tells its
+    /// value, and each newest one, under the id that is returned.
+    ///
+    /// # Errors
+    /// [`UpdateError::Full`], [`UpdateError::KeyTooLong`].
+    pub fn watch(&mut self, now: Instant, kind: Kind, name: &[u8]) -> Result<u64, UpdateError> {
+        self.watches.begin(&mut self.shared, now, kind, name)
+    }
+
+    /// Ends a watch.
+    pub fn unwatch(&mut self, id: u64) {
+        self.watches.end(&mut self.shared, id);
+    }
+
+    fn watching(&mut self) -> (&mut Watches, watch::Parts<'_>) {
+        let Replicator { shared: sh, held, writes, reads, asking, watches, .. } = self;
+        (watches, watch::Parts { sh, held, writes, reads, asking })
+    }
+
+    /// Goes on with the watches here that are due, and with those of changed objects, here and elsewhere.
+    fn tend_watches(&mut self, at: Moment) {
+        let touched = self.shared.events.touched.take();
+        for key in &touched {
+            self.watchers.look(&mut self.shared, &mut self.held.copies, key);
+        }
+        let (watches, mut parts) = self.watching();
+        watches.tend(&mut parts, at, &touched);
+    }
+
     // ---- Leaving.
 
     /// Begins to offer the states that no other node is known to have, until [`unheld`](Replicator::unheld) counts
@@ -324,7 +353,8 @@ impl Replicator {
         self.reads.follow(&self.shared, now);
         let ring = &self.shared.ring;
         self.lists.wait_only_for(|peer| ring.member(peer).is_some_and(|member| member.live));
-        self.follow_watches(now);
+        self.watches.follow(&self.shared, now);
+        self.watchers.follow(&mut self.shared, &mut self.held.copies);
         for (id, (_, key)) in self.reads.take_early() {
             if let Err(error) = self.begin_read(now, id, &key) {
                 self.shared.events.push(ReplicatorEvent::ReadFailed { id, why: error.into() });
@@ -389,7 +419,8 @@ impl Replicator {
             }
             Message::Watched { key, id, outcome, state } => {
                 let state = state.as_ref().map(|state| state.as_slice());
-                self.on_watched(at, from, (&key, id), (outcome, state));
+                let (watches, mut parts) = self.watching();
+                watches.on_watched(&mut parts, at, from, (&key, id), (outcome, state));
             }
             Message::Behind { key } => sync::on_behind(sh, &mut self.held.copies, &key),
             Message::Copy { key, id, state } => {

@@ -176,13 +176,8 @@ impl Replicator {
 
     /// Asks the other owners; [`asked`](Replicator::asked) continues the work.
     fn ask(&mut self, now: Instant, key: &[u8], asked: Asked) -> Result<(), UpdateError> {
-        if !self.reads.has_room(asked.is_anothers(), self.asking.of_others()) {
-            return Err(UpdateError::Full("reads"));
-        }
-        let read = self.shared.fresh_id();
-        self.asking.insert(read, asked);
-        self.reads.ask_keepers(&mut self.shared, &self.held, now, key, read, true);
-        Ok(())
+        let Replicator { shared, held, reads, asking, .. } = self;
+        asking.begin((shared, held, reads), now, key, asked)
     }
 
     /// Asks the owners about the next objects that are set aside.
@@ -250,7 +245,10 @@ impl Replicator {
     ) {
         match self.asking.take(read) {
             None => {}
-            Some(Asked::Watch(id)) => self.watch_read(at, id, value.as_ref(), partial),
+            Some(Asked::Watch(id)) => {
+                let (watches, mut parts) = self.watching();
+                watches.on_read(&mut parts, at, id, value.as_ref(), partial);
+            }
             Some(Asked::Aside) => {
                 self.aside.decide(&mut self.shared, &mut self.held, at, key, vouched);
             }

@@ -7,20 +7,22 @@
 //!
 //! Values may be skipped: at most some ten a second are told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::Replicator;
-use super::asking::Asked;
+use super::asking::{Asked, Asking};
 use super::error::UpdateError;
 use super::event::ReplicatorEvent;
+use super::held::Held;
 use super::key::checked_key;
 use super::message::Message;
-use super::reads;
-use super::shared::Moment;
+use super::reads::{self, Reads};
+use super::shared::{Moment, Shared};
 use super::watchers::{DIFFERS, NO_ROOM, NOTHING_NEW, NOTHING_NEW_AFTER};
+use super::writes::Writes;
 use crate::key::PublicKey;
 use crate::replication::crdt::{Digest, Kind, Object};
+use crate::ring::RingMember;
 
 /// Limit on the watches of a node.
 pub const MAX_WATCHES: usize = 1024;
@@ -60,6 +62,15 @@ struct Watch {
     phase: Phase,
 }
 
+/// What a watch needs of the replicator's other parts.
+pub(super) struct Parts<'a> {
+    pub(super) sh: &'a mut Shared,
+    pub(super) held: &'a Held,
+    pub(super) writes: &'a Writes,
+    pub(super) reads: &'a mut Reads,
+    pub(super) asking: &'a mut Asking,
+}
+
 /// The watches of this node, by id.
 #[derive(Debug, Default)]
 pub(super) struct Watches(BTreeMap<u64, Watch>);
@@ -74,18 +85,12 @@ impl Watches {
         self.0.values().filter_map(due).min()
     }
 
-    /// Lets a watch read all keepers at this time, if it waits for this one.
-    fn turn_from(&mut self, id: u64, from: PublicKey, at: Instant) -> bool {
-        let asked = |watch: &&mut Watch| matches!(watch.phase, Phase::Asked { peer, .. } if peer == from);
-        let Some(watch) = self.0.get_mut(&id).filter(asked) else { return false };
-        (watch.reads, watch.phase) = (true, Phase::Due(at));
-        watch.turn += 1;
-        true
-    }
-
     /// Takes a keeper's word that it keeps the key no more.
     pub(super) fn on_refused(&mut self, now: Instant, from: PublicKey, id: u64) {
-        self.turn_from(id, from, now + AGAIN);
+        let asked = |watch: &&mut Watch| matches!(watch.phase, Phase::Asked { peer, .. } if peer == from);
+        if let Some(watch) = self.0.get_mut(&id).filter(asked) {
+            watch.read_next(now + AGAIN);
+        }
     }
 
     /// Asks others in place of a keeper that is lost.
@@ -94,64 +99,61 @@ impl Watches {
             if let Phase::Asked { peer: asked, until, .. } = watch.phase
                 && asked == peer
             {
-                // A while after it was asked.
-                (watch.reads, watch.phase) = (true, Phase::Due(until - SILENT_AFTER + AGAIN));
-                watch.turn += 1;
+                // A second after it was asked, so that one which is always lost isn't asked all the time.
+                watch.read_next(until - SILENT_AFTER + AGAIN);
             }
         }
     }
-}
 
-impl Replicator {
-    /// Watches the object of this kind and name until [`unwatch`](Replicator::unwatch): [`ReplicatorEvent::Watched`] tells its
-    /// value, and each newest one, under the id that is returned.
+    /// Begins to watch the object of this kind and name. [`ReplicatorEvent::Watched`] tells its value, and each newest one, under
+    /// the id that is returned.
     ///
     /// # Errors
     /// [`UpdateError::Full`], [`UpdateError::KeyTooLong`].
-    pub fn watch(&mut self, now: Instant, kind: Kind, name: &[u8]) -> Result<u64, UpdateError> {
+    pub(super) fn begin(
+        &mut self,
+        sh: &mut Shared,
+        now: Instant,
+        kind: Kind,
+        name: &[u8],
+    ) -> Result<u64, UpdateError> {
         let key = checked_key(kind, name)?;
-        if self.watches.0.len() >= MAX_WATCHES {
+        if self.0.len() >= MAX_WATCHES {
             return Err(UpdateError::Full("watches"));
         }
-        let id = self.shared.fresh_id();
-        self.shared.events.touched.watch(&key);
+        let id = sh.fresh_id();
+        sh.events.touched.watch(&key);
         let watch = Watch { key, seen: None, told: None, reads: true, turn: 0, phase: Phase::Due(now) };
-        self.watches.0.insert(id, watch);
+        self.0.insert(id, watch);
         Ok(id)
     }
 
     /// Ends a watch.
-    pub fn unwatch(&mut self, id: u64) {
-        if let Some(watch) = self.watches.0.remove(&id) {
-            self.shared.events.touched.unwatch(&watch.key);
+    pub(super) fn end(&mut self, sh: &mut Shared, id: u64) {
+        if let Some(watch) = self.0.remove(&id) {
+            sh.events.touched.unwatch(&watch.key);
         }
     }
 
-    /// Goes on with the watches that are due, and with those of changed objects, here and elsewhere.
-    pub(super) fn tend_watches(&mut self, at: Moment) {
-        let touched = self.shared.events.touched.take();
-        for key in &touched {
-            self.watchers.look(&mut self.shared, &mut self.held.copies, key);
-        }
-        let due = self.watches.0.iter().filter(|(_, watch)| match watch.phase {
+    /// Goes on with the watches that are due, and with those of changed objects.
+    pub(super) fn tend(&mut self, parts: &mut Parts<'_>, at: Moment, touched: &BTreeSet<Vec<u8>>) {
+        let due = self.0.iter().filter(|(_, watch)| match watch.phase {
             Phase::Due(due) | Phase::Asked { until: due, .. } => due <= at.now,
             Phase::Here => touched.contains(&watch.key),
             Phase::Reading => false,
         });
         let due: Vec<u64> = due.map(|(id, _)| *id).collect();
         for id in due {
-            self.step(at, id);
+            self.step(parts, at, id);
         }
     }
 
-    /// Adapts the watches to a new view.
-    pub(super) fn follow_watches(&mut self, now: Instant) {
-        let sh = &mut self.shared;
-        self.watchers.follow(sh, &mut self.held.copies);
-        for watch in self.watches.0.values_mut() {
+    /// Adapts to a new view.
+    pub(super) fn follow(&mut self, sh: &Shared, now: Instant) {
+        for watch in self.0.values_mut() {
             let goes_on = match watch.phase {
                 Phase::Asked { peer, boot, .. } => {
-                    let is_as_before = |member: &crate::ring::RingMember| member.live && member.boot == boot;
+                    let is_as_before = |member: &RingMember| member.live && member.boot == boot;
                     sh.ring.member(&peer).is_some_and(is_as_before) && sh.keeps(&peer, &watch.key)
                 }
                 Phase::Reading => true,
@@ -165,57 +167,59 @@ impl Replicator {
         }
     }
 
-    fn step(&mut self, at: Moment, id: u64) {
-        let Some(watch) = self.watches.0.get_mut(&id) else { return };
+    fn step(&mut self, parts: &mut Parts<'_>, at: Moment, id: u64) {
+        let Some(watch) = self.0.get_mut(&id) else { return };
         if matches!(watch.phase, Phase::Asked { .. } | Phase::Here) {
             watch.reads = true;
         }
         let key = watch.key.clone();
-        if let Some(whole) = self.held.whole(&self.shared, &key).cloned() {
-            let changed = self.notice(at, id, Some(&whole), false);
-            self.rest(id, if changed { Phase::Due(at.now + PACE) } else { Phase::Here });
+        if let Some(whole) = parts.held.whole(parts.sh, &key).cloned() {
+            let changed = watch.notice(parts, at, id, Some(&whole), false);
+            watch.phase = if changed { Phase::Due(at.now + PACE) } else { Phase::Here };
             return;
         }
-        let keepers = self.shared.other_keepers(&key);
+        let keepers = parts.sh.other_keepers(&key);
         let live: Vec<PublicKey> =
             keepers.iter().filter(|keeper| keeper.live).map(|keeper| keeper.key).collect();
-        let Some(watch) = self.watches.0.get_mut(&id) else { return };
         if watch.reads || live.is_empty() {
             watch.reads = true;
-            let begun =
-                self.shared.met && !keepers.is_empty() && self.ask(at.now, &key, Asked::Watch(id)).is_ok();
-            self.rest(id, if begun { Phase::Reading } else { Phase::Due(at.now + POLL) });
+            let Parts { sh, held, reads, asking, .. } = parts;
+            let begun = sh.met
+                && !keepers.is_empty()
+                && asking.begin((sh, held, reads), at.now, &key, Asked::Watch(id)).is_ok();
+            watch.phase = if begun { Phase::Reading } else { Phase::Due(at.now + POLL) };
             return;
         }
         let peer = live[watch.turn % live.len()];
-        let boot = self.shared.ring.member(&peer).map_or(0, |member| member.boot);
+        let boot = parts.sh.ring.member(&peer).map_or(0, |member| member.boot);
         watch.phase = Phase::Asked { peer, boot, until: at.now + SILENT_AFTER };
         let has = watch.told.and_then(|(digest, _)| digest).map(Into::into);
-        self.shared.send(peer, &Message::Watch { key: key.into(), id, has });
-    }
-
-    fn rest(&mut self, id: u64, phase: Phase) {
-        if let Some(watch) = self.watches.0.get_mut(&id) {
-            watch.phase = phase;
-        }
+        parts.sh.send(peer, &Message::Watch { key: key.into(), id, has });
     }
 
     /// Continues after a read.
-    pub(super) fn watch_read(&mut self, at: Moment, id: u64, value: Option<&Object>, partial: bool) {
-        let changed = self.notice(at, id, value, partial);
-        let Some(watch) = self.watches.0.get_mut(&id) else { return };
+    pub(super) fn on_read(
+        &mut self,
+        parts: &mut Parts<'_>,
+        at: Moment,
+        id: u64,
+        value: Option<&Object>,
+        partial: bool,
+    ) {
+        let Some(watch) = self.0.get_mut(&id) else { return };
+        let changed = watch.notice(parts, at, id, value, partial);
         watch.reads = partial;
         let pause = if partial { POLL } else { PACE };
-        if changed || partial {
-            watch.phase = Phase::Due(at.now + pause);
-        } else {
-            self.step(at, id);
+        watch.phase = Phase::Due(at.now + pause);
+        if !changed && !partial {
+            self.step(parts, at, id);
         }
     }
 
     /// Takes a keeper's answer.
     pub(super) fn on_watched(
         &mut self,
+        parts: &mut Parts<'_>,
         at: Moment,
         from: PublicKey,
         (key, id): (&[u8], u64),
@@ -224,58 +228,65 @@ impl Replicator {
         let is_asked = |watch: &&mut Watch| {
             watch.key == key && matches!(watch.phase, Phase::Asked { peer, .. } if peer == from)
         };
-        let Some(watch) = self.watches.0.get_mut(&id).filter(is_asked) else {
-            self.shared.stats.stray += 1;
+        let Some(watch) = self.0.get_mut(&id).filter(is_asked) else {
+            parts.sh.stats.stray += 1;
             return;
         };
-        match outcome {
-            DIFFERS => {}
-            NOTHING_NEW | NO_ROOM => {
-                let pause = if outcome == NO_ROOM { POLL } else { Duration::ZERO };
-                self.watches.turn_from(id, from, at.now + pause);
+        let pause = match (outcome, state.map(Object::decode).transpose()) {
+            (DIFFERS, Ok(state)) => {
+                let partial = watch.told.is_some_and(|(_, partial)| partial);
+                let changed = watch.notice(parts, at, id, state.as_ref(), partial);
+                watch.phase = Phase::Due(at.now + if changed { PACE } else { AGAIN });
+                if !changed {
+                    // It lags: it compares with the others, and the next one is asked.
+                    watch.turn += 1;
+                    parts.sh.send(from, &Message::Behind { key: key.to_vec().into() });
+                }
                 return;
             }
+            (DIFFERS, Err(_)) => {
+                parts.sh.stats.bad_states += 1;
+                AGAIN
+            }
+            (NOTHING_NEW, _) => Duration::ZERO,
+            (NO_ROOM, _) => POLL,
             _ => {
-                self.shared.stats.malformed += 1;
-                self.watches.turn_from(id, from, at.now + AGAIN);
-                return;
-            }
-        }
-        let state = match state.map(Object::decode).transpose() {
-            Ok(state) => state,
-            Err(_) => {
-                self.shared.stats.bad_states += 1;
-                self.watches.turn_from(id, from, at.now + AGAIN);
-                return;
+                parts.sh.stats.malformed += 1;
+                AGAIN
             }
         };
-        let partial = watch.told.is_some_and(|(_, partial)| partial);
-        watch.phase = Phase::Due(at.now + PACE);
-        if !self.notice(at, id, state.as_ref(), partial) {
-            // It lags: it compares with the others, and the next one is asked.
-            self.rest(id, Phase::Due(at.now + AGAIN));
-            if let Some(watch) = self.watches.0.get_mut(&id) {
-                watch.turn += 1;
-            }
-            self.shared.send(from, &Message::Behind { key: key.to_vec().into() });
-        }
+        watch.read_next(at.now + pause);
+    }
+}
+
+impl Watch {
+    /// Reads all keepers at this time, and asks the next one then.
+    fn read_next(&mut self, at: Instant) {
+        (self.reads, self.phase) = (true, Phase::Due(at));
+        self.turn += 1;
     }
 
     /// Merges what was told, with this node's own pending write, and tells it if it shows something new. Returns whether it
     /// does.
-    fn notice(&mut self, at: Moment, id: u64, told: Option<&Object>, partial: bool) -> bool {
-        let Some(watch) = self.watches.0.get_mut(&id) else { return false };
-        let pending = self.writes.pending(&watch.key);
+    fn notice(
+        &mut self,
+        parts: &mut Parts<'_>,
+        at: Moment,
+        id: u64,
+        told: Option<&Object>,
+        partial: bool,
+    ) -> bool {
+        let pending = parts.writes.pending(&self.key);
         for news in told.into_iter().chain(pending) {
-            let seen = watch.seen.get_or_insert_with(|| Object::new(news.kind()));
-            self.shared.stats.bad_states += u64::from(seen.merge(news, at.wall).is_err());
+            let seen = self.seen.get_or_insert_with(|| Object::new(news.kind()));
+            parts.sh.stats.bad_states += u64::from(seen.merge(news, at.wall).is_err());
         }
-        let shown = watch.seen.as_ref().filter(|object| object.dead_since().is_none());
+        let shown = self.seen.as_ref().filter(|object| object.dead_since().is_none());
         let now = (shown.map(Object::digest), partial);
-        let before = watch.told.replace(now);
+        let before = self.told.replace(now);
         if before != Some(now) {
-            let value = reads::shown(watch.seen.clone());
-            self.shared.events.push(ReplicatorEvent::Watched { id, value, partial });
+            let value = reads::shown(self.seen.clone());
+            parts.sh.events.push(ReplicatorEvent::Watched { id, value, partial });
         }
         before.is_none_or(|before| before.0 != now.0)
     }
