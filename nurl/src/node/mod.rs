@@ -442,7 +442,7 @@ impl Node {
         Map::new(self, key)
     }
 
-    /// Lists the names that begin with `prefix`, of the objects of one kind or of all: at most [`MAX_NAMES`](crate::state::MAX_NAMES) at once, in the order
+    /// Lists the names that begin with `prefix`, of the objects of one kind or of all: at most 10,000 at once, in the order
     /// of kinds and names, behind the end of an earlier page if one is given. What was deleted isn't listed, once an owner that
     /// answers knows of it and no other lags; nor is a register, set or map that shows nothing.
     ///
