@@ -153,7 +153,8 @@ impl Play {
     }
 
     async fn round(&mut self, round: u64) -> Result<(), Violation> {
-        let victim = self.peer(&format!("node {}", 1 + self.draw(3)));
+        let number = 1 + self.draw(3);
+        let victim = self.peer(&format!("node {number}"));
         let victims = [victim.host];
         let others: Vec<Host> = {
             let peers = self.cluster.peers.iter().map(|peer| peer.host);
