@@ -187,6 +187,8 @@ impl Play {
             self.world.sleep(pause).await;
         }
         self.all_told(None).await?;
+        // Who isn't known, or is held dead, is no owner, and isn't asked.
+        self.cluster.converge(WHOLE_WITHIN).await?;
         self.listed_whole().await
     }
 
