@@ -141,6 +141,10 @@ fn names_are_listed_and_a_watch_goes_on_through_a_killed_worker_and_a_new_hub() 
     assert!(watch.ended().success());
     assert_eq!(hub.ticket, ticket);
 
+    // A write that goes to a worker which isn't known to be dead waits for it.
+    until("the death is known", || {
+        members(&ticket).iter().any(|member| member["state"] == "dead").then_some(())
+    });
     // For people, of all kinds: what there is, and then the change.
     let watched = std::thread::scope(|scope| {
         let watched = scope.spawn(|| state(&["watch", "visits", "--count", "1"]).succeeded());

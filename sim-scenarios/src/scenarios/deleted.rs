@@ -52,6 +52,8 @@ const BACK: &str = "a worker that was away is alive in all views again";
 const MEET: Duration = Duration::from_secs(60);
 /// In place of 30 days.
 const KEPT_FOR: Duration = Duration::from_secs(60);
+/// An observer's write waits for a minute at a member that isn't known to be dead; then it is made at another one.
+const MADE_WITHIN: Duration = Duration::from_secs(90);
 /// Two rounds of summaries. Then each owner knows that its copy lacks nothing of the others', also when one of them is away
 /// afterwards: before, a deletion fails, since it may not know all that it has to remove.
 const SPREAD: Duration = Duration::from_secs(25);
@@ -61,7 +63,8 @@ const FORGOTTEN_WITHIN: Duration = Duration::from_secs(KEPT_FOR.as_secs() + 15);
 const CERTAIN: Duration = Duration::from_secs(35);
 const SHORT: Duration = Duration::from_secs(45);
 const LONG: Duration = Duration::from_secs(150);
-const BACK_WITHIN: Duration = Duration::from_secs(20);
+/// An observer hears of a return with its next exchange of tables, every 30 s.
+const BACK_WITHIN: Duration = Duration::from_secs(45);
 /// Two rounds of summaries, and the questions of a replica that was away for long.
 const SETTLED: Duration = Duration::from_secs(45);
 const LOOK: Duration = Duration::from_secs(1);
@@ -173,7 +176,7 @@ impl Act<'_> {
 
     /// Tries until it is made: an owner may just have gone.
     async fn made(&self, kind: Kind, name: &str, write: Write) -> Result<(), Violation> {
-        let deadline = Deadline::new(self.cluster.world(), MADE, Duration::from_secs(60));
+        let deadline = Deadline::new(self.cluster.world(), MADE, MADE_WITHIN);
         loop {
             let node = self.observing().await;
             let made = match write {

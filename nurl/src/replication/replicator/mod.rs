@@ -362,10 +362,20 @@ impl Replicator {
         }
     }
 
+    /// Notes that another member is there. After a long absence the copies are set aside.
+    fn notice_others(&mut self, wall: Duration) {
+        let Replicator { shared: sh, held, writes, served, aside, .. } = self;
+        aside.see(sh, (held, writes, served), wall);
+    }
+
     /// Takes a message from `from`, on whose account it has what it has here. `wall` is the wall clock as time since 1970.
     pub fn handle_message(&mut self, now: Instant, wall: Duration, from: impl Into<Account>, bytes: &[u8]) {
         let by = from.into();
         let from = by.key();
+        // After a long absence the first word may come before this node sees that it is back.
+        if self.shared.ring.member(&from).is_some() {
+            self.notice_others(wall);
+        }
         let (sh, at) = (&mut self.shared, Moment { now, wall });
         let Some(message) = Message::decode(bytes) else {
             sh.stats.malformed += 1;
@@ -474,10 +484,10 @@ impl Replicator {
         }
         self.next_tick = now + TICK;
         self.ask_about_aside(now);
-        let Replicator { shared: sh, held, writes, operations, served, lists, watchers, aside, .. } = self;
-        if sh.sees_others() {
-            aside.see(sh, (held, writes, served), wall);
+        if self.shared.sees_others() {
+            self.notice_others(wall);
         }
+        let Replicator { shared: sh, held, writes, operations, served, lists, watchers, .. } = self;
         sh.outbox.refill(sh.config.repair_bytes_per_tick);
         held.copies.settle_parked(sh, wall);
         writes.retry(sh, held, served, at);

@@ -3,6 +3,7 @@
 use super::mesh::{Mesh, add, peer, ring, ring_of};
 use crate::replication::crdt::Kind;
 use crate::replication::replicator::config::MARKS_KEPT;
+use crate::replication::replicator::message::Range;
 use crate::replication::replicator::*;
 
 const DELETE: Op = Op::Delete { kind: Kind::Counter };
@@ -165,4 +166,19 @@ fn what_is_set_aside_survives_a_restart_before_it_is_decided() {
     for n in 0..3 {
         assert_eq!((sum(&mut mesh, n, GONE), sum(&mut mesh, n, KEPT)), (None, Some(6)));
     }
+}
+
+#[test]
+fn one_that_was_cut_off_shows_nothing_to_who_asks_before_it_sees_that_it_is_back() {
+    let mut mesh = old_mesh(3);
+    absence(&mut mesh, MARKS_KEPT * 5 / 4);
+    assert!(mesh.node(2).get(GONE).is_some());
+    // A summary of one that sees it already, with nothing in it.
+    let range = Range { after: None, upto: None };
+    mesh.inject(0, 2, &Message::Summary { range, hash: [0; 16].into(), settling: Some(1) });
+    let told = mesh.sent(2).into_iter().find_map(|(_, message)| match message {
+        Message::Digests { items, .. } => Some(items.len()),
+        _ => None,
+    });
+    assert_eq!((told, mesh.node(2).get(GONE).is_some()), (Some(0), false));
 }
