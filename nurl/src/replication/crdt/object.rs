@@ -115,11 +115,6 @@ impl Object {
         self.value.news(&other.value)
     }
 
-    /// Whether it says anything but when it was deleted and when it expires.
-    pub fn says_nothing(&self) -> bool {
-        self.value == Value::new(self.kind())
-    }
-
     /// Joins another state, see [`Value::merge`]: the later deletion, and the expiry that was set last.
     ///
     /// # Errors

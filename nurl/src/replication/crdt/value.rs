@@ -221,6 +221,10 @@ impl Value {
     }
 
     /// The digest of the canonical bytes.
+    #[cfg_attr(
+        not(any(test, feature = "internals")),
+        expect(dead_code, reason = "for examples, benchmarks and scenarios")
+    )]
     pub fn digest(&self) -> Digest {
         Value::digest_of(&self.encode())
     }
