@@ -118,7 +118,10 @@ fn the_silent_are_named_and_as_many_as_an_object_has_owners_make_a_list_partial(
 }
 
 /// A list at node 0, to which only node 1 answers, by these answers to the question.
-fn answered(answers: &[(&[&[u8]], Option<&[u8]>)], prefix: &str) -> (NamePage, u64) {
+/// The names that an answer has, and where more begin.
+type Answer<'a> = (&'a [&'a [u8]], Option<&'a [u8]>);
+
+fn answered(answers: &[Answer<'_>], prefix: &str) -> (NamePage, u64) {
     let mut mesh = Mesh::new(4);
     mesh.partition(&[0]);
     let now = mesh.now;
@@ -141,7 +144,7 @@ fn an_answer_that_isnt_one_to_the_question_is_refused_whole() {
         (names(&page), page.silent.len(), refused),
         (vec![(Kind::Set, "na"), (Kind::Set, "nb")], 2, 0)
     );
-    let hostile: &[(&[&[u8]], Option<&[u8]>)] = &[
+    let hostile: &[Answer<'_>] = &[
         (&[b"\x03nb", b"\x03na"], None),
         (&[b"\x03na", b"\x03na"], None),
         (&[b"\x03na", b"\x03o"], None),
@@ -163,8 +166,7 @@ fn an_answer_that_isnt_one_to_the_question_is_refused_whole() {
 #[test]
 fn who_always_says_that_there_is_more_is_left_at_last() {
     let keys: Vec<Vec<u8>> = (0..100u8).map(|n| vec![3, b'n', n]).collect();
-    let answers: Vec<(&[&[u8]], Option<&[u8]>)> =
-        keys.iter().map(|key| (&[][..], Some(key.as_slice()))).collect();
+    let answers: Vec<Answer<'_>> = keys.iter().map(|key| (&[][..], Some(key.as_slice()))).collect();
     let (page, refused) = answered(&answers, "n");
     assert_eq!((page.names.len(), page.next, page.silent.len(), refused), (0, None, 3, 1));
     // A full answer ends the page, and the caller decides whether it goes on.
