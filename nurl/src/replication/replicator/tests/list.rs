@@ -117,10 +117,10 @@ fn the_silent_are_named_and_as_many_as_an_object_has_owners_make_a_list_partial(
     assert_eq!(page_of(&mut mesh).unwrap().silent.len(), 2);
 }
 
-/// A list at node 0, to which only node 1 answers, by these answers to the question.
 /// The names that an answer has, and where more begin.
 type Answer<'a> = (&'a [&'a [u8]], Option<&'a [u8]>);
 
+/// A list at node 0, to which only node 1 answers, by these answers to the question.
 fn answered(answers: &[Answer<'_>], prefix: &str) -> (NamePage, u64) {
     let mut mesh = Mesh::new(4);
     mesh.partition(&[0]);
