@@ -18,19 +18,19 @@ pub type Digest = [u8; DIGEST_LEN];
 #[cbor(index_only)]
 #[repr(u8)]
 pub enum Kind {
-    /// [`PnCounter`].
+    /// A counter that goes up and down.
     #[n(1)]
     Counter = 1,
-    /// [`LwwRegister`].
+    /// A register whose last writer wins.
     #[n(2)]
     Register = 2,
-    /// [`OrSet`].
+    /// A set of byte strings.
     #[n(3)]
     Set = 3,
-    /// [`MultiRegister`].
+    /// A register that shows concurrent writes side by side.
     #[n(4)]
     Multi = 4,
-    /// [`OrMap`].
+    /// A map of the others.
     #[n(5)]
     Map = 5,
 }
