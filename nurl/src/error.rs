@@ -208,7 +208,7 @@ impl RefusedBy {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StateError {
-    /// No owner of the key answered a read.
+    /// No owner of the key answered: nothing was read, or written.
     #[error("no owner of the key answered")]
     NoAnswer,
     /// Too few of the key's owners answered a read: confirmed writes may be missing from what they have.

@@ -39,7 +39,7 @@ use nurl::internals::replication::crdt::{
     Author, Clock, Kind, LwwRegister, MultiRegister, Object, OrMap, OrSet, PnCounter, Stamp, Value,
 };
 use nurl::internals::replication::identity::ReplicaId;
-use nurl::internals::replication::replicator::{self, Confirm, Op, Replicator};
+use nurl::internals::replication::replicator::{self, Confirm, NameQuery, Op, Replicator};
 use nurl::internals::ring::{Epoch, Ring, RingMember, position};
 use nurl::internals::transport::group::Groups;
 use nurl::internals::transport::reliable::{Priority, Reliable, ReliableConfig};
@@ -584,6 +584,24 @@ fn state_messages_are_these_bytes() {
     let delta = sent(&mut first, 2);
     second.handle_message(now, wall, key(1), &delta);
     let ack = sent(&mut second, 1);
+    // An observer.
+    let config = replicator::Config { observer: true, ..Default::default() };
+    let mut third = Replicator::new(config, ReplicaId { key: key(3), incarnation: 5 }, now, rng(6));
+    third.set_ring(now, ring.clone());
+    let mut asked = start(1);
+    let mut answer = |question: &[u8]| {
+        asked.handle_message(now, wall, key(3), question);
+        std::iter::from_fn(|| asked.poll_transmit()).find(|(to, _)| *to == key(3)).unwrap().1
+    };
+    third.update(now, wall, 3, b"key", (Op::Add { by: 1 }, Confirm::Nodes(1)));
+    let inquiry = sent(&mut third, 1);
+    let there = answer(&inquiry);
+    third.handle_message(now, wall, key(1), &there);
+    let operation = sent(&mut third, 1);
+    let made = answer(&operation);
+    third.list(now, 4, NameQuery { kind: None, prefix: b"k".to_vec(), after: None, most: 10 });
+    let list = sent(&mut third, 1);
+    let names = answer(&list);
     first.leave(now);
     let copy = sent(&mut first, 2);
     let mut set = OrSet::default();
@@ -602,6 +620,12 @@ fn state_messages_are_these_bytes() {
         ("DELTA", hex(&delta)),
         ("ACK", hex(&ack)),
         ("COPY", hex(&copy)),
+        ("INQUIRY", hex(&inquiry)),
+        ("OPERATION_REPLY to INQUIRY", hex(&there)),
+        ("OPERATION", hex(&operation)),
+        ("OPERATION_REPLY", hex(&made)),
+        ("LIST", hex(&list)),
+        ("NAMES", hex(&names)),
         ("a DELTA that is none", hex(&write)),
     ]);
 }

@@ -227,7 +227,7 @@ impl Mesh {
 }
 
 /// The types of messages.
-const KINDS: u8 = 20;
+const KINDS: u8 = 21;
 
 /// One message of each type, as the insider writes them.
 pub(crate) fn hostile_samples() -> Vec<Vec<u8>> {
@@ -449,7 +449,10 @@ fn fields(draw: &mut Draw<'_>, mesh: &Mesh, e: &mut Writer<'_>) -> Step {
             e.array(2)?.u8(variant)?.array(1)?;
             if variant == 0 { e.i64(draw.u64() as i64)?.ok() } else { e.bytes(&element)?.ok() }
         }
-        10 => e.array(2)?.bytes(&[draw.u8() % 4; 16])?.u8(draw.u8() % 5)?.ok(),
+        10 => {
+            e.array(3)?.bytes(&[draw.u8() % 4; 16])?.u8(draw.u8() % 7)?;
+            if draw.flag() { e.u64(small(draw))?.ok() } else { e.null()?.ok() }
+        }
         11 => e.array(3)?.bytes(of)?.u64(draw.u64())?.bytes(&state(draw, mesh, of))?.ok(),
         12 => e.array(1)?.bytes(of)?.ok(),
         13 => e.array(3)?.bytes(of)?.u64(small(draw))?.u8(draw.u8() % 6)?.ok(),
@@ -485,6 +488,7 @@ fn fields(draw: &mut Draw<'_>, mesh: &Mesh, e: &mut Writer<'_>) -> Step {
             e.array(4)?.bytes(of)?.u64(small(draw))?.u8(draw.u8() % 4)?;
             if draw.flag() { e.bytes(&state(draw, mesh, of))?.ok() } else { e.null()?.ok() }
         }
+        20 => e.array(1)?.bytes(&[draw.u8() % 4; 16])?.ok(),
         _ => {
             e.array(2)?;
             range(draw, e)?;

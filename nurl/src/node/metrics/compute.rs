@@ -20,6 +20,7 @@ pub(super) fn state(into: &mut Metrics, stats: &WorkStats) {
     list!(into, Counter, "state", [&stats.replication] => ReplicationStats {
         malformed: "Messages that didn't parse, or had a value of another kind than their key.",
         bad_states: "States refused: not canonical, or above a limit.",
+        marks_ahead: "States taken without a deletion or an expiry whose stamp is ahead of the clock.",
         not_owner: "States refused: of keys that this node doesn't own.",
         foreign: "States refused: they would have changed what the sender didn't write.",
         declined: "Writes and copies declined: no room, a limit of the value, or not the sender's.",

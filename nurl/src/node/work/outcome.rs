@@ -7,6 +7,7 @@ use crate::replication::replicator::{OperationError, ReadFailure, UpdateError, U
 pub(super) fn of_update(failure: UpdateFailure) -> Error {
     match failure {
         UpdateFailure::Here(error) => refused(error),
+        UpdateFailure::AtMember(OperationError::Nobody) => StateError::NoAnswer.into(),
         UpdateFailure::AtMember(OperationError::Busy) => StateError::Busy.into(),
         UpdateFailure::AtMember(OperationError::Refused) => StateError::Refused.into(),
         UpdateFailure::AtMember(OperationError::Unknown) => StateError::Unknown.into(),
@@ -42,6 +43,7 @@ mod tests {
                 UpdateFailure::AtMember(OperationError::Busy),
                 "the key's owner can't take the write now: try again",
             ),
+            (UpdateFailure::AtMember(OperationError::Nobody), "no owner of the key answered"),
             (UpdateFailure::AtMember(OperationError::Refused), "the key's owner refused the write"),
             (
                 UpdateFailure::AtMember(OperationError::Unknown),

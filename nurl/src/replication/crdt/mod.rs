@@ -13,7 +13,8 @@
 //!
 //! # Rejected input
 //! Bytes that are not canonical, states over a limit ([`MAX_COUNTER_SLOTS`], [`MAX_STATE_BYTES`], …), and a write
-//! whose clock drifted ([`CrdtError::ClockDrift`]). A merge never refuses a stamp: a stamp too far ahead is parked.
+//! whose clock drifted ([`CrdtError::ClockDrift`]). A merge never refuses a stamp: a register's write that is too far ahead
+//! is parked, a deletion or an expiry is left out until it is told again.
 
 mod clock;
 mod codec;
@@ -75,9 +76,6 @@ pub enum CrdtError {
         /// The difference in milliseconds.
         behind_ms: u64,
     },
-    /// A deletion or an expiry has a stamp that is too far ahead of the local wall clock.
-    #[error("the writer's clock is more than 10 s ahead")]
-    FutureStamp,
     /// The two states, or the key and its value, are of different kinds.
     #[error("values of different kinds don't go together")]
     WrongKind,

@@ -115,19 +115,27 @@ impl Object {
         self.value.news(&other.value)
     }
 
-    /// Joins another state, see [`Value::merge`]: the later deletion, and the expiry that was set last.
+    /// Joins another state, see [`Value::merge`]: the later deletion, and the expiry that was set last. One that is [ahead
+    /// of the clock](Object::is_ahead_of) is left out, and all else is taken.
     ///
     /// # Errors
-    /// As [`Value::merge`]; [`CrdtError::FutureStamp`] for one that this clock doesn't accept. Nothing changed then.
+    /// As [`Value::merge`]; nothing changed then.
     pub fn merge(&mut self, other: &Object, wall: Duration) -> Result<bool, CrdtError> {
-        if !other.deleted.is_settled(wall) || !other.expiry.set.is_settled(wall) {
-            return Err(CrdtError::FutureStamp);
-        }
         let changed = self.value.merge(&other.value, wall)?;
         let marks = (self.deleted, self.expiry);
-        self.deleted = self.deleted.max(other.deleted);
-        self.expiry = self.expiry.max(other.expiry);
+        if other.deleted.is_settled(wall) {
+            self.deleted = self.deleted.max(other.deleted);
+        }
+        if other.expiry.set.is_settled(wall) {
+            self.expiry = self.expiry.max(other.expiry);
+        }
         Ok(changed || marks != (self.deleted, self.expiry))
+    }
+
+    /// Whether its deletion, or its expiry, is stamped too far ahead of this clock to be merged. If it were, a clock that is
+    /// fast would forbid what others set for as long as it is fast.
+    pub fn is_ahead_of(&self, wall: Duration) -> bool {
+        !self.deleted.is_settled(wall) || !self.expiry.set.is_settled(wall)
     }
 
     /// See [`Value::compact`].

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use super::error::UpdateError;
 use super::shared::{Keeper, Shared};
 use crate::key::PublicKey;
-use crate::replication::crdt::CrdtError;
 
 /// How many keepers have to hold a write before its caller is told that it is made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -71,7 +70,6 @@ impl Decline {
     pub(super) fn of(error: &UpdateError) -> Decline {
         match error {
             UpdateError::Full(_) => Decline::NoRoom,
-            UpdateError::Value(CrdtError::FutureStamp) => Decline::Clock,
             UpdateError::Value(error) if error.wants_a_place() => Decline::Writers,
             _ => Decline::Limit,
         }

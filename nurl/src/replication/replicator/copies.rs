@@ -187,13 +187,6 @@ impl Copies {
         }
     }
 
-    /// Notes that an earlier process of this node left the copy.
-    pub(super) fn restored(&mut self, key: &[u8]) {
-        if let Some(entry) = self.entries.get_mut(key) {
-            entry.remembers = true;
-        }
-    }
-
     /// Computes the owners of all keys anew, and calls `placed` for each key with its owners and whether they changed.
     pub(super) fn place(&mut self, sh: &Shared, mut placed: impl FnMut(&Vec<u8>, &[PublicKey], bool)) {
         for (key, entry) in &mut self.entries {
@@ -216,7 +209,6 @@ impl Copies {
         (delta, size): (&Object, usize),
         is_settled: impl Fn(&PublicKey) -> bool,
     ) -> Result<Merged, UpdateError> {
-        let kept = sh.marks_kept();
         let merged = match self.entries.get_mut(key) {
             Some(entry) => {
                 // What is merged now was perhaps written since.
@@ -236,41 +228,78 @@ impl Copies {
                 Merged::Changed
             }
             None => {
-                let full = self.entries.len() >= bound(Table::HeldKeys, sh.config.max_entries)
-                    || self.bytes + size + key.len() > sh.config.max_held_bytes;
-                if full {
-                    sh.stats.full += 1;
-                    return Err(UpdateError::Full("keys held"));
-                }
                 let mut value = Object::new(delta.kind());
                 value.merge(delta, wall)?;
-                if Due::of(&value, kept).is_some_and(|due| due.is_forgotten(wall)) {
+                if !self.insert(sh, wall, key, (value, size))? {
                     return Ok(Merged::Unchanged);
                 }
-                let owners = sh.owners(key);
-                let mut entry = Entry {
-                    value,
-                    owners: owners.clone(),
-                    compared: 0,
-                    remembers: false,
-                    digest: None,
-                    size,
-                    unspread: false,
-                    offered: 0,
-                    due: None,
-                };
-                for owner in owners.iter().filter(|owner| is_settled(owner)) {
-                    entry.compare(&sh.local.key, owner);
+                if let Some(entry) = self.entries.get_mut(key) {
+                    for owner in sh.owners(key).iter().filter(|owner| is_settled(owner)) {
+                        entry.compare(&sh.local.key, owner);
+                    }
                 }
-                self.entries.insert(key.to_vec(), entry);
-                Merged::New
+                return Ok(Merged::New);
             }
         };
+        self.took(sh, wall, key, size);
+        Ok(merged)
+    }
+
+    /// Takes what an earlier process of this node held, as it was: a clock that went back since hides nothing of it.
+    /// False if it was nothing but a deletion whose time is over.
+    pub(super) fn restore(
+        &mut self,
+        sh: &mut Shared,
+        wall: Duration,
+        key: &[u8],
+        (value, size): (Object, usize),
+    ) -> Result<bool, UpdateError> {
+        let taken = self.insert(sh, wall, key, (value, size))?;
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.remembers = true;
+        }
+        Ok(taken)
+    }
+
+    /// Begins to hold a key; not if it is nothing but a deletion whose time is over.
+    fn insert(
+        &mut self,
+        sh: &mut Shared,
+        wall: Duration,
+        key: &[u8],
+        (value, size): (Object, usize),
+    ) -> Result<bool, UpdateError> {
+        let full = self.entries.len() >= bound(Table::HeldKeys, sh.config.max_entries)
+            || self.bytes + size + key.len() > sh.config.max_held_bytes;
+        if full {
+            sh.stats.full += 1;
+            return Err(UpdateError::Full("keys held"));
+        }
+        if Due::of(&value, sh.marks_kept()).is_some_and(|due| due.is_forgotten(wall)) {
+            return Ok(false);
+        }
+        let entry = Entry {
+            value,
+            owners: sh.owners(key),
+            compared: 0,
+            remembers: false,
+            digest: None,
+            size,
+            unspread: false,
+            offered: 0,
+            due: None,
+        };
+        self.entries.insert(key.to_vec(), entry);
+        self.took(sh, wall, key, size);
+        Ok(true)
+    }
+
+    /// Notes that a state of `size` bytes was merged.
+    fn took(&mut self, sh: &mut Shared, wall: Duration, key: &[u8], size: usize) {
         self.bytes += size;
         self.observe_register(sh, wall, key);
         self.plan(sh, key);
         sh.events.changed(key);
-        Ok(merged)
     }
 
     /// Notes when the object expires, or its deletion is forgotten.

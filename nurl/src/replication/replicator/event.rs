@@ -67,6 +67,8 @@ pub struct ReplicationStats {
     pub malformed: u64,
     /// States whose bytes were not canonical, or that exceeded a limit.
     pub bad_states: u64,
+    /// States of which a deletion or an expiry was left out: its stamp was too far ahead of this node's clock.
+    pub marks_ahead: u64,
     /// States for keys that this node doesn't own.
     pub not_owner: u64,
     /// States refused: they would have changed what the sender didn't write, and it isn't one of the key's owners of

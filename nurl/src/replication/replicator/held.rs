@@ -18,6 +18,15 @@ use minicbor::bytes::ByteVec;
 use crate::key::PublicKey;
 use crate::replication::crdt::{Digest, Object};
 
+/// Who tells a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Teller {
+    /// The one who writes it. Its delta is merged whole or not at all, so that what is declined has no effect.
+    Author,
+    /// Another keeper. Of its state all is merged that this node's clock permits.
+    Keeper,
+}
+
 /// The states held, and the work on them.
 #[derive(Debug, Default)]
 pub(super) struct Held {
@@ -109,6 +118,20 @@ impl Held {
         Ok(merged != Merged::Unchanged)
     }
 
+    /// Takes what an earlier process of this node held.
+    pub(super) fn restore(
+        &mut self,
+        sh: &mut Shared,
+        at: Moment,
+        key: &[u8],
+        state: &[u8],
+    ) -> Result<(), UpdateError> {
+        if self.copies.restore(sh, at.wall, key, (Object::decode(state)?, state.len()))? {
+            self.hand_offs.begin(at.now, key);
+        }
+        Ok(())
+    }
+
     /// Merges this node's own write.
     pub(super) fn commit(
         &mut self,
@@ -150,7 +173,7 @@ impl Held {
         &mut self,
         sh: &mut Shared,
         at: Moment,
-        from: PublicKey,
+        (from, teller): (PublicKey, Teller),
         key: &[u8],
         state: &[u8],
     ) -> Option<Result<Digest, Decline>> {
@@ -170,7 +193,13 @@ impl Held {
                 return Some(Err(Decline::Foreign));
             }
         }
+        let is_ahead = value.is_ahead_of(at.wall);
+        sh.stats.marks_ahead += u64::from(is_ahead);
+        if is_ahead && teller == Teller::Author {
+            return Some(Err(Decline::Clock));
+        }
         match self.merge(sh, at, key, &value, state.len()) {
+            Ok(_) if is_ahead => Some(Err(Decline::Clock)),
             Ok(_) => self.copies.digest(key).map(Ok),
             Err(error) => {
                 let why = Decline::of(&error);
@@ -189,8 +218,9 @@ impl Held {
         key: &[u8],
         state: &[u8],
     ) -> Option<Result<Digest, Decline>> {
-        let merged = self.merge_from(sh, at, from, key, state);
-        if let Some(Ok(_)) = merged {
+        let merged = self.merge_from(sh, at, (from, Teller::Keeper), key, state);
+        // A deletion that is ahead of the clock was left out, with its time only: what it removes is gone here, too.
+        if let Some(Ok(_) | Err(Decline::Clock)) = merged {
             self.copies.compared(&sh.local.key, key, &from);
         }
         merged
@@ -219,7 +249,7 @@ impl Held {
         state: &[u8],
     ) {
         if sh.takes(key) {
-            let merged = self.merge_from(sh, at, from, key, state);
+            let merged = self.merge_from(sh, at, (from, Teller::Author), key, state);
             self.answer(sh, from, key, id, merged);
         } else {
             sh.refuse(from, key.to_vec().into(), Some(id));

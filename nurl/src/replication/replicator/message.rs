@@ -148,14 +148,14 @@ pub(super) enum Message {
         confirm: Option<u8>,
     },
     /// The outcome of an operation. 0: applied. 1: not done, busy. 2: not done, refused. 3: done, but no owner has
-    /// acknowledged it. 4: not done by this process, since it isn't the one that was asked.
+    /// acknowledged it. 4: not done by this process, since it isn't the one that was asked. 5: this process doesn't have it.
     #[n(10)]
     OperationReply {
         #[n(0)]
         id: ByteArray<16>,
         #[n(1)]
         outcome: u8,
-        /// With 4, the boot id of this process.
+        /// With 4 and 5, the boot id of this process.
         #[n(2)]
         boot: Option<u64>,
     },
@@ -243,6 +243,12 @@ pub(super) enum Message {
         outcome: u8,
         #[n(3)]
         state: Option<ByteVec>,
+    },
+    /// Asks a member whether it is there, by an operation that it hasn't got. It answers with 5.
+    #[n(20)]
+    Inquiry {
+        #[n(0)]
+        id: ByteArray<16>,
     },
     /// A former owner, before it drops its copy, asks an owner whether it still has the key. It acknowledges, or pulls.
     #[n(14)]
@@ -417,7 +423,7 @@ impl Message {
             Message::List { after, .. } => Box::new(after.iter()),
             Message::Names { keys, upto, .. } => Box::new(keys.iter().chain(upto)),
             Message::States { items } => Box::new(items.iter().map(|item| &item.key)),
-            Message::OperationReply { .. } => Box::new(std::iter::empty()),
+            Message::Inquiry { .. } | Message::OperationReply { .. } => Box::new(std::iter::empty()),
         }
     }
 }

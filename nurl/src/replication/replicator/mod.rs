@@ -62,6 +62,7 @@ mod own;
 mod presence;
 mod reads;
 mod record;
+mod seek;
 mod served;
 mod shared;
 mod sync;
@@ -334,10 +335,9 @@ impl Replicator {
             return self.aside.restore_old(sh, key, &record);
         }
         if let Some(state) = record.held() {
-            self.held.merge(sh, at, key, &Object::decode(state)?, state.len())?;
-            self.held.copies.restored(key);
+            self.held.restore(sh, at, key, state)?;
         }
-        self.writes.restore(sh, at, key, &record)?;
+        self.writes.restore(sh, at.now, key, &record)?;
         sh.events.unchanged(key);
         Ok(())
     }
@@ -350,6 +350,7 @@ impl Replicator {
         self.shared.follow(now, ring);
         self.held.place(&mut self.shared, now, moved);
         self.writes.follow(&mut self.shared, &mut self.served, now);
+        self.operations.follow(&self.shared);
         self.reads.follow(&self.shared, now);
         let ring = &self.shared.ring;
         self.lists.wait_only_for(|peer| ring.member(peer).is_some_and(|member| member.live));
@@ -446,6 +447,7 @@ impl Replicator {
             Message::Operation { id, key, op, boot, confirm } => {
                 self.on_operation(at, by, (id.into(), boot), &key, (op, Confirm::from_wire(confirm)));
             }
+            Message::Inquiry { id } => self.on_inquiry(from, id.into()),
             Message::OperationReply { id, outcome, boot } => {
                 self.operations.on_reply(sh, now, from, id.into(), (outcome, boot));
             }

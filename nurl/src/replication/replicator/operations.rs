@@ -1,21 +1,23 @@
 //! Observers' writes: an operation with an id, sent to one member and retried only there.
 //!
-//! Trying "increment" at two members would count twice, so an observer never turns to another member, nor to another
-//! process of the same: each operation names the process to which it was sent first. If the member is lost, or its process
-//! is another one, the observer gets `Unknown` and its application decides. But what was sent only once, and came to
-//! another process, wasn't done by the one that it names, so it is sent to this one. [`served`](super::served) is the
-//! member's side.
+//! Trying "increment" at two members would count twice. So an observer first looks for one that is there: it asks the
+//! key's keepers, one after the other ([`seek`](super::seek)), and sends the operation to the first that answers. From
+//! then on it turns to no other member, nor to another process of the same: each operation names the process to which it
+//! was sent first. If the member is lost, or its process is another one, the observer gets `Unknown` and its application
+//! decides. But what was sent only once, and came to another process, wasn't done by the one that it names, so it is sent
+//! to this one. [`served`](super::served) is the member's side.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use rand_core::Rng as _;
 
 use super::confirm::Confirm;
-use super::error::{UpdateError, UpdateFailure};
+use super::error::UpdateFailure;
 use super::event::ReplicatorEvent;
 use super::message::{Message, Op};
-use super::served::{ANOTHER, APPLIED, BUSY, REFUSED, UNKNOWN};
+use super::seek::{Acquaintances, Search};
+use super::served::{APPLIED, BUSY, REFUSED, UNHEARD, UNKNOWN};
 use super::shared::Shared;
 use crate::key::PublicKey;
 use crate::rt::{Point, buggify};
@@ -24,11 +26,8 @@ use crate::rt::{Point, buggify};
 pub(super) const MAX_OPERATIONS: usize = 1024;
 /// The pause between two tries.
 const RETRY: Duration = Duration::from_secs(2);
-/// After this time an observer stops trying.
+/// After this time an observer stops trying the member that has it.
 const GIVE_UP: Duration = Duration::from_secs(60);
-
-/// A member that may be asked, and its process, if it is known.
-pub(super) type Member = (PublicKey, Option<u64>);
 
 /// 128 random bits.
 pub type OperationId = [u8; 16];
@@ -36,6 +35,9 @@ pub type OperationId = [u8; 16];
 /// How an operation failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OperationError {
+    /// Not done: no keeper of the key is there.
+    #[error("no owner of the key answers: nothing was written")]
+    Nobody,
     /// Not done: the member has no room now.
     #[error("the member can't take the write now")]
     Busy,
@@ -59,18 +61,12 @@ pub(super) fn outcome_of(code: u8) -> Option<Result<(), OperationError>> {
     Some(Err(error))
 }
 
+/// The member that has the operation.
 #[derive(Debug)]
-struct Underway {
-    /// The id given by the caller.
-    call: u64,
+struct Asked {
     member: PublicKey,
-    /// Those that are asked next if it doesn't do it.
-    others: Vec<Member>,
-    key: Vec<u8>,
-    op: Op,
-    confirm: Confirm,
-    /// The member's process to which it is sent, if it is known.
-    boot: Option<u64>,
+    /// Its process.
+    boot: u64,
     /// How often it was sent to this process.
     sent: u32,
     /// Whether it was sent to another process first, which hasn't got it.
@@ -79,64 +75,72 @@ struct Underway {
     give_up: Instant,
 }
 
+#[derive(Debug)]
+struct Underway {
+    /// The id given by the caller.
+    call: u64,
+    key: Vec<u8>,
+    op: Op,
+    confirm: Confirm,
+    search: Search,
+    /// None while it is looked for.
+    asked: Option<Asked>,
+}
+
 impl Underway {
-    /// Sends it, once more or for the first time.
+    /// Sends it to this process of a member.
+    fn ask(&mut self, sh: &mut Shared, now: Instant, id: OperationId, (member, boot): (PublicKey, u64)) {
+        let give_up = now + GIVE_UP;
+        self.asked = Some(Asked { member, boot, sent: 0, moved: false, next: now, give_up });
+        self.send(sh, now, id);
+    }
+
+    /// Sends it to its member, once more or for the first time.
     fn send(&mut self, sh: &mut Shared, now: Instant, id: OperationId) {
+        let Some(asked) = &mut self.asked else { return };
         let (key, op) = (self.key.clone().into(), self.op.clone());
-        let confirm = self.confirm.to_wire();
-        sh.send(self.member, &Message::Operation { id: id.into(), key, op, boot: self.boot, confirm });
-        let is_hasty = self.sent == 0 && buggify(Point::OperationRepeated);
-        self.next = now + if is_hasty { RETRY / 20 } else { RETRY };
-        self.sent = self.sent.saturating_add(1);
+        let (boot, confirm) = (Some(asked.boot), self.confirm.to_wire());
+        sh.send(asked.member, &Message::Operation { id: id.into(), key, op, boot, confirm });
+        let is_hasty = asked.sent == 0 && buggify(Point::OperationRepeated);
+        asked.next = now + if is_hasty { RETRY / 20 } else { RETRY };
+        asked.sent = asked.sent.saturating_add(1);
     }
 }
 
 /// The operations of this node as an observer.
 #[derive(Debug, Default)]
-pub(super) struct Operations(BTreeMap<OperationId, Underway>);
+pub(super) struct Operations {
+    under_way: BTreeMap<OperationId, Underway>,
+    acquaintances: Acquaintances,
+}
 
 impl Operations {
     /// Whether another operation may begin.
     pub(super) fn has_room(&self, sh: &Shared) -> bool {
-        self.0.len() + sh.events.waiting() < MAX_OPERATIONS
+        self.under_way.len() + sh.events.waiting() < MAX_OPERATIONS
     }
 
-    /// Asks the first of these members to write in this node's place, the next one if it refuses, and so on: it may have
-    /// no place in the value either. Reports the outcome under the id `call`. There must be room.
+    /// Asks one of these keepers of the key to write in this node's place; another one if it refuses, which may have a place
+    /// in the value. Reports the outcome under the id `call`. There must be room.
     pub(super) fn operate(
         &mut self,
         sh: &mut Shared,
         now: Instant,
         call: u64,
-        members: Vec<Member>,
+        keepers: Vec<PublicKey>,
         key: &[u8],
         (op, confirm): (Op, Confirm),
     ) {
-        let mut others = members;
-        others.reverse();
-        let Some((member, boot)) = others.pop() else {
-            let outcome = Err(UpdateError::NoOwners.into());
-            sh.events.push(ReplicatorEvent::Updated { id: call, outcome });
-            return;
-        };
-        let give_up = now + GIVE_UP;
-        let mut underway = Underway {
-            call,
-            member,
-            others,
-            key: key.to_vec(),
-            op,
-            confirm,
-            boot,
-            sent: 0,
-            moved: false,
-            next: give_up,
-            give_up,
-        };
         let mut id = [0; 16];
         sh.rng.fill_bytes(&mut id);
-        underway.send(sh, now, id);
-        self.0.insert(id, underway);
+        let search = Search::new(now, keepers);
+        let known = search.acquaintance(&self.acquaintances, now);
+        let mut underway = Underway { call, key: key.to_vec(), op, confirm, search, asked: None };
+        match known {
+            Some(known) => underway.ask(sh, now, id, known),
+            None => underway.search.go_on(sh, now, id),
+        }
+        self.under_way.insert(id, underway);
     }
 
     pub(super) fn on_reply(
@@ -147,55 +151,99 @@ impl Operations {
         id: OperationId,
         (code, boot): (u8, Option<u64>),
     ) {
-        let known = self.0.get_mut(&id).filter(|underway| underway.member == from);
-        let (Some(underway), false) = (known, code > ANOTHER) else {
-            let counter = if code > ANOTHER { &mut sh.stats.malformed } else { &mut sh.stats.stray };
-            *counter += 1;
+        if code > UNHEARD {
+            sh.stats.malformed += 1;
+            return;
+        }
+        let Some(underway) = self.under_way.get_mut(&id) else {
+            sh.stats.stray += 1;
             return;
         };
+        let Some(asked) = &mut underway.asked else {
+            match boot {
+                Some(boot) if code == UNHEARD && underway.search.was_called(&from) => {
+                    self.acquaintances.met(now, from, boot);
+                    underway.ask(sh, now, id, (from, boot));
+                }
+                _ => sh.stats.stray += 1,
+            }
+            return;
+        };
+        if asked.member != from || code == UNHEARD {
+            // Another keeper was called, too, or this one twice.
+            sh.stats.stray += 1;
+            return;
+        }
         match outcome_of(code) {
-            Some(Err(OperationError::Refused)) if !underway.others.is_empty() => {
-                let Some(next) = self.0.remove(&id) else { return };
-                let members = next.others.into_iter().rev().collect();
-                self.operate(sh, now, next.call, members, &next.key, (next.op, next.confirm));
+            Some(Err(OperationError::Refused)) if underway.search.refused(now, &from) => {
+                underway.asked = None;
+                underway.search.go_on(sh, now, id);
             }
-            Some(outcome) => self.end(sh, id, outcome),
-            None if underway.sent > 1 => self.end(sh, id, Err(OperationError::Unknown)),
+            Some(outcome) => {
+                self.acquaintances.met(now, from, asked.boot);
+                self.end(sh, id, outcome);
+            }
+            None if asked.sent > 1 => self.end(sh, id, Err(OperationError::Unknown)),
             // A message arrives at one process at most, so the one that was asked hasn't got it.
-            None if underway.moved || boot.is_none() => self.end(sh, id, Err(OperationError::Busy)),
-            None => {
-                (underway.boot, underway.sent, underway.moved) = (boot, 0, true);
-                underway.send(sh, now, id);
-            }
+            None => match boot.filter(|_| !asked.moved) {
+                None => self.end(sh, id, Err(OperationError::Busy)),
+                Some(boot) => {
+                    (asked.boot, asked.sent, asked.moved) = (boot, 0, true);
+                    underway.send(sh, now, id);
+                }
+            },
         }
     }
 
-    /// Sends the operations that are due again, and gives up the old ones.
+    /// Goes on with the operations that are due, and gives up the old ones.
     pub(super) fn retry(&mut self, sh: &mut Shared, now: Instant) {
-        let mut lost = Vec::new();
-        for (id, underway) in &mut self.0 {
-            if underway.give_up <= now {
-                lost.push(*id);
-            } else if underway.next <= now {
-                underway.send(sh, now, *id);
+        let mut over = Vec::new();
+        for (id, underway) in &mut self.under_way {
+            match &underway.asked {
+                Some(asked) if asked.give_up <= now => over.push((*id, OperationError::Unknown)),
+                Some(asked) if asked.next <= now => underway.send(sh, now, *id),
+                Some(_) => {}
+                None if underway.search.is_over(now) => over.push((*id, OperationError::Nobody)),
+                None => underway.search.go_on(sh, now, *id),
             }
         }
-        for id in lost {
-            self.end(sh, id, Err(OperationError::Unknown));
+        for (id, why) in over {
+            self.end(sh, id, Err(why));
+        }
+    }
+
+    /// Takes a new view: who keeps the keys now may be asked, too.
+    pub(super) fn follow(&mut self, sh: &Shared) {
+        for underway in self.under_way.values_mut() {
+            underway.search.may_ask(asked_for(sh, &underway.key));
         }
     }
 
     /// Ends the operations at a member that is lost.
     pub(super) fn on_peer_lost(&mut self, sh: &mut Shared, peer: PublicKey) {
-        let lost = self.0.iter().filter(|(_, underway)| underway.member == peer);
-        let lost: Vec<OperationId> = lost.map(|(id, _)| *id).collect();
+        self.acquaintances.lost(&peer);
+        let mut lost = BTreeSet::new();
+        for (id, underway) in &mut self.under_way {
+            match &underway.asked {
+                Some(asked) if asked.member == peer => drop(lost.insert(*id)),
+                Some(_) => {}
+                None => underway.search.lost(&peer),
+            }
+        }
         for id in lost {
             self.end(sh, id, Err(OperationError::Unknown));
         }
     }
 
     fn end(&mut self, sh: &mut Shared, id: OperationId, outcome: Result<(), OperationError>) {
-        let Some(Underway { call, .. }) = self.0.remove(&id) else { return };
+        let Some(Underway { call, .. }) = self.under_way.remove(&id) else { return };
         sh.events.push(ReplicatorEvent::Updated { id: call, outcome: outcome.map_err(UpdateFailure::from) });
     }
+}
+
+/// Those who may write to a key in this node's place: its other keepers that are live, or all if none is.
+pub(super) fn asked_for(sh: &Shared, key: &[u8]) -> Vec<PublicKey> {
+    let keepers = sh.other_keepers(key);
+    let any = keepers.iter().any(|keeper| keeper.live);
+    keepers.into_iter().filter(|keeper| keeper.live || !any).map(|keeper| keeper.key).collect()
 }

@@ -29,6 +29,8 @@ pub(super) const REFUSED: u8 = 2;
 pub(super) const UNKNOWN: u8 = 3;
 /// The operation was sent to another process of this node.
 pub(super) const ANOTHER: u8 = 4;
+/// The answer to an inquiry about an operation that this process doesn't have.
+pub(super) const UNHEARD: u8 = 5;
 
 /// An observer, and the id of its operation.
 type Name = (PublicKey, OperationId);
@@ -135,6 +137,6 @@ mod tests {
         for (outcome, told) in table {
             assert_eq!(outcome_of(code(outcome.clone())), Some(told), "{outcome:?}");
         }
-        assert_eq!((outcome_of(ANOTHER), outcome_of(ANOTHER + 1)), (None, None));
+        assert_eq!((outcome_of(ANOTHER), outcome_of(UNHEARD)), (None, None));
     }
 }

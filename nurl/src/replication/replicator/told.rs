@@ -19,6 +19,7 @@ pub(super) fn message(message: &Message) -> String {
             format!("READ-REPLY {} id {id} bytes {len:?}", name(key))
         }
         Message::Operation { key, .. } => format!("OPERATION {}", name(key)),
+        Message::Inquiry { .. } => "INQUIRY".to_owned(),
         Message::OperationReply { outcome, .. } => format!("OPERATION-REPLY {outcome}"),
         Message::Copy { key, id, .. } => format!("COPY {} id {id}", name(key)),
         Message::Behind { key } => format!("BEHIND {}", name(key)),

@@ -1,6 +1,6 @@
 //! The choreography of a write: what it asks first, where it is made, and what it waits for.
 //!
-//! 0. An observer asks the key's first live owner to write in its place, and so does a member for which the value has no
+//! 0. An observer asks a keeper of the key to write in its place, and so does a member for which the value has no
 //!    place. A node that leaves makes no write of its own callers any more, but still those that others ask of it.
 //! 1. A write that has to see what there is, such as a removal, asks the other owners first where no whole copy shows it
 //!    ([`must_observe`](Op::must_observe)). It continues with their answers.
@@ -21,10 +21,11 @@ use super::confirm::{Confirm, Decline, Holding};
 use super::error::{UpdateError, UpdateFailure};
 use super::event::ReplicatorEvent;
 use super::handoff::Acknowledged;
+use super::held::Teller;
 use super::key::checked_key;
 use super::message::{Message, Op};
-use super::operations::OperationId;
-use super::served::{ANOTHER, Arrival, BUSY};
+use super::operations::{OperationId, asked_for};
+use super::served::{ANOTHER, Arrival, BUSY, UNHEARD};
 use super::shared::Moment;
 use super::writes::Made;
 use crate::authority::account::Account;
@@ -68,7 +69,7 @@ impl Replicator {
         Ok(())
     }
 
-    /// Asks another keeper to make a write in this node's place: the first one that is live, or the first one.
+    /// Asks another keeper to make a write in this node's place.
     fn operate(
         &mut self,
         now: Instant,
@@ -77,18 +78,14 @@ impl Replicator {
         (op, confirm): (Op, Confirm),
     ) -> Result<(), UpdateError> {
         let sh = &mut self.shared;
-        let keepers = sh.other_keepers(key);
-        let any = keepers.iter().any(|keeper| keeper.live);
-        let asked = keepers.iter().filter(|keeper| keeper.live || !any);
-        let boot = |keeper| sh.ring.member(keeper).map(|member| member.boot);
-        let members: Vec<_> = asked.map(|keeper| (keeper.key, boot(&keeper.key))).collect();
-        if members.is_empty() {
+        let keepers = asked_for(sh, key);
+        if keepers.is_empty() {
             return Err(UpdateError::NoOwners);
         }
         if !self.operations.has_room(sh) {
             return Err(UpdateError::Full("operations"));
         }
-        self.operations.operate(sh, now, id, members, key, (op, confirm));
+        self.operations.operate(sh, now, id, keepers, key, (op, confirm));
         Ok(())
     }
 
@@ -296,7 +293,7 @@ impl Replicator {
     ) {
         let sh = &mut self.shared;
         let Some(id) = id else {
-            self.held.merge_from(sh, at, from, &key, state);
+            self.held.merge_from(sh, at, (from, Teller::Author), &key, state);
             return;
         };
         if !sh.takes(&key) {
@@ -341,6 +338,15 @@ impl Replicator {
                     self.fail(at.now, key, wanted, UpdateError::Declined(why));
                 }
             }
+        }
+    }
+
+    /// Tells one that wants to write through a member that this one is there. One that leaves makes what it is asked, but those
+    /// that stay are better asked.
+    pub(super) fn on_inquiry(&mut self, from: PublicKey, id: OperationId) {
+        if !self.shared.config.observer && !self.held.is_leaving() {
+            let boot = Some(self.shared.config.boot);
+            self.shared.send(from, &Message::OperationReply { id: id.into(), outcome: UNHEARD, boot });
         }
     }
 

@@ -368,7 +368,7 @@ impl Writes {
     pub(super) fn restore(
         &mut self,
         sh: &mut Shared,
-        at: Moment,
+        now: Instant,
         key: &[u8],
         record: &Record,
     ) -> Result<(), UpdateError> {
@@ -378,13 +378,10 @@ impl Writes {
                 return Err(UpdateError::Full("unacknowledged writes"));
             }
             let id = sh.fresh_id();
-            let decoded = Object::decode(bytes)?;
-            let mut value = Object::new(decoded.kind());
-            value.merge(&decoded, at.wall)?;
             let pending = Pending {
-                value,
+                value: Object::decode(bytes)?,
                 id,
-                next: at.now,
+                next: now,
                 pause: RETRY_MIN,
                 holders: Holders::default(),
                 declined: BTreeSet::new(),

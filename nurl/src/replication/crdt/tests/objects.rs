@@ -163,16 +163,22 @@ fn every_kind_is_empty_once_it_was_deleted_and_has_one_encoding() {
 }
 
 #[test]
-fn a_deletion_from_the_future_is_refused_whole() {
+fn a_deletion_from_the_future_is_taken_without_its_time() {
     let mut object = Object::from(Value::Counter(PnCounter::of(replica(1), 3, 0)));
     let author = Author { replica: replica(2), floor: 0 };
     let stamp = |ahead: Duration| Stamp { wall_ms: (WALL + ahead).as_millis() as u64, logical: 0 };
-    let before = object.clone();
-    let late = stamp(MAX_DRIFT + Duration::from_millis(1));
-    for delta in [object.deleting(author, late), Object::expiring(Kind::Counter, late, 1)] {
-        assert_eq!(object.merge(&delta, WALL), Err(CrdtError::FutureStamp));
-        assert_eq!(object, before);
-    }
-    let delta = object.deleting(author, stamp(MAX_DRIFT));
-    assert_eq!(object.merge(&delta, WALL), Ok(true));
+    let (early, late) = (stamp(MAX_DRIFT), stamp(MAX_DRIFT + Duration::from_millis(1)));
+    assert_eq!(object.merge(&Object::expiring(Kind::Counter, late, 1), WALL), Ok(false));
+    assert_eq!(object.expires(), None);
+    let deletion = object.deleting(author, late);
+    assert!(deletion.is_ahead_of(WALL) && !object.deleting(author, early).is_ahead_of(WALL));
+    assert_eq!(object.merge(&deletion, WALL), Ok(true));
+    assert!(object.value().is_empty());
+    assert_eq!(object.dead_since(), None, "that it was a deletion isn't known yet");
+    // What an honest clock set meanwhile stands.
+    assert_eq!(object.merge(&Object::expiring(Kind::Counter, early, 99), WALL), Ok(true));
+    assert_eq!(object.expires(), Some(Duration::from_millis(99)));
+    let later = WALL + Duration::from_millis(1);
+    assert_eq!(object.merge(&deletion, later), Ok(true));
+    assert!(object.dead_since().is_some() && object.expires().is_none());
 }

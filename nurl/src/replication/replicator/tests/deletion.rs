@@ -249,7 +249,7 @@ fn deleting_what_is_deleted_keeps_its_mark_no_longer() {
 }
 
 #[test]
-fn a_deletion_by_a_clock_far_ahead_is_refused_and_said() {
+fn a_deletion_by_a_clock_far_ahead_is_refused_whole_and_said() {
     let mut mesh = Mesh::new(6);
     let (owner, outsider) = (mesh.insider(K), mesh.outsider(K));
     assert_eq!(mesh.write(outsider, K, add(1)), Ok(()));
@@ -266,5 +266,62 @@ fn a_deletion_by_a_clock_far_ahead_is_refused_and_said() {
     let why = Decline::Clock.to_wire();
     let declined = Message::Declined { key: K.to_vec().into(), id: 7, why };
     assert_eq!(mesh.sent(owner), [(peer(outsider), declined)]);
-    assert_eq!(mesh.counter(K), 1);
+    assert!(!mesh.node(owner).get(K).unwrap().is_empty());
+}
+
+#[test]
+fn an_owner_whose_clock_is_an_hour_behind_answers_as_the_others_do() {
+    let mut mesh = Mesh::new(6);
+    let owners = mesh.owners(K);
+    let (late, writer) = (owners[2], owners[0]);
+    mesh.behind.insert(peer(late), Duration::from_secs(3600));
+    assert_eq!(mesh.write(writer, K, add(5)), Ok(()));
+    assert_eq!(mesh.write(writer, K, Op::Delete { kind: Kind::Counter }), Ok(()));
+    assert_eq!(mesh.write(writer, K, add(2)), Ok(()));
+    let soon = mesh.wall + Duration::from_secs(7200);
+    assert_eq!(mesh.expire_at(writer, K, Kind::Counter, soon), Ok(()));
+    mesh.run(60);
+    assert_eq!(mesh.read_counter(late, K), 2);
+    assert_eq!(mesh.write(late, K, add(1)), Ok(()));
+    mesh.run(60);
+    for owner in owners {
+        assert_eq!(mesh.read_counter(owner, K), 3);
+    }
+    assert!(mesh.node(late).held.copies.value(K).unwrap().expires().is_none());
+    // A new copy, too, has all that there is, though it never equals the others'.
+    mesh.lose_disk(late);
+    mesh.run(60);
+    let Replicator { shared: sh, held, .. } = mesh.node(late);
+    assert!(held.whole(sh, K).is_some());
+    // Its clock is set right.
+    mesh.behind.clear();
+    mesh.run(60);
+    assert_eq!(mesh.node(late).held.copies.value(K).unwrap().expires(), Some(soon));
+    assert_eq!(mesh.copies(K).values().collect::<BTreeSet<_>>().len(), 1);
+}
+
+#[test]
+fn a_clock_that_is_set_back_by_a_restart_hides_nothing_that_was_there() {
+    let mut mesh = Mesh::new(6);
+    let (owner, outsider) = (mesh.insider(K), mesh.outsider(K));
+    let soon = mesh.wall + Duration::from_secs(7200);
+    mesh.partition(&[outsider]);
+    for node in [owner, outsider] {
+        let (now, wall) = (mesh.now, mesh.wall);
+        let expires = Op::Expire { kind: Kind::Counter, at_ms: soon.as_millis() as u64 };
+        for (id, (key, op)) in [(K, add(4)), (K, expires), (R, set(b"v"))].into_iter().enumerate() {
+            mesh.node(node).update(now, wall, id as u64, &key[1..], (op, Confirm::Safe));
+        }
+    }
+    mesh.deliver();
+    let before = [(K, owner), (K, outsider), (R, outsider)]
+        .map(|(key, n)| mesh.disk.get(&(peer(n), key.to_vec())).cloned());
+    assert!(before.iter().all(Option::is_some));
+    for n in [owner, outsider] {
+        mesh.behind.insert(peer(n), Duration::from_secs(3600));
+        mesh.restart(n);
+    }
+    assert_eq!(mesh.node(owner).held.copies.value(K).unwrap().expires(), Some(soon));
+    let records = [(K, owner), (K, outsider), (R, outsider)].map(|(key, n)| mesh.node(n).record(key));
+    assert_eq!(records, before);
 }

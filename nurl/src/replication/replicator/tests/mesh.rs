@@ -79,6 +79,8 @@ pub(super) struct Mesh {
     pub(super) rng: Rng,
     pub(super) loss_percent: u64,
     pub(super) cut: BTreeSet<(PublicKey, PublicKey)>,
+    /// How far the clocks of these are behind.
+    pub(super) behind: BTreeMap<PublicKey, Duration>,
     pub(super) events: Vec<(PublicKey, ReplicatorEvent)>,
     /// The changed records, by their holders.
     pub(super) changed: Vec<(PublicKey, Vec<u8>)>,
@@ -103,6 +105,7 @@ impl Mesh {
             rng: Rng::from_seed([9; 32]),
             loss_percent: 0,
             cut: BTreeSet::new(),
+            behind: BTreeMap::new(),
             events: Vec::new(),
             changed: Vec::new(),
             disk: BTreeMap::new(),
@@ -135,7 +138,7 @@ impl Mesh {
     /// Kills a node and starts it again on its store.
     pub(super) fn restart(&mut self, n: u8) {
         let ring = self.node(n).shared.ring.clone();
-        let (now, wall) = (self.now, self.wall);
+        let (now, wall) = (self.now, self.wall_of(&peer(n)));
         self.start(n, self.incarnations.get(&peer(n)).copied().unwrap_or(1));
         let records: Vec<(Vec<u8>, Vec<u8>)> = self
             .disk
@@ -157,6 +160,11 @@ impl Mesh {
         for node in self.nodes.values_mut() {
             node.set_ring(self.now, ring.clone());
         }
+    }
+
+    /// What the clock of a node shows.
+    pub(super) fn wall_of(&self, node: &PublicKey) -> Duration {
+        self.wall - self.behind.get(node).copied().unwrap_or_default()
     }
 
     pub(super) fn node(&mut self, n: u8) -> &mut Replicator {
@@ -210,7 +218,8 @@ impl Mesh {
                 }
                 let lost = self.cut.contains(&(from, to)) || self.rng.next_u64() % 100 < self.loss_percent;
                 if let Some(node) = self.nodes.get_mut(&to).filter(|_| !lost) {
-                    node.handle_message(self.now, self.wall, from, &bytes);
+                    let behind = self.behind.get(&to).copied().unwrap_or_default();
+                    node.handle_message(self.now, self.wall - behind, from, &bytes);
                 }
             }
         }
@@ -218,7 +227,7 @@ impl Mesh {
 
     /// A message arrives that no node of the mesh has sent.
     pub(super) fn inject(&mut self, from: u8, to: u8, message: &Message) {
-        let (now, wall) = (self.now, self.wall);
+        let (now, wall) = (self.now, self.wall_of(&peer(to)));
         self.node(to).handle_message(now, wall, peer(from), &message.encode());
     }
 
@@ -232,8 +241,9 @@ impl Mesh {
         for _ in 0..seconds * 2 {
             self.now += Duration::from_millis(500);
             self.wall += Duration::from_millis(500);
-            for node in self.nodes.values_mut() {
-                node.handle_timeout(self.now, self.wall);
+            for (peer, node) in &mut self.nodes {
+                let behind = self.behind.get(peer).copied().unwrap_or_default();
+                node.handle_timeout(self.now, self.wall - behind);
             }
             self.deliver();
         }
@@ -300,7 +310,7 @@ impl Mesh {
 
     /// Writes at `n` as an application does, and returns the event's outcome.
     pub(super) fn write(&mut self, n: u8, key: &[u8], op: Op) -> Result<(), UpdateError> {
-        let (now, wall) = (self.now, self.wall);
+        let (now, wall) = (self.now, self.wall_of(&peer(n)));
         assert_eq!(kind_of(key), Some(op.kind()));
         self.node(n).update(now, wall, 88, &key[1..], (op, Confirm::Safe));
         self.deliver();
@@ -334,13 +344,19 @@ impl Mesh {
     ) -> Result<(), UpdateError> {
         let now = self.now;
         let node = self.node(n);
-        let boot = node.shared.ring.member(&member).map(|member| member.boot);
         if !node.operations.has_room(&node.shared) {
             return Err(UpdateError::Full("operations"));
         }
-        let members = vec![(member, boot)];
-        node.operations.operate(&mut node.shared, now, id, members, key, (op, Confirm::Safe));
+        node.operations.operate(&mut node.shared, now, id, vec![member], key, (op, Confirm::Safe));
         Ok(())
+    }
+
+    /// Lets `n` hear of a member as it does by a write through it.
+    pub(super) fn acquaint(&mut self, n: u8, member: u8) {
+        self.operate(n, 99, peer(member), b"\x01another", add(1)).unwrap();
+        self.deliver();
+        let done = (peer(n), ReplicatorEvent::Updated { id: 99, outcome: Ok(()) });
+        assert_eq!(self.events.pop(), Some(done));
     }
 
     /// Kills a node and starts it again without its store.

@@ -76,6 +76,21 @@ fn who_lost_its_copies_gets_them_and_is_settled_again() {
 }
 
 #[test]
+fn what_an_earlier_process_left_on_the_disk_is_remembered() {
+    let mut mesh = Mesh::new(3);
+    assert_eq!(mesh.write(0, K, add(7)), Ok(()));
+    mesh.run(30);
+    // Two come back on their disks, and the third is away: nothing confirmed can be missing.
+    mesh.partition(&[2]);
+    for n in [0, 1] {
+        mesh.restart(n);
+        let Replicator { shared: sh, held, .. } = mesh.node(n);
+        assert!(held.remembers(sh, K));
+    }
+    assert_eq!(mesh.read_counter(0, K), 7);
+}
+
+#[test]
 fn a_copy_that_differs_was_not_compared() {
     let mut mesh = Mesh::new(3);
     assert_eq!(mesh.write(1, K, add(100)), Ok(()));

@@ -182,6 +182,7 @@ fn an_observers_operation_is_done_once_however_often_it_is_sent() {
     let (now, wall) = (mesh.now, mesh.wall);
     assert_eq!(mesh.node(200).call(Moment { now, wall }, K, wanted(1, add(1))), Err(UpdateError::Observer));
     // The answers are lost for a while: the same operation is sent again and again.
+    mesh.acquaint(200, 1);
     mesh.cut.insert((peer(1), peer(200)));
     mesh.operate(200, 5, peer(1), K, add(1)).unwrap();
     mesh.run(20);
@@ -196,6 +197,7 @@ fn an_observers_operation_is_done_once_however_often_it_is_sent() {
 #[test]
 fn an_operation_is_unknown_when_its_member_is_lost() {
     let mut mesh = Mesh::new(3);
+    (1..3).for_each(|member| mesh.acquaint(0, member));
     mesh.partition(&[0]);
     let (lost, silent) = (1, 2);
     mesh.operate(0, lost, peer(1), K, add(1)).unwrap();
@@ -207,6 +209,87 @@ fn an_operation_is_unknown_when_its_member_is_lost() {
         let event = ReplicatorEvent::Updated { id, outcome };
         assert!(mesh.events.contains(&(peer(0), event)));
     }
+}
+
+/// A mesh of six with an observer, and the owners of K.
+fn observed() -> (Mesh, Vec<u8>) {
+    let mut mesh = Mesh::new(6);
+    mesh.config.observer = true;
+    mesh.start(OBSERVER, 1);
+    mesh.config.observer = false;
+    mesh.set_ring(0..6);
+    let owners = mesh.owners(K);
+    (mesh, owners)
+}
+
+const OBSERVER: u8 = 200;
+
+#[test]
+fn an_observer_writes_through_a_keeper_that_is_there_and_not_through_one_that_has_died() {
+    let (mut mesh, owners) = observed();
+    for dead in &owners[..2] {
+        mesh.nodes.remove(&peer(*dead));
+    }
+    // It confirms a write alone.
+    mesh.config.durable = true;
+    mesh.restart(owners[2]);
+    let before = mesh.now;
+    assert_eq!(mesh.write(OBSERVER, K, add(1)), Ok(()));
+    assert!(mesh.now - before <= Duration::from_secs(2), "each dead one costs half a second");
+    assert_eq!(mesh.counter(K), 1);
+    // The one that was found is asked at once.
+    assert_eq!(mesh.write(OBSERVER, K, add(1)), Ok(()));
+    assert!(mesh.now - before <= Duration::from_secs(2));
+    mesh.run(30);
+    assert_eq!(mesh.counter(K), 2);
+}
+
+#[test]
+fn what_nobody_has_got_fails_as_not_done_or_goes_to_the_keepers_of_a_later_view() {
+    for replaced in [false, true] {
+        let (mut mesh, owners) = observed();
+        for dead in &owners {
+            mesh.nodes.remove(&peer(*dead));
+        }
+        let (now, wall) = (mesh.now, mesh.wall);
+        mesh.node(OBSERVER).update(now, wall, 5, &K[1..], (add(1), Confirm::Safe));
+        mesh.run(20);
+        mesh.node(OBSERVER).on_peer_lost(peer(owners[0]));
+        assert!(mesh.events.is_empty(), "perhaps one comes back");
+        if replaced {
+            mesh.set_ring((0..6).filter(|n| !owners.contains(n)));
+        }
+        mesh.run(20);
+        let outcome = if replaced { Ok(()) } else { Err(OperationError::Nobody.into()) };
+        assert_eq!(mesh.events, [(peer(OBSERVER), ReplicatorEvent::Updated { id: 5, outcome })]);
+        mesh.run(60);
+        let copies = mesh.holders(K);
+        assert_eq!(copies.len(), if replaced { 3 } else { 0 });
+    }
+}
+
+#[test]
+fn an_answer_of_one_that_was_not_called_is_no_answer() {
+    let (mut mesh, owners) = observed();
+    mesh.partition(&[OBSERVER]);
+    let (now, wall) = (mesh.now, mesh.wall);
+    mesh.node(OBSERVER).update(now, wall, 5, &K[1..], (add(1), Confirm::Safe));
+    let Some((_, Message::Inquiry { id })) = mesh.sent(OBSERVER).pop() else { panic!() };
+    let stranger = mesh.outsider(K);
+    let reply = |boot| Message::OperationReply { id, outcome: 5, boot };
+    mesh.inject(stranger, OBSERVER, &reply(Some(0)));
+    mesh.inject(owners[1], OBSERVER, &reply(Some(0)));
+    mesh.inject(owners[0], OBSERVER, &reply(None));
+    assert_eq!(mesh.sent(OBSERVER), []);
+    mesh.inject(owners[0], OBSERVER, &reply(Some(0)));
+    assert!(matches!(&mesh.sent(OBSERVER)[..], [(to, Message::Operation { .. })] if *to == peer(owners[0])));
+    // It goes to no second one, whoever answers.
+    mesh.inject(owners[0], OBSERVER, &reply(Some(0)));
+    mesh.run(1);
+    mesh.inject(owners[1], OBSERVER, &reply(Some(0)));
+    assert_eq!(mesh.sent(OBSERVER), []);
+    mesh.inject(owners[1], OBSERVER, &Message::OperationReply { id, outcome: 0, boot: None });
+    assert_eq!((mesh.node(OBSERVER).stats().stray, mesh.node(OBSERVER).poll_event()), (6, None));
 }
 
 /// Starts a node again on its store, as another process.
@@ -222,6 +305,7 @@ fn what_a_process_may_have_done_is_not_done_by_the_next_one_and_its_fate_is_unkn
     mesh.start(200, 1);
     mesh.config.observer = false;
     mesh.set_ring(0..4);
+    mesh.acquaint(200, 1);
     mesh.cut.insert((peer(1), peer(200)));
     mesh.operate(200, 5, peer(1), K, add(1)).unwrap();
     mesh.run(3);
@@ -238,8 +322,9 @@ fn what_a_process_may_have_done_is_not_done_by_the_next_one_and_its_fate_is_unkn
 #[test]
 fn what_was_sent_once_and_comes_to_a_new_process_is_done_there() {
     let mut mesh = Mesh::new(3);
+    mesh.acquaint(0, 1);
+    // It was heard a moment ago, and it is another process now.
     reboot(&mut mesh, 1, 9);
-    // The view still has the boot id of the process before.
     mesh.operate(0, 5, peer(1), K, add(1)).unwrap();
     mesh.deliver();
     let done = ReplicatorEvent::Updated { id: 5, outcome: Ok(()) };
@@ -250,6 +335,7 @@ fn what_was_sent_once_and_comes_to_a_new_process_is_done_there() {
 #[test]
 fn a_member_that_always_says_it_is_another_process_is_believed_once() {
     let mut mesh = Mesh::new(2);
+    mesh.acquaint(0, 1);
     mesh.operate(0, 5, peer(1), K, add(1)).unwrap();
     for boot in [8, 9] {
         let (_, asked) = mesh.node(0).poll_transmit().expect("it is sent");
