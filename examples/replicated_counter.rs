@@ -18,13 +18,13 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use nurl::config::Role;
+use nurl::rt::sync::{mpsc, watch};
 use nurl::rt::{self, disk, time};
 use nurl::state::{Confirm, Counter};
 use nurl::{Node, SecretKey, Ticket};
 use nurl_examples::{Outcome, PATIENCE, soon};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
-use tokio::sync::{mpsc, watch};
 
 /// The number of processes; each adds its number, again and again.
 const PROCESSES: i64 = 4;
@@ -65,8 +65,8 @@ async fn parent() -> Outcome {
     println!("process 2 is back, on its disk");
 
     processes[2].kill().await?;
-    std::fs::remove_dir_all(processes[2].store())?;
-    println!("process 3 is killed, and its disk wiped");
+    disk::rename(&processes[2].store(), &folder.path().join("lost"))?;
+    println!("process 3 is killed, and its disk is lost");
     time::sleep(WHILE).await;
     processes[2].restart(&ticket)?;
     soon("additions after the loss of the disk", processes[2].adds(3)).await??;
@@ -226,7 +226,7 @@ async fn child(ticket: Ticket, number: i64, folder: &Path) -> Outcome {
     while let Some(word) = words.next_line().await? {
         match (word.as_str(), adder.take()) {
             ("stop", Some(adder)) => {
-                stop.send_replace(true);
+                stop.send(true);
                 adder.await??;
                 println!("stopped");
             }
@@ -242,7 +242,7 @@ async fn child(ticket: Ticket, number: i64, folder: &Path) -> Outcome {
 
 /// Adds until it is stopped, and tells each addition that is acknowledged.
 async fn add(counter: Counter, number: i64, stopped: watch::Receiver<bool>) -> Result<(), nurl::Error> {
-    while !*stopped.borrow() {
+    while !stopped.borrow() {
         counter.add(number).await?;
         println!("+{number}");
     }

@@ -8,6 +8,7 @@
 //! | [`rate`] | token buckets |
 //! | [`reader`] | fields off the front of received bytes |
 //! | [`shares`] | who has most of a bounded thing, and pays |
+//! | [`small_map`] | an ordered map that is small while it has few entries |
 //! | [`timers`] | one deadline per name |
 //! | [`wall_clock`] | seconds since 1970, from one reading of the clock |
 //! | [`window`] | the replay window: which counters were received |
@@ -18,6 +19,7 @@ pub mod fifo;
 pub mod rate;
 pub mod reader;
 pub mod shares;
+pub mod small_map;
 pub mod timers;
 pub mod wall_clock;
 pub mod window;

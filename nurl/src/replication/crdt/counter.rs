@@ -6,12 +6,11 @@
 //! Encoding: `n, n × (replica:40, added, taken, removed of added, removed of taken)`, ascending by replica, no slot of
 //! zeros.
 
-use std::collections::BTreeMap;
-
 use super::codec::{Reader, put_number, put_replica};
 use super::sums::Sums;
 use super::{CrdtError, News};
 use crate::key::PublicKey;
+use crate::kit::small_map::SmallMap;
 use crate::replication::identity::ReplicaId;
 
 /// The most writers of one counter. At 80 bytes a slot this is 320 KiB, well within a message. A writer that lost its
@@ -21,7 +20,7 @@ pub const MAX_COUNTER_SLOTS: usize = 4096;
 /// A counter that goes up and down.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PnCounter {
-    slots: BTreeMap<ReplicaId, Sums>,
+    slots: SmallMap<ReplicaId, Sums>,
 }
 
 impl PnCounter {
@@ -76,8 +75,8 @@ impl PnCounter {
             return Err(CrdtError::TooManySlots);
         }
         let mut changed = false;
-        for (replica, sums) in &other.slots {
-            let slot = self.slots.entry(*replica).or_default();
+        for (replica, sums) in other.slots.iter() {
+            let slot = self.slots.or_default(*replica);
             let joined = slot.join(sums);
             changed |= *slot != joined;
             *slot = joined;
@@ -107,7 +106,7 @@ impl PnCounter {
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         put_number(out, self.slots.len() as u64);
-        for (replica, sums) in &self.slots {
+        for (replica, sums) in self.slots.iter() {
             put_replica(out, replica);
             sums.encode(out);
         }
@@ -115,14 +114,14 @@ impl PnCounter {
 
     pub(super) fn decode(reader: &mut Reader<'_>) -> Result<PnCounter, CrdtError> {
         let count = reader.count(MAX_COUNTER_SLOTS, CrdtError::TooManySlots)?;
-        let mut slots = BTreeMap::new();
+        let mut slots = SmallMap::default();
         for _ in 0..count {
             let replica = reader.replica()?;
             let sums = Sums::decode(reader)?;
-            if slots.last_key_value().is_some_and(|(last, _)| *last >= replica) {
+            if slots.keys().next_back().is_some_and(|last| *last >= replica) {
                 return Err(CrdtError::NotCanonical("counter slots"));
             }
-            slots.insert(replica, sums);
+            *slots.or_default(replica) = sums;
         }
         Ok(PnCounter { slots })
     }

@@ -38,13 +38,20 @@ struct Expiry {
     at_ms: u64,
 }
 
+/// What there is beside the value.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Marks {
+    /// The last deletion; zero: none.
+    deleted: Stamp,
+    expiry: Expiry,
+}
+
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
     value: Value,
-    /// The last deletion; zero: none.
-    deleted: Stamp,
-    expiry: Expiry,
+    /// None if there are none, as of most objects: a node may hold a million.
+    marks: Option<Box<Marks>>,
 }
 
 impl Object {
@@ -75,12 +82,14 @@ impl Object {
 
     /// The delta that deletes all that is seen here.
     pub fn deleting(&self, author: Author, stamp: Stamp) -> Object {
-        Object { value: self.value.removing(author, stamp), deleted: stamp, expiry: Expiry::default() }
+        let marks = Marks { deleted: stamp, expiry: Expiry::default() };
+        Object::marked(self.value.removing(author, stamp), marks)
     }
 
     /// The delta by which the object of this kind expires at a time in milliseconds since 1970; at 0, never.
     pub fn expiring(kind: Kind, stamp: Stamp, at_ms: u64) -> Object {
-        Object { expiry: Expiry { set: stamp, at_ms }, ..Object::new(kind) }
+        let marks = Marks { deleted: Stamp::default(), expiry: Expiry { set: stamp, at_ms } };
+        Object::marked(Value::new(kind), marks)
     }
 
     /// Deletes all that is here, if its time has come. Returns whether it had.
@@ -91,23 +100,23 @@ impl Object {
         let removal = self.value.removing(NOBODY, stamp);
         let removed = self.value.merge(&removal, wall);
         debug_assert!(removed.is_ok(), "a removal of what is here takes no room");
-        self.deleted = self.deleted.max(stamp);
+        let marks = self.marks();
+        self.set_marks(Marks { deleted: marks.deleted.max(stamp), ..marks });
         true
     }
 
     /// When it expires, as time since 1970.
     pub fn expires(&self) -> Option<Duration> {
-        let at = Duration::from_millis(self.expiry.at_ms);
-        let stands = self.expiry.at_ms > 0
-            && self.expiry.set > self.deleted
-            && self.expiry.at_ms > self.deleted.wall_ms;
-        stands.then_some(at)
+        let Marks { deleted, expiry } = self.marks();
+        let stands = expiry.at_ms > 0 && expiry.set > deleted && expiry.at_ms > deleted.wall_ms;
+        stands.then(|| Duration::from_millis(expiry.at_ms))
     }
 
     /// When it was deleted, if it shows nothing since, as time since 1970.
     pub fn dead_since(&self) -> Option<Duration> {
-        let dead = self.deleted != Stamp::default() && self.value.is_empty();
-        dead.then(|| Duration::from_millis(self.deleted.wall_ms))
+        let Marks { deleted, .. } = self.marks();
+        let dead = deleted != Stamp::default() && self.value.is_empty();
+        dead.then(|| Duration::from_millis(deleted.wall_ms))
     }
 
     /// What joining `other` would add: see [`Value::news`].
@@ -122,20 +131,39 @@ impl Object {
     /// As [`Value::merge`]; nothing changed then.
     pub fn merge(&mut self, other: &Object, wall: Duration) -> Result<bool, CrdtError> {
         let changed = self.value.merge(&other.value, wall)?;
-        let marks = (self.deleted, self.expiry);
-        if other.deleted.is_settled(wall) {
-            self.deleted = self.deleted.max(other.deleted);
+        let (before, told) = (self.marks(), other.marks());
+        let mut marks = before;
+        if told.deleted.is_settled(wall) {
+            marks.deleted = marks.deleted.max(told.deleted);
         }
-        if other.expiry.set.is_settled(wall) {
-            self.expiry = self.expiry.max(other.expiry);
+        if told.expiry.set.is_settled(wall) {
+            marks.expiry = marks.expiry.max(told.expiry);
         }
-        Ok(changed || marks != (self.deleted, self.expiry))
+        if marks != before {
+            self.set_marks(marks);
+        }
+        Ok(changed || marks != before)
     }
 
     /// Whether its deletion, or its expiry, is stamped too far ahead of this clock to be merged. If it were, a clock that is
     /// fast would forbid what others set for as long as it is fast.
     pub fn is_ahead_of(&self, wall: Duration) -> bool {
-        !self.deleted.is_settled(wall) || !self.expiry.set.is_settled(wall)
+        let Marks { deleted, expiry } = self.marks();
+        !deleted.is_settled(wall) || !expiry.set.is_settled(wall)
+    }
+
+    fn marked(value: Value, marks: Marks) -> Object {
+        let mut object = Object::from(value);
+        object.set_marks(marks);
+        object
+    }
+
+    fn marks(&self) -> Marks {
+        self.marks.as_deref().copied().unwrap_or_default()
+    }
+
+    fn set_marks(&mut self, marks: Marks) {
+        self.marks = (marks != Marks::default()).then(|| Box::new(marks));
     }
 
     /// See [`Value::compact`].
@@ -145,15 +173,13 @@ impl Object {
 
     /// The canonical bytes.
     pub fn encode(&self) -> Vec<u8> {
-        if (self.deleted, self.expiry) == <(Stamp, Expiry)>::default() {
-            return self.value.encode();
-        }
+        let Some(Marks { deleted, expiry }) = self.marks.as_deref() else { return self.value.encode() };
         let mut out = vec![self.kind() as u8 | MARKED];
-        for stamp in [self.deleted, self.expiry.set] {
+        for stamp in [deleted, &expiry.set] {
             put_number(&mut out, stamp.wall_ms);
             put_number(&mut out, u64::from(stamp.logical));
         }
-        put_number(&mut out, self.expiry.at_ms);
+        put_number(&mut out, expiry.at_ms);
         self.value.encode_body(&mut out);
         out
     }
@@ -179,13 +205,13 @@ impl Object {
         };
         let (deleted, set) = (stamp()?, stamp()?);
         let expiry = Expiry { set, at_ms: reader.number()? };
-        if (deleted, expiry) == <(Stamp, Expiry)>::default() || (set == Stamp::default() && expiry.at_ms > 0)
-        {
+        let marks = Marks { deleted, expiry };
+        if marks == Marks::default() || (set == Stamp::default() && expiry.at_ms > 0) {
             return Err(DAMAGED);
         }
         let value = Value::decode_body(kind, &mut reader)?;
         reader.finish()?;
-        Ok(Object { value, deleted, expiry })
+        Ok(Object::marked(value, marks))
     }
 
     /// The kind that a state is of, by its first byte.
@@ -201,6 +227,6 @@ impl Object {
 
 impl From<Value> for Object {
     fn from(value: Value) -> Object {
-        Object { value, deleted: Stamp::default(), expiry: Expiry::default() }
+        Object { value, marks: None }
     }
 }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::due::{Due, Schedule};
@@ -20,7 +21,7 @@ use crate::rt::{Table, bound};
 pub(super) struct Entry {
     value: Object,
     /// The first R owners on the ring for this key.
-    owners: Vec<PublicKey>,
+    owners: Arc<[PublicKey]>,
     /// A bit for each owner: whether this copy has all that the owner's had when they were compared.
     compared: u8,
     /// Whether it has what earlier processes of this node acknowledged: it was restored, or has been whole.
@@ -73,7 +74,7 @@ impl Entry {
     }
 
     /// Takes the owners of a new view. What isn't known of a new one has to be compared.
-    fn place(&mut self, local: &PublicKey, owners: Vec<PublicKey>) {
+    fn place(&mut self, local: &PublicKey, owners: Arc<[PublicKey]>) {
         let before = |owner: &PublicKey| self.owners.iter().position(|other| other == owner);
         let stays = before(local).is_some();
         let known =
@@ -125,7 +126,10 @@ pub(super) enum Merged {
 /// The table of states held.
 #[derive(Debug, Default)]
 pub(super) struct Copies {
-    entries: BTreeMap<Vec<u8>, Entry>,
+    /// In boxes: a tree of the entries themselves would have a third of its room empty.
+    entries: BTreeMap<Vec<u8>, Box<Entry>>,
+    /// The entries' lists of owners: many keys have the same.
+    owners: BTreeSet<Arc<[PublicKey]>>,
     bytes: usize,
     /// Keys with parked writes.
     parked: BTreeSet<Vec<u8>>,
@@ -134,11 +138,11 @@ pub(super) struct Copies {
 
 impl Copies {
     pub(super) fn get(&self, key: &[u8]) -> Option<&Entry> {
-        self.entries.get(key)
+        self.entries.get(key).map(|entry| &**entry)
     }
 
     pub(super) fn get_mut(&mut self, key: &[u8]) -> Option<&mut Entry> {
-        self.entries.get_mut(key)
+        self.entries.get_mut(key).map(|entry| &mut **entry)
     }
 
     pub(super) fn value(&self, key: &[u8]) -> Option<&Object> {
@@ -165,7 +169,7 @@ impl Copies {
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
     ) -> impl DoubleEndedIterator<Item = (&Vec<u8>, &Entry)> {
-        self.entries.range::<[u8], _>((from, to))
+        self.entries.range::<[u8], _>((from, to)).map(|(key, entry)| (key, &**entry))
     }
 
     /// The keys whose present value no other owner is known to have.
@@ -191,12 +195,13 @@ impl Copies {
     pub(super) fn place(&mut self, sh: &Shared, mut placed: impl FnMut(&Vec<u8>, &[PublicKey], bool)) {
         for (key, entry) in &mut self.entries {
             let owners = sh.owners(key);
-            let changed = owners != entry.owners;
+            let changed = *owners != *entry.owners;
             if changed {
-                entry.place(&sh.local.key, owners);
+                entry.place(&sh.local.key, shared(&mut self.owners, owners));
             }
             placed(key, &entry.owners, changed);
         }
+        self.owners.retain(|owners| Arc::strong_count(owners) > 1);
     }
 
     /// Merges into the held state. The caller has checked that this node keeps the key. `is_settled` tells of an owner that it
@@ -280,7 +285,7 @@ impl Copies {
         }
         let entry = Entry {
             value,
-            owners: sh.owners(key),
+            owners: shared(&mut self.owners, sh.owners(key)),
             compared: 0,
             remembers: false,
             digest: None,
@@ -289,7 +294,7 @@ impl Copies {
             offered: 0,
             due: None,
         };
-        self.entries.insert(key.to_vec(), entry);
+        self.entries.insert(key.to_vec(), Box::new(entry));
         self.took(sh, wall, key, size);
         Ok(true)
     }
@@ -342,7 +347,8 @@ impl Copies {
     pub(super) fn settle_parked(&mut self, sh: &mut Shared, wall: Duration) {
         let keys: Vec<Vec<u8>> = self.parked.iter().cloned().collect();
         for key in keys {
-            let Some(Entry { value, digest, .. }) = self.entries.get_mut(&key) else {
+            let Some(Entry { value, digest, .. }) = self.entries.get_mut(&key).map(|entry| &mut **entry)
+            else {
                 self.parked.remove(&key);
                 continue;
             };
@@ -386,6 +392,16 @@ impl Copies {
     }
 }
 
+/// The one copy of this list.
+fn shared(lists: &mut BTreeSet<Arc<[PublicKey]>>, owners: Vec<PublicKey>) -> Arc<[PublicKey]> {
+    if let Some(known) = lists.get(owners.as_slice()) {
+        return known.clone();
+    }
+    let owners = Arc::from(owners);
+    lists.insert(Arc::clone(&owners));
+    owners
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -398,7 +414,7 @@ mod tests {
     fn entry(owners: &[u8]) -> Entry {
         Entry {
             value: Object::new(Kind::Counter),
-            owners: owners.iter().map(|n| peer(*n)).collect(),
+            owners: owners.iter().map(|n| peer(*n)).collect::<Vec<_>>().into(),
             compared: 0,
             remembers: false,
             digest: None,
@@ -447,7 +463,7 @@ mod tests {
 
     #[test]
     fn another_owner_has_to_be_compared_and_a_new_owner_with_all() {
-        let owners = |list: &[u8]| list.iter().map(|n| peer(*n)).collect::<Vec<_>>();
+        let owners = |list: &[u8]| list.iter().map(|n| peer(*n)).collect::<Vec<_>>().into();
         let mut entry = entry(&[2, 1, 3]);
         entry.compare(&peer(1), &peer(2));
         entry.compare(&peer(1), &peer(3));

@@ -479,6 +479,7 @@ impl Replicator {
             self.shared.events.push(ReplicatorEvent::ReadDone { id, value, partial: true });
         }
         self.lists.finish(&mut self.shared, now);
+        self.operations.retry(&mut self.shared, now);
         self.tend_watches(at);
         self.offer_again(now);
         if now < self.next_tick {
@@ -489,13 +490,12 @@ impl Replicator {
         if self.shared.sees_others() {
             self.notice_others(wall);
         }
-        let Replicator { shared: sh, held, writes, operations, served, lists, watchers, .. } = self;
+        let Replicator { shared: sh, held, writes, served, lists, watchers, .. } = self;
         sh.outbox.refill(sh.config.repair_bytes_per_tick);
         held.copies.settle_parked(sh, wall);
         writes.retry(sh, held, served, at);
         writes.expire(sh, served, now);
         served.expire(now);
-        operations.retry(sh, now);
         held.age(sh, writes.sums(), wall);
         held.hand_off(sh, writes.sums(), at);
         held.summarise(sh, now);
@@ -512,6 +512,7 @@ impl Replicator {
             self.held.next_offer(),
             self.lists.next_deadline(),
             self.watches.next_deadline(),
+            self.operations.next_deadline(),
         ];
         due.into_iter().flatten().chain([self.next_tick]).min()
     }

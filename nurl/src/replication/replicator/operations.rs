@@ -143,6 +143,15 @@ impl Operations {
         self.under_way.insert(id, underway);
     }
 
+    /// When the next one has something to do.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let due = |underway: &Underway| match &underway.asked {
+            Some(asked) => asked.next.min(asked.give_up),
+            None => underway.search.next_deadline(),
+        };
+        self.under_way.values().map(due).min()
+    }
+
     pub(super) fn on_reply(
         &mut self,
         sh: &mut Shared,

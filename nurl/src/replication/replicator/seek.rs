@@ -53,6 +53,11 @@ impl Search {
         self.keepers.iter().find_map(|(keeper, _)| Some((*keeper, known.boot_of(now, keeper)?)))
     }
 
+    /// When the next keeper is called, or the search given up.
+    pub(super) fn next_deadline(&self) -> Instant {
+        self.next.min(self.give_up)
+    }
+
     /// Calls the next keeper, if it is time.
     pub(super) fn go_on(&mut self, sh: &mut Shared, now: Instant, id: OperationId) {
         if self.next > now {
