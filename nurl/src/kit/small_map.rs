@@ -20,16 +20,11 @@ pub enum SmallMap<K, V> {
 
 impl<K: Ord + Copy, V> SmallMap<K, V> {
     /// The number of entries.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         match self {
             SmallMap::List(list) => list.len(),
             SmallMap::Tree(tree) => tree.len(),
         }
-    }
-
-    /// Whether it has none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// The value of a key.
@@ -144,7 +139,7 @@ mod tests {
             for (key, value) in entries {
                 *small.or_default(key) = value;
                 tree.insert(key, value);
-                prop_assert_eq!(small.len(), tree.len());
+                prop_assert_eq!(small.count(), tree.len());
                 prop_assert!(small.iter().eq(tree.iter()) && small.iter().rev().eq(tree.iter().rev()));
                 prop_assert!((0..24).all(|key| small.get(&key) == tree.get(&key)));
                 prop_assert_eq!(matches!(small, SmallMap::List(_)), tree.len() <= FEW);

@@ -1,8 +1,9 @@
 //! The tenures that this node holds.
 //!
 //! At its first attempt for a key that it acts for, a node takes counter = 1 + the highest counter that it has seen.
-//! All its attempts on that key share the tenure. The tenure ends when the node no longer acts for the key in its own
-//! view, or when a resource returned a higher token. A running attempt never changes its token.
+//! All its attempts on that key share the tenure. The tenure ends when no attempt runs and the ring changes, since the
+//! node may act for the key no more; when it was idle for long; or when a resource returned a higher token. A running
+//! attempt never changes its token.
 //!
 //! A counter must be durable before it is used; otherwise a restarted node would use its old token again. A whole
 //! range is reserved at a time, so an attempt seldom waits for the disk. The driver stores the counter from
@@ -256,17 +257,12 @@ impl TenureBook {
         self.held.get(key).map(|tenure| Epoch { counter: tenure.counter, owner: self.local })
     }
 
-    /// Drops the tenures of the keys that this node no longer acts for. Running attempts keep their token; a later
-    /// attempt takes a higher one.
-    pub fn retain(&mut self, mut acts: impl FnMut(&[u8]) -> bool) {
-        let idle = &mut self.idle;
-        self.held.retain(|key, tenure| {
-            let keep = acts(key);
-            if !keep {
-                idle.remove(&tenure.used);
-            }
-            keep
-        });
+    /// Drops the idle tenures: perhaps this node no longer acts for their keys. To look each of them up in the ring would
+    /// take longer than the next attempts' new counters. Running attempts keep their token.
+    pub fn drop_idle(&mut self) {
+        for (_, key) in std::mem::take(&mut self.idle) {
+            self.held.remove(&key);
+        }
     }
 
     /// A resource refused this node's token for `key` and returned its current one. The tenure ends, and the next one

@@ -292,12 +292,14 @@ fn all_attempts_on_a_key_share_one_tenure() {
 }
 
 #[test]
-fn a_tenure_ends_when_the_node_no_longer_acts() {
+fn an_idle_tenure_ends_with_the_ring_and_a_running_attempt_keeps_its_own() {
     let mut book = TenureBook::new(key(1), 0);
-    let first = begin(&mut book, b"a").unwrap();
-    book.retain(|key| key != b"a");
-    assert_eq!(book.current(b"a"), None);
-    assert!(begin(&mut book, b"a").unwrap() > first);
+    let (idle, running) = (begin(&mut book, b"a").unwrap(), begin(&mut book, b"b").unwrap());
+    book.end(b"a", idle);
+    book.drop_idle();
+    assert_eq!((book.current(b"a"), book.current(b"b")), (None, Some(running)));
+    assert!(begin(&mut book, b"a").unwrap() > running);
+    assert_eq!(begin(&mut book, b"b"), Ok(running));
 }
 
 #[test]
@@ -376,7 +378,7 @@ fn a_full_table_evicts_the_longest_idle_and_never_a_running_one() {
 fn the_end_of_an_old_attempt_does_not_touch_a_later_tenure() {
     let mut book = TenureBook::with_capacity(key(1), 1);
     let old = begin(&mut book, b"a").unwrap();
-    book.retain(|_| false);
+    book.supersede(b"a", Epoch { counter: old.counter + 1, owner: key(2) }).unwrap();
     let new = begin(&mut book, b"a").unwrap();
     book.end(b"a", old);
     assert_eq!(begin(&mut book, b"b"), Err(TenureError::Full), "the later attempt still runs");

@@ -109,18 +109,6 @@ impl Executor {
         self.runs.len()
     }
 
-    /// The kinds that this node has handlers for.
-    pub(super) fn kinds(&self) -> impl Iterator<Item = &str> {
-        self.kinds.keys().map(String::as_str)
-    }
-
-    /// The keys for which an attempt holds a tenure.
-    pub(super) fn keys(&self) -> BTreeSet<Bytes> {
-        let holding =
-            self.tasks.values().filter(|execution| !matches!(execution.phase, ExecutionPhase::Resting));
-        holding.map(|execution| execution.spec.key.clone()).collect()
-    }
-
     pub(super) fn register(&mut self, kind: &str, limits: KindLimits) -> bool {
         if let Some(known) = self.kinds.get_mut(kind) {
             known.limits = limits;

@@ -120,13 +120,8 @@ impl Jobs {
 
     /// Takes the placement of a new view.
     pub fn set_placement(&mut self, now: Instant, placement: Arc<dyn Placement + Send + Sync>) {
-        self.shared.follow(now, placement.clone());
-        let local = self.shared.local;
-        let running = self.executor.keys();
-        let acts = |key: &[u8]| {
-            self.executor.kinds().any(|kind| placement.executors(kind, key).first() == Some(&local))
-        };
-        self.shared.tenures.retain(|key| running.contains(key) || acts(key));
+        self.shared.follow(now, placement);
+        self.shared.tenures.drop_idle();
         self.replica.on_placement(&mut self.shared, now);
         self.submitter.on_placement(&mut self.shared, now);
         self.settle(now);

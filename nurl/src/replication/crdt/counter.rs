@@ -71,7 +71,7 @@ impl PnCounter {
     /// [`CrdtError::TooManySlots`]; nothing changed then.
     pub fn merge(&mut self, other: &PnCounter) -> Result<bool, CrdtError> {
         let fresh = other.slots.keys().filter(|replica| !self.slots.contains_key(replica)).count();
-        if self.slots.len() + fresh > MAX_COUNTER_SLOTS {
+        if self.slots.count() + fresh > MAX_COUNTER_SLOTS {
             return Err(CrdtError::TooManySlots);
         }
         let mut changed = false;
@@ -101,11 +101,11 @@ impl PnCounter {
 
     /// The number of writers.
     pub fn places(&self) -> usize {
-        self.slots.len()
+        self.slots.count()
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        put_number(out, self.slots.len() as u64);
+        put_number(out, self.slots.count() as u64);
         for (replica, sums) in self.slots.iter() {
             put_replica(out, replica);
             sums.encode(out);

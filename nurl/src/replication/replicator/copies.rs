@@ -4,6 +4,7 @@
 //! process began, and if at most one owner is unknown to it: what isn't on a disk is confirmed by two nodes. A copy that
 //! isn't whole, such as one that a delta created, answers no read alone.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -11,10 +12,11 @@ use std::time::Duration;
 
 use super::due::{Due, Schedule};
 use super::error::UpdateError;
+use super::placing::{PORTION, Placing};
 use super::shared::Shared;
 use crate::key::PublicKey;
 use crate::replication::crdt::{Digest, Object, Value};
-use crate::rt::{Table, bound};
+use crate::rt::{Point, Table, bound, buggify};
 
 /// One key's state.
 #[derive(Debug)]
@@ -130,6 +132,8 @@ pub(super) struct Copies {
     entries: BTreeMap<Vec<u8>, Box<Entry>>,
     /// The entries' lists of owners: many keys have the same.
     owners: BTreeSet<Arc<[PublicKey]>>,
+    /// The way around the keys after the last change of the ring, if it isn't over.
+    placing: Option<Placing>,
     bytes: usize,
     /// Keys with parked writes.
     parked: BTreeSet<Vec<u8>>,
@@ -185,23 +189,54 @@ impl Copies {
     }
 
     /// Notes that the copy has all that `owner` has.
-    pub(super) fn compared(&mut self, local: &PublicKey, key: &[u8], owner: &PublicKey) {
+    pub(super) fn compared(&mut self, sh: &Shared, key: &[u8], owner: &PublicKey) {
+        let has_placed = self.has_placed(key);
         if let Some(entry) = self.entries.get_mut(key) {
-            entry.compare(local, owner);
+            if !has_placed {
+                entry.place(&sh.local.key, shared(&mut self.owners, sh.owners(key)));
+            }
+            entry.compare(&sh.local.key, owner);
         }
     }
 
-    /// Computes the owners of all keys anew, and calls `placed` for each key with its owners and whether they changed.
+    /// Whether a key has its owners by the present ring.
+    pub(super) fn has_placed(&self, key: &[u8]) -> bool {
+        self.placing.as_ref().is_none_or(|placing| placing.has_placed(key))
+    }
+
+    /// The owners of a key that is held, by the present ring.
+    pub(super) fn owners<'a>(&self, sh: &Shared, key: &[u8], entry: &'a Entry) -> Cow<'a, [PublicKey]> {
+        if self.has_placed(key) { Cow::Borrowed(entry.owners()) } else { Cow::Owned(sh.owners(key)) }
+    }
+
+    /// Begins to compute the owners of all keys anew.
+    pub(super) fn begin_placing(&mut self) {
+        self.placing = Some(self.placing.take().unwrap_or_default().anew());
+    }
+
+    /// Whether there are keys left to place.
+    pub(super) fn is_placing(&self) -> bool {
+        self.placing.is_some()
+    }
+
+    /// Places the next portion of the keys, and calls `placed` for each with its owners and whether they changed.
     pub(super) fn place(&mut self, sh: &Shared, mut placed: impl FnMut(&Vec<u8>, &[PublicKey], bool)) {
-        for (key, entry) in &mut self.entries {
+        let Some(placing) = &mut self.placing else { return };
+        let most = if buggify(Point::PlaceOne) { 1 } else { PORTION };
+        let (mut count, mut last) = (0, None);
+        for (key, entry) in self.entries.range_mut::<[u8], _>(placing.next()).take(most) {
             let owners = sh.owners(key);
             let changed = *owners != *entry.owners;
             if changed {
                 entry.place(&sh.local.key, shared(&mut self.owners, owners));
             }
             placed(key, &entry.owners, changed);
+            (count, last) = (count + 1, Some(key));
         }
-        self.owners.retain(|owners| Arc::strong_count(owners) > 1);
+        if placing.placed(last.filter(|_| count == most).cloned()) {
+            self.placing = None;
+            self.owners.retain(|owners| Arc::strong_count(owners) > 1);
+        }
     }
 
     /// Merges into the held state. The caller has checked that this node keeps the key. `is_settled` tells of an owner that it

@@ -103,6 +103,11 @@ impl HandOff {
 pub(super) struct HandOffs(BTreeMap<Vec<u8>, HandOff>);
 
 impl HandOffs {
+    /// Notes a view in which all keys have the same owners.
+    pub(super) fn view_changed(&mut self, now: Instant, ring: &Ring) {
+        self.0.values_mut().for_each(|hand_off| hand_off.view_changed(now, ring));
+    }
+
     /// Notes whether this node owns a key that it holds in the new view, and whether the owners changed.
     pub(super) fn placed(&mut self, now: Instant, ring: &Ring, key: &[u8], owns: bool, changed: bool) {
         if owns {
@@ -164,6 +169,9 @@ impl HandOffs {
 
     fn step(&mut self, sh: &mut Shared, copies: &mut Copies, sums: &mut Sums, at: Moment, key: &[u8]) {
         let now = at.now;
+        if !copies.has_placed(key) {
+            return;
+        }
         let id = sh.fresh_id();
         let Some((hand_off, entry)) = self.0.get_mut(key).zip(copies.get(key)) else {
             self.0.remove(key);

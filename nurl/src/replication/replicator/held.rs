@@ -34,12 +34,19 @@ pub(super) struct Held {
     pub(super) summaries: Summaries,
     hand_offs: HandOffs,
     offers: Offers,
+    /// The owners of the keys that were placed so far, after a change of the ring.
+    peers: BTreeSet<PublicKey>,
+    placing_since: Option<Instant>,
 }
 
 impl Held {
     /// The copy of an owner, if it is a complete answer to a read.
     pub(super) fn whole(&self, sh: &Shared, key: &[u8]) -> Option<&Object> {
         let entry = self.copies.get(key)?;
+        if self.copies.owners(sh, key, entry) != entry.owners() {
+            // What new owners have has to be compared.
+            return None;
+        }
         let is_live = |owner: &PublicKey| sh.ring.member(owner).is_some_and(|member| member.live);
         entry.is_whole(&sh.local.key, is_live).then(|| entry.value())
     }
@@ -73,19 +80,40 @@ impl Held {
     }
 
     /// Adapts to a new view; `moved` tells whether keys may have other owners.
-    pub(super) fn place(&mut self, sh: &mut Shared, now: Instant, moved: bool) {
-        let Held { copies, summaries, hand_offs, .. } = self;
-        if moved {
-            summaries.unsettle(sh);
+    pub(super) fn follow(&mut self, sh: &mut Shared, now: Instant, moved: bool) {
+        if !moved {
+            self.hand_offs.view_changed(now, &sh.ring);
+            return;
         }
-        let mut peers = BTreeSet::new();
+        self.summaries.unsettle(sh);
+        self.peers = BTreeSet::new();
+        self.placing_since = Some(now);
+        self.copies.begin_placing();
+        self.place(sh, now);
+    }
+
+    /// When the next portion of the keys has to be placed: as soon as the driver's other work permits.
+    pub(super) fn next_portion(&self) -> Option<Instant> {
+        self.placing_since.filter(|_| self.copies.is_placing())
+    }
+
+    /// Places the next portion of the keys that have to be placed.
+    pub(super) fn place(&mut self, sh: &mut Shared, now: Instant) {
+        let Held { copies, summaries, hand_offs, peers, .. } = self;
+        if !copies.is_placing() {
+            return;
+        }
+        let mut news = BTreeSet::new();
         copies.place(sh, |key, owners, changed| {
-            peers.extend(owners.iter().copied());
+            news.extend(owners.iter().copied());
             hand_offs.placed(now, &sh.ring, key, owners.contains(&sh.local.key), changed);
         });
-        summaries.retain(&peers);
-        for peer in peers {
-            summaries.know_peer(sh, now, peer);
+        for peer in &news {
+            summaries.know_peer(sh, now, *peer);
+        }
+        peers.append(&mut news);
+        if !copies.is_placing() {
+            summaries.retain(&std::mem::take(peers));
         }
     }
 
@@ -162,7 +190,7 @@ impl Held {
         sh.stats.bad_states += u64::from(matches!(taken, Err(UpdateError::Value(_))));
         taken?;
         for owner in owners {
-            self.copies.compared(&sh.local.key, key, owner);
+            self.copies.compared(sh, key, owner);
         }
         Ok(())
     }
@@ -221,7 +249,7 @@ impl Held {
         let merged = self.merge_from(sh, at, (from, Teller::Keeper), key, state);
         // A deletion that is ahead of the clock was left out, with its time only: what it removes is gone here, too.
         if let Some(Ok(_) | Err(Decline::Clock)) = merged {
-            self.copies.compared(&sh.local.key, key, &from);
+            self.copies.compared(sh, key, &from);
         }
         merged
     }
@@ -316,11 +344,13 @@ impl Held {
     ) -> bool {
         let is_equal = self.copies.digest(key) == Some(told.digest);
         if is_equal {
-            self.copies.compared(&sh.local.key, key, &from);
+            self.copies.compared(sh, key, &from);
         }
+        let Some(entry) = self.copies.get(key) else { return false };
+        let owners = self.copies.owners(sh, key, entry);
+        let handed = self.hand_offs.acknowledged(from, key, id, told, &owners);
         let Some(entry) = self.copies.get_mut(key) else { return false };
         let offered = entry.was_offered(id);
-        let handed = self.hand_offs.acknowledged(from, key, id, told, entry.owners());
         if offered || handed || is_equal {
             entry.spread();
         }

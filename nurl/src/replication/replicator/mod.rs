@@ -59,6 +59,7 @@ mod message;
 mod operations;
 mod outbox;
 mod own;
+mod placing;
 mod presence;
 mod reads;
 mod record;
@@ -348,7 +349,7 @@ impl Replicator {
     pub fn set_ring(&mut self, now: Instant, ring: Arc<Ring>) {
         let moved = !self.shared.ring.places_as(&ring);
         self.shared.follow(now, ring);
-        self.held.place(&mut self.shared, now, moved);
+        self.held.follow(&mut self.shared, now, moved);
         self.writes.follow(&mut self.shared, &mut self.served, now);
         self.operations.follow(&self.shared);
         self.reads.follow(&self.shared, now);
@@ -478,6 +479,7 @@ impl Replicator {
             let value = reads::shown(value);
             self.shared.events.push(ReplicatorEvent::ReadDone { id, value, partial: true });
         }
+        self.held.place(&mut self.shared, now);
         self.lists.finish(&mut self.shared, now);
         self.operations.retry(&mut self.shared, now);
         self.tend_watches(at);
@@ -508,6 +510,7 @@ impl Replicator {
     /// The time at which [`handle_timeout`](Replicator::handle_timeout) must be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let due = [
+            self.held.next_portion(),
             self.reads.next_deadline(),
             self.held.next_offer(),
             self.lists.next_deadline(),

@@ -98,6 +98,12 @@ impl Summaries {
         }
     }
 
+    /// The peers that share keys.
+    #[cfg(test)]
+    pub(super) fn peers(&self) -> BTreeSet<PublicKey> {
+        self.0.keys().copied().collect()
+    }
+
     /// Ends the summaries to all but these peers.
     pub(super) fn retain(&mut self, peers: &BTreeSet<PublicKey>) {
         self.0.retain(|peer, _| peers.contains(peer));
@@ -186,7 +192,7 @@ pub(super) fn on_summary(
         }
         for (key, _) in shared {
             copies.spread(&key);
-            copies.compared(&sh.local.key, &key, &from);
+            copies.compared(sh, &key, &from);
         }
         return;
     }
@@ -235,7 +241,7 @@ pub(super) fn on_digests(
         match mine.remove(item.key.as_slice()) {
             Some(digest) if digest[..] == item.bytes[..] => {
                 copies.spread(&item.key);
-                copies.compared(&sh.local.key, &item.key, &from);
+                copies.compared(sh, &item.key, &from);
                 continue;
             }
             Some(_) => push.push(item.key.to_vec()),
@@ -254,7 +260,7 @@ pub(super) fn on_digests(
     }
     // The remaining keys are missing at the peer, which has nothing of them that isn't here.
     for key in mine.into_keys() {
-        copies.compared(&sh.local.key, &key, &from);
+        copies.compared(sh, &key, &from);
         push.push(key);
     }
     if !pull.is_empty() {
@@ -268,7 +274,7 @@ pub(super) fn on_pull(sh: &mut Shared, copies: &Copies, from: PublicKey, keys: &
     let keys = keys
         .iter()
         .take(MAX_PULL_KEYS)
-        .filter(|key| copies.get(key.as_slice()).is_some_and(|entry| entry.owners().contains(&from)))
+        .filter(|key| copies.contains(key) && sh.owns(&from, key))
         .map(|key| key.to_vec())
         .collect();
     push_states(sh, copies, from, keys);
@@ -320,7 +326,8 @@ fn shared_keys(
                 end = keys.last().cloned().or_else(|| Some(key.clone()));
                 break;
             }
-            if entry.owners().contains(&sh.local.key) && entry.owners().contains(peer) {
+            let owners = copies.owners(sh, key, entry);
+            if owners.contains(&sh.local.key) && owners.contains(peer) {
                 keys.push(key.clone());
             } else if scanned + 1 == MAX_SCAN_KEYS {
                 end = Some(key.clone());

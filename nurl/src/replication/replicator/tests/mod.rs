@@ -10,6 +10,7 @@ mod maps;
 mod mesh;
 mod multi;
 mod places;
+mod placing;
 mod reads;
 mod settled;
 mod sync;
