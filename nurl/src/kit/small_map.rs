@@ -1,7 +1,7 @@
 //! An ordered map that is small while it has few entries.
 //!
 //! A node holds up to a million values, and most have one writer. A B-tree takes room for eleven entries at once; a sorted
-//! list takes what it has. Above [`FEW`] entries it is a tree, so that an insertion doesn't move all others.
+//! list takes what it has. Above eight entries it is a tree, so that an insertion doesn't move all others.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -14,7 +14,7 @@ const FEW: usize = 8;
 pub enum SmallMap<K, V> {
     /// Ascending by key.
     List(Vec<(K, V)>),
-    /// More than [`FEW`].
+    /// More entries than a list has.
     Tree(BTreeMap<K, V>),
 }
 

@@ -200,7 +200,7 @@ impl Copies {
     }
 
     /// Whether a key has its owners by the present ring.
-    pub(super) fn has_placed(&self, key: &[u8]) -> bool {
+    fn has_placed(&self, key: &[u8]) -> bool {
         self.placing.as_ref().is_none_or(|placing| placing.has_placed(key))
     }
 

@@ -169,9 +169,6 @@ impl HandOffs {
 
     fn step(&mut self, sh: &mut Shared, copies: &mut Copies, sums: &mut Sums, at: Moment, key: &[u8]) {
         let now = at.now;
-        if !copies.has_placed(key) {
-            return;
-        }
         let id = sh.fresh_id();
         let Some((hand_off, entry)) = self.0.get_mut(key).zip(copies.get(key)) else {
             self.0.remove(key);

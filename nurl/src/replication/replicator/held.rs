@@ -346,11 +346,9 @@ impl Held {
         if is_equal {
             self.copies.compared(sh, key, &from);
         }
-        let Some(entry) = self.copies.get(key) else { return false };
-        let owners = self.copies.owners(sh, key, entry);
-        let handed = self.hand_offs.acknowledged(from, key, id, told, &owners);
         let Some(entry) = self.copies.get_mut(key) else { return false };
         let offered = entry.was_offered(id);
+        let handed = self.hand_offs.acknowledged(from, key, id, told, entry.owners());
         if offered || handed || is_equal {
             entry.spread();
         }

@@ -105,6 +105,26 @@ fn list(key: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+fn an_owner_that_is_back_gets_the_copy_of_a_former_one_within_seconds() {
+    let mut mesh = Mesh::new(6);
+    let [former, _, _, back, _] = list(K)[..] else { unreachable!() };
+    assert_eq!(mesh.write(former, K, add(7)), Ok(()));
+    mesh.run(30);
+    let members = || (0..6).filter(move |n| *n != former).map(|n| (n, 0));
+    mesh.partition(&[back]);
+    mesh.take_ring(&ring_of(members(), &[back]));
+    mesh.run(1000);
+    assert!(!mesh.holders(K).contains(&peer(back)));
+    // The other owners can't reach it yet.
+    mesh.cut.retain(|(from, to)| {
+        ![(peer(former), peer(back)), (peer(back), peer(former))].contains(&(*from, *to))
+    });
+    mesh.take_ring(&ring_of(members(), &[]));
+    mesh.run(7);
+    assert!(mesh.holders(K).contains(&peer(back)));
+}
+
+#[test]
 fn what_owners_acknowledged_counts_no_more_when_they_are_other_processes() {
     let mut mesh = Mesh::new(6);
     let [former, one, two, three, _] = list(K)[..] else { unreachable!() };

@@ -7,8 +7,8 @@ use crate::replication::replicator::message::Range;
 use crate::replication::replicator::placing::PORTION;
 use crate::replication::replicator::*;
 
-/// Two portions and a bit.
-const KEYS: usize = 2 * PORTION + 5;
+/// Two portions and a key.
+const KEYS: usize = 2 * PORTION + 1;
 
 fn key(n: usize) -> Vec<u8> {
     format!("\u{1}{n:06}").into_bytes()
