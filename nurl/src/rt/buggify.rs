@@ -67,6 +67,7 @@ points! {
     PullOne = "pull-one": "one state is asked for at a time",
     StatesApart = "states-apart": "each state is a message of its own",
     HandOffOne = "hand-off-one": "one copy is offered at a tick",
+    PartOfOne = "part-of-one": "a summary that differs is answered in parts however few keys there are",
     PlaceOne = "place-one": "one key is placed at a stretch after a change of the ring",
     // Jobs.
     WorkWakesEarly = "work-wakes-early": "the work plane wakes before anything is due",

@@ -227,7 +227,7 @@ impl Mesh {
 }
 
 /// The types of messages.
-const KINDS: u8 = 21;
+const KINDS: u8 = 22;
 
 /// One message of each type, as the insider writes them.
 pub(crate) fn hostile_samples() -> Vec<Vec<u8>> {
@@ -383,10 +383,11 @@ fn fields(draw: &mut Draw<'_>, mesh: &Mesh, e: &mut Writer<'_>) -> Step {
             e.ok()
         }
         3 => {
-            e.array(3)?;
+            e.array(4)?;
             range(draw, e)?;
             e.bytes(&[draw.u8(); 16])?;
-            id(draw, e)
+            id(draw, e)?;
+            e.bool(draw.flag())?.ok()
         }
         4 => {
             e.array(3)?;
@@ -489,6 +490,13 @@ fn fields(draw: &mut Draw<'_>, mesh: &Mesh, e: &mut Writer<'_>) -> Step {
             if draw.flag() { e.bytes(&state(draw, mesh, of))?.ok() } else { e.null()?.ok() }
         }
         20 => e.array(1)?.bytes(&[draw.u8() % 4; 16])?.ok(),
+        21 => {
+            e.array(4)?;
+            range(draw, e)?;
+            items(draw, mesh, true, e)?;
+            e.bytes(&[draw.u8(); 16])?;
+            id(draw, e)
+        }
         _ => {
             e.array(2)?;
             range(draw, e)?;

@@ -73,7 +73,7 @@ pub(super) enum Message {
         #[n(2)]
         owners: Vec<ByteArray<32>>,
     },
-    /// A hash over (key, digest) of the shared keys in a range. If it differs, the answer is DIGESTS.
+    /// A hash over (key, digest) of the shared keys in a range. If it differs, the answer is DIVIDED or DIGESTS.
     #[n(3)]
     Summary {
         #[n(0)]
@@ -82,6 +82,24 @@ pub(super) enum Message {
         hash: ByteArray<16>,
         /// The id that the answer repeats: IN_SYNC for a match. Without it a match isn't answered.
         #[n(2)]
+        settling: Option<u64>,
+        /// The answer is DIGESTS, however many keys there are.
+        #[cbor(n(3), default)]
+        digests: bool,
+    },
+    /// A hash for each part of a range that differs. A lower `upto` may cut the range short.
+    #[n(21)]
+    Divided {
+        #[n(0)]
+        range: Range,
+        /// The last key and the hash of each part but the last, ascending.
+        #[n(1)]
+        parts: Vec<Item>,
+        /// The hash of the last part.
+        #[n(2)]
+        last: ByteArray<16>,
+        /// The summary's id, if it had one.
+        #[n(3)]
         settling: Option<u64>,
     },
     /// The receiver's digests in the range of a summary that differs. A lower `upto` may cut the range short.
@@ -416,7 +434,7 @@ impl Message {
             Message::Summary { range, .. } | Message::InSync { range, .. } => {
                 Box::new(range.after.iter().chain(&range.upto))
             }
-            Message::Digests { range, items, .. } => {
+            Message::Digests { range, items, .. } | Message::Divided { range, parts: items, .. } => {
                 Box::new(range.after.iter().chain(&range.upto).chain(items.iter().map(|item| &item.key)))
             }
             Message::Pull { keys } => Box::new(keys.iter()),
@@ -487,6 +505,7 @@ mod tests {
                     range: Range { after: None, upto: Some(key()) },
                     hash: [0; 16].into(),
                     settling: Some(1),
+                    digests: false,
                 },
                 Message::Pull { keys: vec![key()] },
                 Message::ReadReply { key: key(), id: 1, state: None, remembers: false, vouches: false },

@@ -46,6 +46,7 @@ mod calls;
 mod config;
 mod confirm;
 mod copies;
+mod divide;
 mod due;
 mod error;
 mod event;
@@ -61,6 +62,7 @@ mod outbox;
 mod own;
 mod placing;
 mod presence;
+mod proof;
 mod reads;
 mod record;
 mod seek;
@@ -400,20 +402,30 @@ impl Replicator {
                     self.watches.on_refused(now, from, id);
                 }
             }
-            Message::Summary { range, hash, settling } => {
-                sync::on_summary(sh, &mut self.held.copies, from, range, (hash.into(), settling));
+            Message::Summary { range, hash, settling, digests } => {
+                let asked = (hash.into(), settling, digests);
+                sync::on_summary(sh, &mut self.held.copies, from, range, asked);
             }
             Message::Digests { range, items, settling } => {
                 let Held { summaries, copies, .. } = &mut self.held;
                 sync::on_digests(sh, summaries, copies, from, (&range, settling), &items);
                 if let Some(id) = settling {
-                    summaries.go_on(sh, copies, now, from, id);
+                    let upto = range.upto.as_ref().map(|key| key.as_slice());
+                    summaries.go_on(sh, copies, now, from, (id, upto));
+                }
+            }
+            Message::Divided { range, parts, last, settling } => {
+                let Held { summaries, copies, .. } = &mut self.held;
+                divide::on_divided(sh, summaries, copies, from, (&range, settling), (&parts, last.into()));
+                if let Some(id) = settling {
+                    let upto = range.upto.as_ref().map(|key| key.as_slice());
+                    summaries.go_on(sh, copies, now, from, (id, upto));
                 }
             }
             Message::InSync { range, settling } => {
                 let Held { summaries, copies, .. } = &mut self.held;
                 summaries.answered(&from, settling, &range, true);
-                summaries.go_on(sh, copies, now, from, settling);
+                summaries.go_on(sh, copies, now, from, (settling, None));
             }
             Message::Pull { keys } => sync::on_pull(sh, &self.held.copies, from, &keys),
             Message::States { items } => {

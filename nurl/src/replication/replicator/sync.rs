@@ -1,5 +1,8 @@
 //! Anti-entropy: summaries, digests, pulls and pushes.
 //!
+//! A summary of many keys that differs is answered in parts ([`divide`](super::divide)), so that a difference costs the digests of
+//! the few keys around it.
+//!
 //! A node is *settled* with a peer if the answers to one round of summaries, begun after its process and after the last
 //! change of placement, have shown that it holds each key that the peer holds of those that both own. So it knows then of
 //! which keys there was nothing, and a copy that a write creates is known to lack nothing of the peer's.
@@ -12,46 +15,39 @@ use minicbor::bytes::ByteVec;
 
 use super::config::{MAX_SYNCS_PER_TICK, TICK};
 use super::copies::Copies;
+use super::divide::{self, part_keys};
 use super::message::{Item, Message, Range};
+use super::proof::Proof;
 use super::shared::Shared;
 use crate::key::PublicKey;
 use crate::kit::draw;
 use crate::replication::crdt::{DIGEST_LEN, Digest};
 use crate::rt::{Point, buggify};
 
-/// Keys in one summary: a difference costs at most this many digests, at 16 bytes plus the key each.
-const MAX_RANGE_KEYS: usize = 1024;
+/// Keys in one summary.
+const MAX_RANGE_KEYS: usize = 8192;
+/// Digests in one answer, at 16 bytes plus the key each.
+const MAX_DIGESTS: usize = 1024;
 /// Keys scanned for one summary, shared or not: bounds the work that one message can cause.
 const MAX_SCAN_KEYS: usize = 16_384;
 /// Bytes of keys and digests, or of states, in one message. With the overhead of 512 items it stays below 1 MiB.
 const MAX_LIST_BYTES: usize = 512 * 1024;
 /// Limit on the keys asked for at once.
-const MAX_PULL_KEYS: usize = MAX_RANGE_KEYS;
+const MAX_PULL_KEYS: usize = MAX_DIGESTS;
 
 /// Keys and their digests, in key order.
-type SharedKeys = Vec<(Vec<u8>, Digest)>;
+pub(super) type SharedKeys = Vec<(Vec<u8>, Digest)>;
 
 /// The start of a peer's next summary, and the time at which it is due.
 #[derive(Debug, Clone)]
 struct Cursor {
     due: Instant,
     after: Option<Vec<u8>>,
-    proved: Proved,
+    proof: Proof,
     /// Summaries up to this id were sent under another placement: what is answered to them proves nothing.
     since: u64,
     /// The id of the last summary.
     asked: u64,
-}
-
-/// How far the answers to a round have shown that this node holds every key that the peer holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Proved {
-    /// Up to this key; none: nothing yet.
-    Upto(Option<Vec<u8>>),
-    /// It lacks one: the next round may show more.
-    Lacks,
-    /// All.
-    Settled,
 }
 
 /// For each peer that shares keys, when its next summary is due, and where in the keys it begins.
@@ -64,7 +60,7 @@ impl Summaries {
         if peer != sh.local.key && !self.0.contains_key(&peer) {
             let due = now + draw::duration(&mut sh.rng, sh.config.sync_period);
             let since = sh.fresh_id();
-            let cursor = Cursor { due, after: None, proved: Proved::Upto(None), since, asked: since };
+            let cursor = Cursor { due, after: None, proof: Proof::default(), since, asked: since };
             self.0.insert(peer, cursor);
         }
     }
@@ -73,28 +69,32 @@ impl Summaries {
     pub(super) fn unsettle(&mut self, sh: &mut Shared) {
         let since = sh.fresh_id();
         for cursor in self.0.values_mut() {
-            (cursor.after, cursor.proved, cursor.since) = (None, Proved::Upto(None), since);
+            (cursor.after, cursor.proof, cursor.since) = (None, Proof::default(), since);
         }
     }
 
     /// Whether this node holds every key that the peer held of those that both own.
     pub(super) fn is_settled(&self, peer: &PublicKey) -> bool {
-        self.0.get(peer).is_some_and(|cursor| cursor.proved == Proved::Settled)
+        self.0.get(peer).is_some_and(|cursor| cursor.proof.is_settled())
     }
 
     /// Takes a peer's answer to the summary `id` of this range: whether this node holds every key that the peer holds in it.
     pub(super) fn answered(&mut self, from: &PublicKey, id: u64, range: &Range, holds_all: bool) {
-        let Some(cursor) = self.0.get_mut(from).filter(|cursor| cursor.since < id) else { return };
-        let follows = match &cursor.proved {
-            Proved::Upto(upto) => upto.as_deref() == range.after.as_ref().map(|key| key.as_slice()),
-            Proved::Lacks | Proved::Settled => false,
-        };
-        if follows {
-            cursor.proved = match &range.upto {
-                _ if !holds_all => Proved::Lacks,
-                Some(upto) => Proved::Upto(Some(upto.to_vec())),
-                None => Proved::Settled,
-            };
+        if let Some(cursor) = self.0.get_mut(from).filter(|cursor| cursor.since < id) {
+            cursor.proof.answered(id, range, holds_all);
+        }
+    }
+
+    /// Takes a peer's answer in parts to the summary `id` of this range. Of those that differ more is asked, under these ids.
+    pub(super) fn divided(
+        &mut self,
+        from: &PublicKey,
+        id: u64,
+        range: &Range,
+        open: Vec<(u64, Option<Vec<u8>>)>,
+    ) {
+        if let Some(cursor) = self.0.get_mut(from).filter(|cursor| cursor.since < id) {
+            cursor.proof.divided(range, open);
         }
     }
 
@@ -123,16 +123,21 @@ impl Summaries {
         }
     }
 
-    /// Goes on with the round after the answer to its last summary.
+    /// Goes on with the round after the answer to its last summary, which was about the keys up to `answered`.
     pub(super) fn go_on(
         &mut self,
         sh: &mut Shared,
         copies: &mut Copies,
         now: Instant,
         from: PublicKey,
-        id: u64,
+        (id, answered): (u64, Option<&[u8]>),
     ) {
-        if self.0.get(&from).is_some_and(|cursor| cursor.asked == id && cursor.after.is_some()) {
+        let Some(cursor) = self.0.get_mut(&from).filter(|cursor| cursor.asked == id) else { return };
+        if answered.is_some_and(|upto| cursor.after.as_deref().is_none_or(|after| upto < after)) {
+            // The peer has more keys in the range than one answer takes.
+            cursor.after = answered.map(<[u8]>::to_vec);
+        }
+        if cursor.after.is_some() {
             self.send_next(sh, copies, now, from);
         }
     }
@@ -143,16 +148,16 @@ impl Summaries {
         let (after, id) = (cursor.after.take(), sh.fresh_id());
         let most = if buggify(Point::SummaryOfOne) { 1 } else { MAX_RANGE_KEYS };
         let (shared, upto) = shared_keys(sh, copies, &peer, after.as_deref(), None, most);
-        if after.is_none() && cursor.proved != Proved::Settled {
-            cursor.proved = Proved::Upto(None);
+        if after.is_none() && !cursor.proof.is_settled() {
+            cursor.proof = Proof::default();
         }
         // Each answer brings the next range. If it is lost, a tick does. `sync_period` is the pause between rounds.
         let pause = if upto.is_some() { TICK } else { sh.config.sync_period };
         (cursor.due, cursor.after, cursor.asked) = (now + pause, upto.clone(), id);
         // A match at the end of a round needs no answer, unless it proves something.
-        let settling = (upto.is_some() || cursor.proved != Proved::Settled).then_some(id);
+        let settling = (upto.is_some() || !cursor.proof.is_settled()).then_some(id);
         let range = Range { after: after.map(ByteVec::from), upto: upto.map(ByteVec::from) };
-        sh.send(peer, &Message::Summary { range, hash: hash_of(&shared).into(), settling });
+        sh.send(peer, &Message::Summary { range, hash: hash_of(&shared).into(), settling, digests: false });
     }
 }
 
@@ -166,10 +171,10 @@ pub(super) fn on_behind(sh: &mut Shared, copies: &mut Copies, key: &[u8]) {
     let after =
         copies.range(Bound::Unbounded, Bound::Excluded(key)).next_back().map(|(before, _)| before.clone());
     for owner in sh.other_owners(key) {
-        let (shared, _) = shared_keys(sh, copies, &owner, after.as_deref(), Some(key), MAX_RANGE_KEYS);
+        let (shared, _) = shared_keys(sh, copies, &owner, after.as_deref(), Some(key), MAX_DIGESTS);
         let range = Range { after: after.clone().map(ByteVec::from), upto: Some(key.to_vec().into()) };
         let hash = hash_of(&shared).into();
-        sh.send(owner, &Message::Summary { range, hash, settling: None });
+        sh.send(owner, &Message::Summary { range, hash, settling: None, digests: true });
     }
 }
 
@@ -179,11 +184,12 @@ pub(super) fn on_summary(
     copies: &mut Copies,
     from: PublicKey,
     range: Range,
-    (hash, settling): (Digest, Option<u64>),
+    (hash, settling, digests): (Digest, Option<u64>, bool),
 ) {
     let after = range.after.as_ref().map(|key| key.to_vec());
     let upto = range.upto.as_ref().map(|key| key.to_vec());
-    let (shared, cut) = shared_keys(sh, copies, &from, after.as_deref(), upto.as_deref(), 2 * MAX_RANGE_KEYS);
+    let most = if digests { MAX_DIGESTS } else { 2 * MAX_RANGE_KEYS };
+    let (shared, cut) = shared_keys(sh, copies, &from, after.as_deref(), upto.as_deref(), most);
     if cut == upto && hash_of(&shared) == hash {
         sh.stats.in_sync += 1;
         if let Some(settling) = settling {
@@ -197,6 +203,10 @@ pub(super) fn on_summary(
         return;
     }
     sh.stats.out_of_sync += 1;
+    if !digests && shared.len() > part_keys() {
+        divide::answer(sh, from, range, (&shared, cut), settling);
+        return;
+    }
     let mut items = Vec::new();
     let mut bytes = 0;
     let mut end = cut;
@@ -227,12 +237,12 @@ pub(super) fn on_digests(
 ) {
     let after = range.after.as_ref().map(|key| key.to_vec());
     let upto = range.upto.as_ref().map(|key| key.to_vec());
-    let (shared, end) = shared_keys(sh, copies, &from, after.as_deref(), upto.as_deref(), 4 * MAX_RANGE_KEYS);
+    let (shared, end) = shared_keys(sh, copies, &from, after.as_deref(), upto.as_deref(), 2 * MAX_DIGESTS);
     let mut mine: BTreeMap<Vec<u8>, Digest> = shared.into_iter().collect();
     let mut pull = Vec::new();
     let mut push = Vec::new();
-    let mut holds_all = items.len() <= 2 * MAX_RANGE_KEYS;
-    for item in items.iter().take(2 * MAX_RANGE_KEYS) {
+    let mut holds_all = items.len() <= MAX_DIGESTS;
+    for item in items.iter().take(MAX_DIGESTS) {
         if end.as_deref().is_some_and(|end| item.key.as_slice() > end) {
             holds_all = false;
             break;
@@ -307,7 +317,7 @@ fn push_states(sh: &mut Shared, copies: &Copies, to: PublicKey, keys: Vec<Vec<u8
 
 /// The keys that this node and `peer` both own, with their digests, above `after` and up to `upto`; at most
 /// `limit`. Also the end of the range: `upto`, or the last key scanned if a limit was reached first.
-fn shared_keys(
+pub(super) fn shared_keys(
     sh: &Shared,
     copies: &mut Copies,
     peer: &PublicKey,
@@ -340,7 +350,7 @@ fn shared_keys(
 }
 
 /// A hash over keys and digests, each key with its length as a prefix.
-fn hash_of(shared: &[(Vec<u8>, Digest)]) -> Digest {
+pub(super) fn hash_of(shared: &[(Vec<u8>, Digest)]) -> Digest {
     let mut hasher = blake3::Hasher::new();
     for (key, digest) in shared {
         hasher.update(&(key.len() as u32).to_le_bytes());

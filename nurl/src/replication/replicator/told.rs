@@ -10,6 +10,7 @@ pub(super) fn message(message: &Message) -> String {
         Message::Refused { key, id, .. } => format!("NOT-OWNER {} id {id:?}", name(key)),
         Message::Summary { .. } => "SUMMARY".to_owned(),
         Message::InSync { .. } => "IN-SYNC".to_owned(),
+        Message::Divided { parts, .. } => format!("DIVIDED into {} parts", parts.len() + 1),
         Message::Digests { items, .. } => format!("DIGESTS of {} keys", items.len()),
         Message::Pull { keys } => format!("PULL {} keys", keys.len()),
         Message::States { items } => format!("STATES of {} keys", items.len()),

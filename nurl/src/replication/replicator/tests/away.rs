@@ -175,7 +175,7 @@ fn one_that_was_cut_off_shows_nothing_to_who_asks_before_it_sees_that_it_is_back
     assert!(mesh.node(2).get(GONE).is_some());
     // A summary of one that sees it already, with nothing in it.
     let range = Range { after: None, upto: None };
-    mesh.inject(0, 2, &Message::Summary { range, hash: [0; 16].into(), settling: Some(1) });
+    mesh.inject(0, 2, &Message::Summary { range, hash: [0; 16].into(), settling: Some(1), digests: true });
     let told = mesh.sent(2).into_iter().find_map(|(_, message)| match message {
         Message::Digests { items, .. } => Some(items.len()),
         _ => None,

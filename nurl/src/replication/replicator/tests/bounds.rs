@@ -154,7 +154,7 @@ proptest! {
         let item = message::Item { key: key.clone(), bytes: state.clone() };
         let messages = [
             Message::Delta { key: key.clone(), id: Some(1), state },
-            Message::Summary { range: range.clone(), hash: [1; 16].into(), settling: Some(1) },
+            Message::Summary { range: range.clone(), hash: [1; 16].into(), settling: Some(1), digests: true },
             Message::Digests { range, items: vec![item.clone()], settling: Some(1) },
             Message::States { items: vec![item] },
             Message::Operation { id: [1; 16].into(), key, op: insert(b"x"), boot: None, confirm: None },

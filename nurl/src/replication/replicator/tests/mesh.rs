@@ -91,6 +91,8 @@ pub(super) struct Mesh {
     pub(super) presence: BTreeMap<PublicKey, Presence>,
     /// Bytes of `Delta` and `States` messages.
     pub(super) state_bytes: usize,
+    /// Bytes of the others: what it costs to find what differs.
+    pub(super) talk_bytes: usize,
     pub(super) messages: usize,
     pub(super) config: Config,
     started: u32,
@@ -112,6 +114,7 @@ impl Mesh {
             incarnations: BTreeMap::new(),
             presence: BTreeMap::new(),
             state_bytes: 0,
+            talk_bytes: 0,
             messages: 0,
             config: Config::default(),
             started: 0,
@@ -215,6 +218,8 @@ impl Mesh {
                 self.messages += 1;
                 if matches!(Message::decode(&bytes), Some(Message::Delta { .. } | Message::States { .. })) {
                     self.state_bytes += bytes.len();
+                } else {
+                    self.talk_bytes += bytes.len();
                 }
                 let lost = self.cut.contains(&(from, to)) || self.rng.next_u64() % 100 < self.loss_percent;
                 if let Some(node) = self.nodes.get_mut(&to).filter(|_| !lost) {

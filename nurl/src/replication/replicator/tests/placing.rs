@@ -86,7 +86,12 @@ fn a_summary_before_the_keys_turn_is_answered_by_the_new_owners() {
     mesh.inject(
         1,
         0,
-        &Message::Summary { range: Range { after, upto: None }, hash: hash.into(), settling: Some(7) },
+        &Message::Summary {
+            range: Range { after, upto: None },
+            hash: hash.into(),
+            settling: Some(7),
+            digests: true,
+        },
     );
     let sent = mesh.sent(0);
     let [(to, Message::Digests { items, .. })] = &sent[..] else { panic!("{sent:?}") };

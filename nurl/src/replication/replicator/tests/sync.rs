@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use minicbor::bytes::ByteVec;
 use proptest::prelude::*;
 
 use super::mesh::{K, Mesh, R, S, WALL, add, insert, peer, ring, set};
 use crate::replication::crdt::{CrdtError, Kind, PnCounter};
+use crate::replication::replicator::message::{Item, Range};
+use crate::replication::replicator::proof::Proof;
 use crate::replication::replicator::*;
 
 #[test]
@@ -275,14 +278,14 @@ fn an_answer_to_a_summary_of_another_placement_settles_nothing() {
 #[test]
 fn a_round_goes_on_with_each_answer_whatever_the_number_of_keys() {
     let mut mesh = Mesh::new(2);
-    // More than ten ranges.
-    let keys: Vec<Vec<u8>> = (0..12_000u32).map(|n| [&[1][..], &n.to_be_bytes()].concat()).collect();
+    // Three ranges.
+    let keys: Vec<Vec<u8>> = (0..20_000u32).map(|n| [&[1][..], &n.to_be_bytes()].concat()).collect();
     for part in keys.chunks(1_000) {
         part.iter().for_each(|key| mesh.update(0, key, &add(1)));
         mesh.deliver();
     }
     mesh.cut.insert((peer(0), peer(1)));
-    for key in keys.iter().step_by(120) {
+    for key in keys.iter().step_by(200) {
         mesh.update(0, key, &add(1));
     }
     mesh.deliver();
@@ -293,15 +296,95 @@ fn a_round_goes_on_with_each_answer_whatever_the_number_of_keys() {
     let summaries = |mesh: &mut Mesh| mesh.node(0).stats().summaries;
     let before = summaries(&mut mesh);
     mesh.run(100);
-    let rounds = (summaries(&mut mesh) - before) / 12;
+    let rounds = (summaries(&mut mesh) - before) / 3;
     assert!((9..=11).contains(&rounds), "the pause between rounds stays: {rounds}");
+}
+
+/// Two owners of so many keys, of which the first has more in every so manieth.
+fn differing(keys: u32, every: usize) -> Mesh {
+    let mut mesh = Mesh::new(2);
+    let keys: Vec<Vec<u8>> = (0..keys).map(|n| [&[1][..], &n.to_be_bytes()].concat()).collect();
+    for part in keys.chunks(1_000) {
+        part.iter().for_each(|key| mesh.update(0, key, &add(1)));
+        mesh.deliver();
+    }
+    mesh.run(11);
+    mesh.cut.insert((peer(0), peer(1)));
+    keys.iter().step_by(every).for_each(|key| mesh.update(0, key, &add(1)));
+    mesh.deliver();
+    mesh.cut.clear();
+    (mesh.talk_bytes, mesh.state_bytes) = (0, 0);
+    mesh
+}
+
+#[test]
+fn a_difference_costs_the_digests_of_the_keys_around_it() {
+    let (keys, every) = (20_000, 200);
+    let mut mesh = differing(keys, every);
+    mesh.run(11);
+    mesh.assert_converged(&ring(0..2));
+    // A hash for each part, once in each direction; for each of the hundred, 64 digests and a summary; and the rounds.
+    let (parts, part) = (keys as usize / 64, 64 * 28 + 100);
+    let most = 2 * (parts * 28 + keys as usize / every * part);
+    assert!(mesh.talk_bytes < most, "{} of {most} bytes, {} of states", mesh.talk_bytes, mesh.state_bytes);
+    // The digests of all.
+    assert!(most < 2 * keys as usize * 28 / 2);
+}
+
+#[test]
+fn who_has_nothing_gets_all_within_a_round_and_is_settled_with_the_next() {
+    for (keys, every) in [(9_000, 9_000), (300, 300)] {
+        let mut mesh = differing(keys, every);
+        mesh.lose_disk(1);
+        let now = mesh.now;
+        // The repair budget is a mebibyte a second.
+        mesh.run(14);
+        mesh.assert_converged(&ring(0..2));
+        mesh.run(11);
+        for (n, other) in [(0, 1), (1, 0)] {
+            assert!(mesh.node(n).held.summaries.is_settled(&peer(other)), "{keys} keys, {n}");
+        }
+        assert!(mesh.now - now <= Duration::from_secs(25));
+    }
+}
+
+#[test]
+fn parts_out_of_order_are_malformed_and_a_part_that_is_not_answered_settles_nothing() {
+    let mut mesh = differing(1_000, 500);
+    let key = |n: u32| -> ByteVec { [&[1][..], &n.to_be_bytes()].concat().into() };
+    let (all, part) =
+        (Range { after: None, upto: None }, |n| Item { key: key(n), bytes: vec![0; 16].into() });
+    for parts in [vec![part(5), part(5)], vec![part(5), part(4)]] {
+        let before = mesh.node(0).stats().malformed;
+        let range = all.clone();
+        mesh.inject(1, 0, &Message::Divided { range, parts, last: [0; 16].into(), settling: Some(1) });
+        assert_eq!((mesh.node(0).stats().malformed, mesh.sent(0).len()), (before + 1, 0));
+    }
+    let mut proof = Proof::default();
+    let range = |after, upto| Range { after: Option::map(after, key), upto: Option::map(upto, key) };
+    proof.answered(1, &range(None, Some(3)), true);
+    proof.divided(&range(Some(3), None), vec![(7, Some(key(5).into())), (8, None)]);
+    assert!(!proof.is_settled());
+    proof.answered(8, &range(Some(5), None), true);
+    assert!(!proof.is_settled(), "one is open");
+    let mut short = proof.clone();
+    short.answered(7, &range(Some(3), Some(4)), true);
+    assert!(!short.is_settled(), "the answer was cut short");
+    let mut lacks = proof.clone();
+    lacks.answered(7, &range(Some(3), Some(5)), false);
+    assert!(!lacks.is_settled());
+    proof.answered(7, &range(Some(3), Some(5)), true);
+    assert!(proof.is_settled());
 }
 
 #[test]
 fn a_round_goes_on_without_an_answer_too() {
     let mut mesh = Mesh::new(2);
-    for n in 0..3_000u32 {
+    for n in 0..20_000u32 {
         mesh.update(0, &[&[1][..], &n.to_be_bytes()].concat(), &add(1));
+        if n % 1_000 == 0 {
+            mesh.deliver();
+        }
     }
     mesh.run(30);
     let before = mesh.node(0).stats().summaries;
