@@ -10,7 +10,7 @@ use crate::compute::job::{JobError, SubmitError};
 use crate::key::PublicKey;
 use crate::membership::MembershipError;
 use crate::net::reach::hub_client::DownReason;
-use crate::replication::replicator::UpdateError;
+use crate::replication::replicator::{Decline, UpdateError};
 use crate::store::StoreError;
 use crate::transport;
 
@@ -223,12 +223,28 @@ pub enum StateError {
     /// The key's owner was lost before it answered: the write was made once or not at all. Read before you repeat it.
     #[error("the key's owner was lost: the write was made once or not at all")]
     Unknown,
+    /// This node's disk failed before the write was confirmed: it was made once or not at all. Read before you repeat it; the
+    /// node takes no writes until the disk works again.
+    #[error(
+        "this node's disk failed before the write was confirmed ({0}): the write was made once or not at all, and nothing \
+         of it counts here; mend the disk, and read before you write it again"
+    )]
+    Disk(Arc<str>),
     /// This node refused a write; nothing was changed.
     #[error(transparent)]
     Write(#[from] UpdateError),
 }
 
 impl StateError {
+    /// Whether a disk is the cause, this node's or the owners'.
+    pub fn is_disk(&self) -> bool {
+        matches!(
+            self,
+            StateError::Disk(_)
+                | StateError::Write(UpdateError::Disk(_) | UpdateError::Declined(Decline::Disk))
+        )
+    }
+
     /// The machine-readable name.
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -237,6 +253,8 @@ impl StateError {
             StateError::Busy => "busy",
             StateError::Refused => "refused",
             StateError::Unknown => "unknown",
+            StateError::Disk(_) => "disk-failed",
+            StateError::Write(_) if self.is_disk() => "disk",
             StateError::Write(_) => "not-written",
         }
     }

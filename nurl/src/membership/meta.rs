@@ -29,6 +29,9 @@ impl Roles {
     /// Keeps its state across restarts, so its place on the ring is kept for a day after its death.
     pub const STORE: Roles = Roles(4);
 
+    /// Its disk fails: it answers reads, and takes no writes.
+    pub const DISK_FAILS: Roles = Roles(8);
+
     /// The bits; unknown ones are kept, so that a newer member's roles survive being passed on.
     pub const fn bits(self) -> u16 {
         self.0
@@ -43,6 +46,12 @@ impl Roles {
     #[must_use]
     pub const fn with(self, other: Roles) -> Roles {
         Roles(self.0 | other.0)
+    }
+
+    /// These but `other`.
+    #[must_use]
+    pub const fn without(self, other: Roles) -> Roles {
+        Roles(self.0 & !other.0)
     }
 
     /// Whether all of `other` are among these.
@@ -87,6 +96,13 @@ impl Meta {
     /// The member's roles.
     pub fn roles(&self) -> Roles {
         self.roles
+    }
+
+    /// The same with other roles.
+    #[must_use]
+    pub fn with_roles(mut self, roles: Roles) -> Meta {
+        self.roles = roles;
+        self
     }
 
     /// The job kinds that it runs, sorted.

@@ -153,6 +153,8 @@ pub(super) enum NetCommand {
     Revoke { entry: Revocation, reply: Reply<Result<(), Error>> },
     /// An epoch counter that the work plane took.
     NoteEpoch(u64),
+    /// Why the node's store fails; none: it works again.
+    DiskFails(Option<Arc<str>>),
     /// Panics, as a defect would.
     #[cfg(all(test, not(feature = "sim")))]
     Panic,
@@ -255,6 +257,15 @@ pub struct Departure {
     pub stored: usize,
 }
 
+/// The failures of a node's store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DiskStats {
+    /// Commits that failed.
+    pub failures: u64,
+    /// 1 while the store fails, and the node takes no writes.
+    pub failing: u64,
+}
+
 /// The work plane's counters.
 #[derive(Debug, Clone, Default)]
 pub struct WorkStats {
@@ -264,6 +275,8 @@ pub struct WorkStats {
     pub jobs_now: crate::compute::job::Gauges,
     /// The replicator's counters.
     pub replication: crate::replication::replicator::ReplicationStats,
+    /// The store's failures.
+    pub disk: DiskStats,
     /// Keys with writes that no owner has acknowledged yet.
     pub unacknowledged: usize,
     /// The tenures' counters.

@@ -27,7 +27,7 @@ const WHY: Duration = Duration::from_secs(1);
 pub(super) enum Cause {
     /// A defect.
     Panicked { plane: &'static str, message: String },
-    /// The store's error.
+    /// The thread of the store's disk panicked.
     Store(Arc<StoreError>),
     /// The error of a socket that can't receive any more.
     Socket(String),
@@ -81,10 +81,9 @@ impl Guard {
 
     async fn end(&self, cause: Cause) {
         match &cause {
-            Cause::Store(error) => self.bus.send(&NodeEvent::StoreFailed { reason: error.to_string() }),
             Cause::Socket(reason) => self.bus.send(&NodeEvent::SocketFailed { reason: reason.clone() }),
             Cause::Revoked(own) => self.bus.send(&NodeEvent::Revoked { peer: *own }),
-            Cause::Panicked { .. } => {}
+            Cause::Panicked { .. } | Cause::Store(_) => {}
         }
         // The first cause counts; later ones follow from it.
         let _ = self.cause.set(cause);

@@ -126,11 +126,15 @@ pub enum NodeEvent {
         /// The damage.
         reason: String,
     },
-    /// The node's store failed, so the node leaves the mesh and ends. Repair the disk, then start the node again.
+    /// The node's store failed, as on a full disk. The node goes on: it answers reads from what is on the disk, and refuses
+    /// writes. What it learns isn't durable, such as revocations, which are in force nevertheless. It opens the store again
+    /// within a minute after the disk works, or at its next start.
     StoreFailed {
         /// The store's error.
         reason: String,
     },
+    /// The node's store works again, and so the node takes writes.
+    StoreWorks,
     /// A UDP socket fails every receive, so the node has ended.
     SocketFailed {
         /// The operating system's error.

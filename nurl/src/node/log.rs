@@ -106,7 +106,10 @@ pub(super) fn event(event: &NodeEvent) {
             warn!(target: "nurl::store", path = ?path, reason, "the store was damaged and is set aside");
         }
         NodeEvent::StoreFailed { reason } => {
-            warn!(target: "nurl::store", reason, "the store failed, and the node ends")
+            warn!(target: "nurl::store", reason, "the store failed: the node takes no writes until the disk works")
+        }
+        NodeEvent::StoreWorks => {
+            info!(target: "nurl::store", "the store works again, and the node takes writes")
         }
         NodeEvent::SocketFailed { reason } => {
             warn!(target: "nurl::transport", reason, "the socket failed, and the node ends")

@@ -54,7 +54,7 @@ use crate::transport::core::Datagram;
 use crate::transport::{self, PathInfo};
 
 pub use builder::Builder;
-pub use command::{Departure, HandedOver, Pong, WorkStats};
+pub use command::{Departure, DiskStats, HandedOver, Pong, WorkStats};
 pub use event::{Events, NodeEvent};
 pub use metrics::{Metric, MetricKind, Metrics};
 pub use names::{Names, NamesAfter};
@@ -195,6 +195,8 @@ pub struct Status {
     pub generation: u32,
     /// The number of the secret that the authority announced last, as far as this node knows; 0: none.
     pub announced: u32,
+    /// Why this node's store fails, if it does: then the node takes no writes, and what it learns isn't durable.
+    pub disk_fails: Option<String>,
     /// The versions of the protocol that this node speaks.
     pub versions: Versions,
     /// The peers that it met in the last ten minutes and that speak none of these, and what they speak.

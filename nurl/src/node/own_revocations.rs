@@ -19,7 +19,7 @@ impl OwnRevocations<'_> {
     }
 
     /// Keeps entries, each in place of the one before of its subject.
-    pub(super) fn keep(&self, news: &[Revocation]) -> Result<(), StoreError> {
+    pub(super) fn keep<'a>(&self, news: impl IntoIterator<Item = &'a Revocation>) -> Result<(), StoreError> {
         let write = self.0.begin()?;
         for entry in news {
             write.put(Table::REVOCATIONS, &entry.subject.encode(), &entry.encode())?;

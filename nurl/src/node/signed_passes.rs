@@ -17,7 +17,7 @@ impl SignedPasses<'_> {
     }
 
     /// Keeps passes, each in place of the one before of its key.
-    pub(super) fn keep(&self, passes: &[Pass]) -> Result<(), StoreError> {
+    pub(super) fn keep<'a>(&self, passes: impl IntoIterator<Item = &'a Pass>) -> Result<(), StoreError> {
         let write = self.0.begin()?;
         for pass in passes {
             write.put(Table::PASSES, pass.grant().key.as_bytes(), pass.as_bytes())?;

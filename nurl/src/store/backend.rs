@@ -56,3 +56,43 @@ pub(super) fn head(file: &disk::File) -> io::Result<Head> {
         _ => Head::Other,
     })
 }
+
+/// A test's backend.
+#[cfg(all(test, not(feature = "sim")))]
+#[derive(Debug)]
+pub(super) struct Boxed(pub(super) Box<dyn redb::StorageBackend>);
+
+#[cfg(all(test, not(feature = "sim")))]
+impl redb::StorageBackend for Boxed {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
+}
+
+/// The bytes of a test's backend, in memory.
+#[cfg(all(test, not(feature = "sim")))]
+pub(super) fn copied(from: &dyn redb::StorageBackend) -> io::Result<redb::backends::InMemoryBackend> {
+    use redb::StorageBackend as _;
+    let mut bytes = vec![0; usize::try_from(from.len()?).expect("a test's file")];
+    from.read(0, &mut bytes)?;
+    let memory = redb::backends::InMemoryBackend::new();
+    memory.set_len(bytes.len() as u64)?;
+    memory.write(0, &bytes)?;
+    Ok(memory)
+}

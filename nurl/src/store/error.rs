@@ -22,6 +22,14 @@ pub enum StoreError {
         /// The operating system's error.
         error: io::Error,
     },
+    /// The disk has no room for the file, or its user no right to more.
+    #[error("{path}: {error}: free space there, or use a folder on another disk")]
+    NoRoom {
+        /// Its path.
+        path: String,
+        /// The operating system's error.
+        error: io::Error,
+    },
     /// Another store has the file open, probably a second process with the same folder.
     #[error("{path} is in use by another process: end it, or give this one a folder of its own")]
     InUse {
@@ -55,6 +63,9 @@ pub enum StoreError {
     /// The database panicked, as it does on damaged pages. Open the store again.
     #[error("the store failed: {0}")]
     Panicked(String),
+    /// The last commit failed, and is in the file all the same: it may not be on the disk.
+    #[error("the last commit may not be on the disk")]
+    Unsynced,
     /// A record is not in the form that this version writes.
     #[error("the store's record of {0} is damaged")]
     Damaged(&'static str),

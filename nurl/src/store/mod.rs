@@ -24,10 +24,11 @@
 //! # Refusals
 //! The store refuses a file that isn't a store, a damaged store ([`StoreError::Unsound`]), records over a limit
 //! ([`StoreError::TooLarge`]), and every call after a failure of the disk: redb then refuses further commits until
-//! the store is opened again. It also refuses a file that another store has open ([`StoreError::InUse`]): two
+//! the store is opened again, see `closed`. It also refuses a file that another store has open ([`StoreError::InUse`]): two
 //! processes that write one database would destroy it.
 
 mod backend;
+mod closed;
 mod error;
 mod opening;
 mod overlay;
@@ -39,6 +40,8 @@ mod transaction;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rand_core::Rng as _;
 use redb::{ReadableDatabase, ReadableTable};
@@ -46,10 +49,12 @@ use redb::{ReadableDatabase, ReadableTable};
 pub use error::{MAX_NAME_BYTES, MAX_RECORD_BYTES, StoreError};
 pub use opening::{Opened, SetAside};
 
+pub(crate) use closed::Closed;
 pub(crate) use error::{check, number, within};
 pub(crate) use table::Table;
 pub(crate) use transaction::Transaction;
 
+use self::closed::Origin;
 use self::error::guarded;
 use self::table::META;
 use crate::rt::{Rng, disk};
@@ -60,11 +65,17 @@ const CACHE_BYTES: usize = 16 * 1024 * 1024;
 /// The name of the incarnation's record.
 const INCARNATION: &str = "incarnation";
 
+/// The name of the record that counts the transactions.
+const COMMITS: &str = "commits";
+
 /// An open store.
 pub struct Store {
     // Taken out when the store is dropped.
     database: Option<redb::Database>,
     incarnation: u64,
+    /// The number of the last transaction that is known to be durable.
+    commits: Arc<AtomicU64>,
+    origin: Origin,
     /// Holds the lock on the damaged file that this store replaces.
     _aside: Option<disk::File>,
 }
@@ -116,38 +127,46 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub fn in_memory(rng: &mut Rng) -> Result<Store, StoreError> {
-        Store::on(Store::database_on(redb::backends::InMemoryBackend::new())?, rng)
+        Store::on(Store::database_on(redb::backends::InMemoryBackend::new())?, Origin::Memory, rng)
     }
 
-    /// A store on a test's backend.
+    /// A store on a test's backends, of which each opening takes a new one.
     #[cfg(all(test, not(feature = "sim")))]
-    pub(crate) fn on_backend(backend: impl redb::StorageBackend, rng: &mut Rng) -> Result<Store, StoreError> {
-        Store::on(Store::database_on(backend)?, rng)
+    pub(crate) fn on_backend<B: redb::StorageBackend>(
+        backend: impl Fn() -> B + Send + Sync + 'static,
+        rng: &mut Rng,
+    ) -> Result<Store, StoreError> {
+        let database = Store::database_on(backend())?;
+        let again = move || Box::new(backend()) as Box<dyn redb::StorageBackend>;
+        Store::on(database, Origin::Test(Arc::new(again)), rng)
     }
 
     fn database_on(backend: impl redb::StorageBackend) -> Result<redb::Database, StoreError> {
         Ok(redb::Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?)
     }
 
-    fn on(database: redb::Database, rng: &mut Rng) -> Result<Store, StoreError> {
+    fn on(database: redb::Database, origin: Origin, rng: &mut Rng) -> Result<Store, StoreError> {
         let write = begin(&database)?;
-        let incarnation = {
+        let (incarnation, commits) = {
             for table in Table::ALL {
                 write.open_table(table.definition())?;
             }
             let mut meta = write.open_table(META)?;
+            let commits = meta.get(COMMITS)?.map(|bytes| number(bytes.value(), COMMITS)).transpose()?;
             let stored = meta.get(INCARNATION)?.map(|bytes| number(bytes.value(), "its incarnation"));
-            match stored {
+            let incarnation = match stored {
                 Some(incarnation) => incarnation?,
                 None => {
                     let incarnation = rng.next_u64();
                     meta.insert(INCARNATION, &incarnation.to_le_bytes()[..])?;
                     incarnation
                 }
-            }
+            };
+            (incarnation, commits.unwrap_or(0))
         };
         write.commit()?;
-        Ok(Store { database: Some(database), incarnation, _aside: None })
+        let commits = Arc::new(AtomicU64::new(commits));
+        Ok(Store { database: Some(database), incarnation, commits, origin, _aside: None })
     }
 
     /// 64 random bits drawn when this store was created.
@@ -189,7 +208,15 @@ impl Store {
 
     /// Begins a transaction.
     pub(crate) fn begin(&self) -> Result<Transaction, StoreError> {
-        guarded(|| Ok(Transaction::new(begin(self.database())?)))
+        guarded(|| Ok(Transaction::new(begin(self.database())?, self.commits.clone())))
+    }
+
+    /// Closes a store whose disk has failed. Nothing is written: redb refuses to.
+    pub(crate) fn fail(mut self) -> Closed {
+        let database = self.database.take();
+        // As in Drop.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
+        Closed::new(self.origin.clone(), self.commits.load(Ordering::Relaxed), self._aside.take())
     }
 
     /// Runs one transaction and makes it durable.

@@ -9,6 +9,7 @@ use redb::backends::InMemoryBackend;
 
 use super::Store;
 use super::backend::{Backend, Head, head};
+use super::closed::Origin;
 use super::error::{StoreError, guarded};
 use super::overlay::Overlay;
 use crate::rt::{Rng, disk, time};
@@ -111,7 +112,18 @@ fn failed(path: &Path, error: io::Error) -> StoreError {
     let path = path.display().to_string();
     match error.kind() {
         io::ErrorKind::WouldBlock => StoreError::InUse { path },
+        _ if is_full(&error) => StoreError::NoRoom { path, error },
         _ => StoreError::File { path, error },
+    }
+}
+
+/// Whether the disk, or the user's part of it, is full.
+fn is_full(error: &io::Error) -> bool {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => true,
+        // The operating system's; ours is of a file that is read.
+        io::ErrorKind::FileTooLarge => error.raw_os_error().is_some(),
+        _ => false,
     }
 }
 
@@ -140,7 +152,8 @@ pub(super) fn open(path: &Path, rng: &mut Rng) -> Result<Store, StoreError> {
     let overlay = Overlay::on(file.clone()).map_err(named)?;
     let store = guarded(|| {
         drop(checked(Store::database_on(overlay)?)?);
-        Store::on(Store::database_on(Backend(file))?, rng)
+        let origin = Origin::File { path: path.to_owned(), file: file.clone() };
+        Store::on(Store::database_on(Backend(file))?, origin, rng)
     });
     let store = store.map_err(|error| if other { error } else { told(path, error) })?;
     if !was_made {
@@ -167,25 +180,25 @@ pub(super) fn in_memory(bytes: &[u8], rng: &mut Rng) -> Result<Store, StoreError
         let memory = InMemoryBackend::new();
         memory.set_len(bytes.len() as u64)?;
         memory.write(0, bytes)?;
-        Store::on(checked(Store::database_on(memory)?)?, rng)
+        Store::on(checked(Store::database_on(memory)?)?, Origin::Memory, rng)
     })
 }
 
 /// Reads every page and compares it with its checksum.
-fn checked(mut database: redb::Database) -> Result<redb::Database, StoreError> {
+pub(super) fn checked(mut database: redb::Database) -> Result<redb::Database, StoreError> {
     if database.check_integrity()? { Ok(database) } else { Err(StoreError::Damaged("its last commit")) }
 }
 
 /// Distinguishes damage from a failing disk: the data on a failing disk may be intact.
-fn told(path: &Path, error: StoreError) -> StoreError {
+pub(super) fn told(path: &Path, error: StoreError) -> StoreError {
     let reason = match error {
-        StoreError::Database(error) => match &*error {
-            redb::Error::Io(io)
-                if !matches!(io.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+        StoreError::Database(error) => match *error {
+            redb::Error::Io(error)
+                if !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
             {
-                return StoreError::Database(error);
+                return failed(path, error);
             }
-            redb::Error::PreviousIo => return StoreError::Database(error),
+            error @ redb::Error::PreviousIo => return StoreError::Database(Box::new(error)),
             damage => damage.to_string(),
         },
         StoreError::Panicked(text) => text,

@@ -1,31 +1,39 @@
 //! Transactions: all of one becomes durable together, or none of it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use redb::ReadableTable;
 
+use super::COMMITS;
 use super::error::{StoreError, check, guarded};
 use super::table::{META, Table};
 use crate::rt::{self, Cost};
 
 /// A transaction; dropped without a commit, it changes nothing.
-pub(crate) struct Transaction(Option<redb::WriteTransaction>);
+pub(crate) struct Transaction {
+    // Taken out at its end.
+    write: Option<redb::WriteTransaction>,
+    /// The store's.
+    commits: Arc<AtomicU64>,
+}
 
 impl Drop for Transaction {
     fn drop(&mut self) {
-        let write = self.0.take();
+        let write = self.write.take();
         // One that failed may panic again when it is dropped. Drop has no way to report it.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(write)));
     }
 }
 
 impl Transaction {
-    pub(super) fn new(write: redb::WriteTransaction) -> Transaction {
-        Transaction(Some(write))
+    pub(super) fn new(write: redb::WriteTransaction, commits: Arc<AtomicU64>) -> Transaction {
+        Transaction { write: Some(write), commits }
     }
 
     fn write(&self) -> &redb::WriteTransaction {
-        self.0.as_ref().expect("present until the commit")
+        self.write.as_ref().expect("present until the commit")
     }
 
     /// The bytes under `name`, including this transaction's own writes.
@@ -90,9 +98,14 @@ impl Transaction {
     /// Makes the transaction durable.
     pub(crate) fn commit(mut self) -> Result<(), StoreError> {
         rt::cost(Cost::Commit, 1);
+        // Nobody else writes meanwhile. A commit that failed may be in the file all the same: its number tells.
+        let number = self.commits.load(Ordering::Relaxed) + 1;
+        self.set_meta(COMMITS, &number.to_le_bytes())?;
         guarded(|| {
-            self.0.take().expect("present until the commit").commit()?;
+            self.write.take().expect("present until the commit").commit()?;
             Ok(())
-        })
+        })?;
+        self.commits.store(number, Ordering::Relaxed);
+        Ok(())
     }
 }

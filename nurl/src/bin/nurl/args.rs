@@ -39,7 +39,7 @@ Exit codes:
     5  a deadline passed
     6  a job failed
     7  wrong result (demo)
-    8  a file, directory or port can't be used
+    8  a file, directory or port can't be used; the disks of the owners of a state key are full or fail
     9  no worker lets you submit the kind (their --allow)
    10  the authority's key is sealed: no passphrase, or a wrong one
 11-16  answers of a lease: see nurl lease --help

@@ -165,6 +165,10 @@ pub(crate) enum Line {
     },
     /// A damaged store was set aside, at `path` if there was a file; the worker began a new one.
     StoreSetAside { path: Option<String>, reason: String },
+    /// The worker's store failed: it takes no writes, and what it learns isn't durable, until the store works again.
+    StoreFailed { reason: String },
+    /// The worker's store works again.
+    StoreWorks {},
     /// The reader was too slow: this many lines are missing here.
     Lagged { lost: u64 },
     /// A worker accepted a task.

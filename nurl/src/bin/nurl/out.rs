@@ -106,6 +106,7 @@ impl From<Error> for Failure {
             Error::Job(JobError::NotAllowed { .. }) => Code::NotAllowed,
             Error::Job(_) => Code::JobFailed,
             Error::Listen { .. } | Error::Store(_) | Error::Socket(_) => Code::Resource,
+            Error::State(error) if error.is_disk() => Code::Resource,
             // Busy is the mesh's state, the others are the caller's choice.
             Error::Submit(SubmitError::Busy { .. }) => Code::Other,
             Error::Submit(_) | Error::Revoke(_) => Code::Usage,
@@ -118,7 +119,11 @@ impl From<Error> for Failure {
             }
             other => other.to_string(),
         };
-        Failure { reason: error.hub_reason(), ..Failure::new(code, message) }
+        let reason = match &error {
+            Error::State(error) if error.is_disk() => Some(error.as_str()),
+            _ => error.hub_reason(),
+        };
+        Failure { reason, ..Failure::new(code, message) }
     }
 }
 

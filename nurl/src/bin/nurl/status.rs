@@ -149,6 +149,10 @@ fn standing(status: &Status, unix_now: Duration) -> Vec<String> {
         };
         rows.push(format!("The last issuer that it reached was {by}, {ago} ago."));
     }
+    for member in status.members.iter().filter(|member| member.roles.contains(Roles::DISK_FAILS)) {
+        let said = "its disk fails or is full: it takes no writes until that is mended.";
+        rows.push(format!("{}: {said}", member.key.short()));
+    }
     let others = status.incompatible.iter();
     rows.extend(others.map(|(peer, theirs)| format!("{}.", incompatible(peer, *theirs, status.versions))));
     if let Some(ahead) = status.clock_ahead {
@@ -165,8 +169,13 @@ fn is_live(member: &MemberInfo) -> bool {
 }
 
 fn roles(member: &MemberInfo) -> Vec<&'static str> {
-    [(Roles::WORKER, "worker"), (Roles::HUB, "hub"), (Roles::STORE, "store")]
-        .into_iter()
+    [
+        (Roles::WORKER, "worker"),
+        (Roles::HUB, "hub"),
+        (Roles::STORE, "store"),
+        (Roles::DISK_FAILS, "disk-fails"),
+    ]
+    .into_iter()
         .filter(|(role, _)| member.roles.contains(*role))
         .map(|(_, name)| name)
         .collect()

@@ -204,10 +204,6 @@ async fn tell_departure(Departure { lost, stored }: Departure, out: Out<'_>) {
 pub(crate) async fn tell_all(node: &Node, mut events: Events, out: Out<'_>) -> Result<(), Failure> {
     loop {
         match events.next().await {
-            Some(NodeEvent::StoreFailed { reason }) => {
-                let said = format!("the store failed ({reason}): mend the disk and start the worker again");
-                return Err(Failure::new(Code::Resource, said));
-            }
             Some(NodeEvent::SocketFailed { reason }) => return Err(Error::Socket(reason).into()),
             Some(NodeEvent::Revoked { peer }) if peer == node.key() => {
                 return Err(Error::from(RefusedBy::Authority).into());
@@ -318,8 +314,19 @@ async fn tell(event: &NodeEvent, out: Out<'_>) -> io::Result<()> {
             let line = Line::StoreSetAside { path: set_aside, reason: reason.clone() };
             return out.try_line(&line, || None).await;
         }
-        // The caller ends with these events.
-        NodeEvent::StoreFailed { .. } | NodeEvent::SocketFailed { .. } => return Ok(()),
+        NodeEvent::StoreFailed { reason } => {
+            out.warn(&format!(
+                "the store failed ({reason}): the worker takes no writes, reads go on, and what it learns now isn't \
+                 durable; it tries the disk again within a minute"
+            ))
+            .await;
+            return out.try_line(&Line::StoreFailed { reason: reason.clone() }, || None).await;
+        }
+        NodeEvent::StoreWorks => {
+            (Line::StoreWorks {}, "the store works again: the worker takes writes".to_owned())
+        }
+        // The caller ends with this event.
+        NodeEvent::SocketFailed { .. } => return Ok(()),
         NodeEvent::Lagged(lost) => {
             (Line::Lagged { lost: *lost }, format!("{lost} events lost: output is too slow"))
         }

@@ -236,6 +236,11 @@ impl Executor {
         // A counter that isn't durable yet will be in a moment; there are fewer executions than tenures.
         let begun = (!buggify(Point::NoTenure)).then(|| shared.tenures.begin(&submit.key));
         let Some(Ok(token)) = begun else {
+            if !shared.counters_kept {
+                shared.stats.handed_back += 1;
+                refuse(shared, submit.task, waiter, Reason::HandedBack);
+                return;
+            }
             shared.stats.busy += 1;
             refuse(shared, submit.task, waiter, Reason::Busy { retry_after: MIN_RETRY_AFTER });
             return;
@@ -604,6 +609,7 @@ impl Executor {
                 execution.token = token;
                 self.enqueue(shared, task);
             }
+            Err(_) if !shared.counters_kept => self.hand_back(shared, task),
             Err(_) => {
                 let again = execution.deadline.min(now + MIN_RETRY_AFTER);
                 shared.timers.set(Timer::Execution(task), again);

@@ -356,6 +356,12 @@ impl Jobs {
         self.shared.tenures.on_persisted(counter);
     }
 
+    /// Tells whether the driver's disk takes epoch counters. While it doesn't, tasks that need a new one are handed back, so
+    /// that they run elsewhere.
+    pub fn set_counters_kept(&mut self, kept: bool) {
+        self.shared.counters_kept = kept;
+    }
+
     /// Sets the wall clock, the time since 1970: it limits the epoch counters that are believed.
     pub fn set_unix_now(&mut self, unix_now: Duration) {
         self.shared.tenures.set_unix_now(unix_now);

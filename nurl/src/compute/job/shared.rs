@@ -67,6 +67,8 @@ pub(super) struct SharedContext {
     former: VecDeque<(Instant, Arc<dyn Placement + Send + Sync>)>,
     pub(super) timers: Timers<Timer>,
     pub(super) tenures: TenureBook,
+    /// Whether the driver's disk takes epoch counters.
+    pub(super) counters_kept: bool,
     pub(super) peers: PeerConditions,
     pub(super) stats: JobStats,
     pub(super) queues: Queues,
@@ -84,6 +86,7 @@ impl SharedContext {
             former: VecDeque::new(),
             timers: Timers::default(),
             tenures,
+            counters_kept: true,
             peers: PeerConditions::default(),
             stats: JobStats::default(),
             queues: Queues::default(),

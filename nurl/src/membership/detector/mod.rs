@@ -165,10 +165,6 @@ impl Detector {
     }
 
     /// Replaces this node's metadata and gossips it.
-    #[cfg_attr(
-        not(any(test, feature = "internals")),
-        expect(dead_code, reason = "door: `Node` changes what it says of itself")
-    )]
     pub fn set_meta(&mut self, meta: Meta) {
         if self.view.local.set_meta(meta) {
             self.view.gossip_self();

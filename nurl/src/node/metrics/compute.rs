@@ -3,7 +3,7 @@
 use super::{Metrics, list};
 use crate::compute::job::{Gauges as JobGauges, JobStats};
 use crate::compute::pool::PoolStats;
-use crate::node::command::WorkStats;
+use crate::node::command::{DiskStats, WorkStats};
 use crate::replication::replicator::ReplicationStats;
 use crate::ring::TenureCounters;
 
@@ -24,6 +24,7 @@ pub(super) fn state(into: &mut Metrics, stats: &WorkStats) {
         not_owner: "States refused: of keys that this node doesn't own.",
         foreign: "States refused: they would have changed what the sender didn't write.",
         declined: "Writes and copies declined: no room, a limit of the value, or not the sender's.",
+        not_stored: "States refused because this node's disk takes no commits.",
         stray: "Acknowledgements and answers that match no request, or come from the wrong node.",
         full: "States, deltas, observers' writes, lists and watches refused because this node has as much as it may.",
         bad_names: "Lists of names refused: not of what was asked for, or without an end.",
@@ -44,6 +45,10 @@ pub(super) fn state(into: &mut Metrics, stats: &WorkStats) {
     });
     let help = "Keys with writes that too few nodes have acknowledged yet.";
     into.gauge("state.unacknowledged", help, stats.unacknowledged);
+    list!(into, Counter, "disk", [&stats.disk] => DiskStats {
+        failures: "Commits of the store that failed, each of which closed it.",
+        failing: "1 while the store fails and the node takes no writes.",
+    });
 }
 
 pub(super) fn jobs(into: &mut Metrics, stats: &WorkStats) {

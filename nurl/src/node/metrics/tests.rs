@@ -59,6 +59,7 @@ fn each_metric_has_a_name_of_its_own_under_a_layer_and_a_help() {
         "membership",
         "ring",
         "state",
+        "disk",
         "job",
         "pool",
     ];

@@ -71,6 +71,7 @@ impl NetPlane {
                 // The counter was taken here, from ones that this node has seen: never a jump.
                 let _ = self.roster.detector.note_epoch(counter);
             }
+            NetCommand::DiskFails(why) => self.roster.disk_fails(why),
             #[cfg(all(test, not(feature = "sim")))]
             NetCommand::Panic => panic!("a test asked for it"),
             NetCommand::Shutdown { reply } => self.roster.leave(now, transport, reply),
@@ -99,6 +100,7 @@ impl NetPlane {
             clock_ahead: self.roster.own_clock.ahead(),
             generation: self.rotating.generation(),
             announced: self.transport.revocations().secret().map_or(0, |(generation, _)| generation),
+            disk_fails: self.roster.disk_fails.as_deref().map(str::to_owned),
             versions,
             incompatible,
             hubs: self.roster.hub_infos(&self.transport),

@@ -1,6 +1,7 @@
 //! The mesh's members and hubs, as this node sees them: the failure detector, the join, the leave, and the views that
 //! follow from them.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::join::{Join, hopeless};
@@ -12,7 +13,7 @@ use crate::authority::pass::Pass;
 use crate::compute::job::MemberChange;
 use crate::error::{Error, RefusedBy};
 use crate::key::PublicKey;
-use crate::membership::{Detector, MembershipEvent, State};
+use crate::membership::{Detector, MembershipEvent, Roles, State};
 use crate::mesh::Hub;
 use crate::node::command::{Reply, TOO_MANY_JOINING};
 use crate::node::event::NodeEvent;
@@ -33,6 +34,8 @@ pub(super) struct Roster {
     join: Join<Reply<Result<(), Error>>>,
     views: Views,
     leaving: Option<Leave<Reply<()>>>,
+    /// Why this node's store fails, if it does.
+    pub(super) disk_fails: Option<Arc<str>>,
 }
 
 impl Roster {
@@ -54,7 +57,19 @@ impl Roster {
             join: Join::new(),
             views: Views::new(),
             leaving: None,
+            disk_fails: None,
         }
+    }
+
+    /// Tells the others that this node's store fails, or works again.
+    pub(super) fn disk_fails(&mut self, why: Option<Arc<str>>) {
+        let meta = self.detector.local().meta.clone();
+        let roles = match &why {
+            Some(_) => meta.roles().with(Roles::DISK_FAILS),
+            None => meta.roles().without(Roles::DISK_FAILS),
+        };
+        self.detector.set_meta(meta.with_roles(roles));
+        self.disk_fails = why;
     }
 
     /// When [`handle_timeout`](Roster::handle_timeout) is due, or a leave's time is up.

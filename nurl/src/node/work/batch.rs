@@ -1,10 +1,13 @@
 //! What one turn of the committer makes durable.
 
+use std::collections::BTreeMap;
+
 use zeroize::Zeroizing;
 
 use crate::authority::pass::Pass;
-use crate::authority::revocation::Revocation;
+use crate::authority::revocation::{Revocation, Subject};
 use crate::compute::job::store::JobRecords;
+use crate::key::PublicKey;
 use crate::node::own_pass::OwnPass;
 use crate::node::own_revocations::OwnRevocations;
 use crate::node::own_secret::OwnSecret;
@@ -23,9 +26,9 @@ pub(super) struct Batch {
     /// The highest epoch counter that may be used.
     pub(super) epoch: Option<u64>,
     /// News of the authority's revocations.
-    pub(super) revoked: Vec<Revocation>,
+    revoked: BTreeMap<Subject, Revocation>,
     /// Passes of others that this node, an issuer, signed.
-    pub(super) signed: Vec<Pass>,
+    signed: BTreeMap<PublicKey, Pass>,
     /// The record of the mesh's new secret.
     pub(super) secret: Option<Zeroizing<Vec<u8>>>,
     /// This node's new pass.
@@ -55,20 +58,47 @@ impl Batch {
         none && revoked.is_empty() && signed.is_empty() && records.is_empty()
     }
 
+    /// Forgets the replicator's records.
+    pub(super) fn forget_records(&mut self) {
+        self.records = Vec::new();
+    }
+
+    /// Puts what an earlier batch had before what this one has. Neither has records.
+    pub(super) fn follow(&mut self, mut earlier: Batch) {
+        let Batch { epoch, revoked, signed, secret, pass, .. } = std::mem::take(self);
+        earlier.epoch = epoch.max(earlier.epoch);
+        earlier.secret = secret.or(earlier.secret);
+        earlier.pass = pass.or(earlier.pass);
+        *self = earlier;
+        self.revoked.extend(revoked);
+        self.signed.extend(signed);
+    }
+
+    /// Adds news of revocations; the later entry of a subject counts. There is at most one for each, however long the disk
+    /// takes nothing.
+    pub(super) fn revoke(&mut self, news: Vec<Revocation>) {
+        self.revoked.extend(news.into_iter().map(|entry| (entry.subject, entry)));
+    }
+
+    /// Adds a signed pass, in place of an earlier one of its key.
+    pub(super) fn sign(&mut self, pass: Pass) {
+        self.signed.insert(pass.grant().key, pass);
+    }
+
     /// Makes all of it durable. This blocks on the disk.
     ///
     /// # Errors
     /// Those of the store. A part of the batch may be durable then.
-    pub(super) fn commit(self, store: &Store) -> Result<(), StoreError> {
+    pub(super) fn commit(&self, store: &Store) -> Result<(), StoreError> {
         if let Some(counter) = self.epoch {
             let times = if buggify(Point::EpochsTwice) { 2 } else { 1 };
             (0..times).try_for_each(|_| JobRecords(store).set_epoch_counter(counter))?;
         }
         if !self.revoked.is_empty() {
-            OwnRevocations(store).keep(&self.revoked)?;
+            OwnRevocations(store).keep(self.revoked.values())?;
         }
         if !self.signed.is_empty() {
-            SignedPasses(store).keep(&self.signed)?;
+            SignedPasses(store).keep(self.signed.values())?;
         }
         if let Some(record) = &self.secret {
             OwnSecret(store).keep(record)?;

@@ -1,65 +1,28 @@
 //! What the plane keeps in its store, if it has one.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
 use super::batch::Batch;
-use super::committer::Committer;
+use super::committer::{Committer, Done};
 use crate::authority::pass::Pass;
 use crate::authority::revocation::Revocation;
 use crate::compute::job::Jobs;
 use crate::compute::job::store::JobRecords;
 use crate::error::Error;
-use crate::key::PublicKey;
+use crate::kit::backoff::window;
 use crate::membership::limit::told_limit;
-use crate::node::command::Departure;
-use crate::replication::crdt::Stamp;
-use crate::replication::identity::ReplicaId;
-use crate::replication::replicator::{Presence, Replicator};
-use crate::replication::store::StateRecords;
+use crate::node::command::{Departure, DiskStats};
+use crate::replication::replicator::Replicator;
 use crate::rt::time;
 use crate::store::{Store, StoreError};
 
-/// The node's identity and counters, as an earlier process left them.
-pub(super) struct Memory {
-    pub(super) replica: ReplicaId,
-    pub(super) epoch: u64,
-    pub(super) clock: Stamp,
-    pub(super) presence: Presence,
-}
-
-/// What an earlier process left. Without a store all writes of this process are lost at its end, so the replica id is
-/// the process's.
-pub(super) fn memory(store: Option<&Store>, key: PublicKey, boot: u64) -> Result<Memory, Error> {
-    Ok(match store {
-        Some(store) => Memory {
-            replica: StateRecords(store).replica_id(key)?,
-            epoch: believable(JobRecords(store).epoch_counter()?, time::unix_now()),
-            clock: StateRecords(store).clock()?,
-            presence: StateRecords(store).presence()?,
-        },
-        None => Memory {
-            replica: ReplicaId { key, incarnation: boot },
-            epoch: 0,
-            clock: Stamp::default(),
-            presence: Presence::default(),
-        },
-    })
-}
-
-/// Gives the stored records back to the replicator.
-pub(super) fn restore(store: &Store, replicator: &mut Replicator, now: Instant) -> Result<(), Error> {
-    let (wall, mut refused) = (time::unix_now(), None);
-    StateRecords(store).each_state(|key, record| {
-        if let Err(error) = replicator.restore(now, wall, key, record) {
-            refused = Some(error);
-        }
-    })?;
-    match refused {
-        Some(error) => Err(StoreError::Value(error.to_string()).into()),
-        None => Ok(()),
-    }
+/// The epoch counter that an earlier process left.
+pub(super) fn epoch(store: Option<&Store>) -> Result<u64, Error> {
+    let stored = store.map_or(Ok(0), |store| JobRecords(store).epoch_counter())?;
+    Ok(believable(stored, time::unix_now()))
 }
 
 /// Makes the first epoch counters durable, so that tasks can be submitted from the beginning.
@@ -71,6 +34,23 @@ pub(super) fn reserve_epochs(store: &Store, jobs: &mut Jobs) -> Result<(), Error
     Ok(())
 }
 
+/// The first pause before a store that has failed is opened again. It doubles up to [`REOPEN_MAX`], so that a disk that
+/// stays full isn't read and filled all the time.
+const REOPEN_MIN: Duration = Duration::from_secs(1);
+/// The longest pause: a minute after there is room again, the node takes writes.
+const REOPEN_MAX: Duration = Duration::from_secs(60);
+/// A store that has worked for so long since begins with the first pause again.
+const WORKS_AGAIN: Duration = Duration::from_secs(600);
+
+/// Whether the store works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Health {
+    /// It does, since then if it has failed before.
+    Works(Option<Instant>),
+    /// It has failed, and is opened again at this time.
+    Fails { why: Arc<str>, next: Instant },
+}
+
 /// The committer, if there is a store, and what it has to make durable.
 pub(super) struct Durable {
     committer: Option<Committer>,
@@ -79,16 +59,36 @@ pub(super) struct Durable {
     /// The epoch counter in the batch under way.
     reserving: Option<u64>,
     epoch_told: u64,
+    health: Health,
+    /// Whether the network plane hasn't been told of the present health.
+    health_is_news: bool,
+    /// The pauses since the store has worked for long.
+    pauses: u32,
+    stats: DiskStats,
 }
 
 impl Durable {
     pub(super) fn new(committer: Option<Committer>) -> Durable {
-        Durable { committer, next: Batch::default(), reserving: None, epoch_told: 0 }
+        Durable {
+            committer,
+            next: Batch::default(),
+            reserving: None,
+            epoch_told: 0,
+            health: Health::Works(None),
+            health_is_news: false,
+            pauses: 0,
+            stats: DiskStats::default(),
+        }
     }
 
-    /// Whether a batch is under way.
+    /// Whether a batch is under way. While the store fails, none is.
     pub(super) fn is_busy(&self) -> bool {
-        self.committer.as_ref().is_some_and(Committer::is_busy)
+        !self.fails() && self.committer.as_ref().is_some_and(Committer::is_busy)
+    }
+
+    /// Whether the store has failed, and isn't open again.
+    fn fails(&self) -> bool {
+        matches!(self.health, Health::Fails { .. })
     }
 
     /// This node has a new pass.
@@ -101,14 +101,14 @@ impl Durable {
     /// This node, an issuer, signed a pass.
     pub(super) fn take_signed(&mut self, pass: Pass) {
         if self.committer.is_some() {
-            self.next.signed.push(pass);
+            self.next.sign(pass);
         }
     }
 
     /// The authority revoked something.
     pub(super) fn take_revocations(&mut self, news: Vec<Revocation>) {
         if self.committer.is_some() {
-            self.next.revoked.extend(news);
+            self.next.revoke(news);
         }
     }
 
@@ -119,6 +119,74 @@ impl Durable {
         }
     }
 
+    // ---- A store that fails.
+
+    /// A commit failed. Nothing of the batch counts as durable; what it had beside records is tried again with the next one.
+    pub(super) fn on_failed(&mut self, now: Instant, why: Arc<str>, left: Batch) {
+        if matches!(self.health, Health::Works(Some(since)) if now >= since + WORKS_AGAIN) {
+            self.pauses = 0;
+        }
+        self.reserving = None;
+        self.next.follow(left);
+        self.stats.failures += 1;
+        self.stats.failing = 1;
+        self.fail_until(now, why);
+        self.health_is_news = true;
+    }
+
+    /// The store couldn't be opened again.
+    pub(super) fn on_still_fails(&mut self, now: Instant) {
+        if let Health::Fails { why, .. } = &self.health {
+            self.fail_until(now, why.clone());
+        }
+    }
+
+    fn fail_until(&mut self, now: Instant, why: Arc<str>) {
+        let next = now + window(REOPEN_MIN, REOPEN_MAX, self.pauses);
+        self.pauses = self.pauses.saturating_add(1);
+        self.health = Health::Fails { why, next };
+    }
+
+    /// The store is open again.
+    pub(super) fn on_reopened(&mut self, now: Instant) {
+        (self.health, self.health_is_news) = (Health::Works(Some(now)), true);
+        self.stats.failing = 0;
+    }
+
+    /// The time at which the store is to be opened again.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let busy = self.committer.as_ref().is_some_and(Committer::is_busy);
+        match self.health {
+            Health::Fails { next, .. } if !busy => Some(next),
+            _ => None,
+        }
+    }
+
+    /// Begins to open the store again if it is time.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        if self.poll_timeout().is_some_and(|next| next <= now)
+            && let Some(committer) = &mut self.committer
+        {
+            committer.reopen();
+        }
+    }
+
+    /// Why the store fails, or none if it works, if the network plane hasn't been told yet.
+    pub(super) fn health_to_tell(&mut self) -> Option<Option<Arc<str>>> {
+        let why = match &self.health {
+            Health::Fails { why, .. } => Some(why.clone()),
+            Health::Works(_) => None,
+        };
+        std::mem::take(&mut self.health_is_news).then_some(why)
+    }
+
+    /// Counters of the store's failures.
+    pub(super) fn stats(&self) -> DiskStats {
+        self.stats
+    }
+
+    // ---- Batches.
+
     /// The highest epoch counter taken, if membership doesn't know it yet.
     pub(super) fn epoch_to_tell(&mut self, highest: u64) -> Option<u64> {
         let news = highest > self.epoch_told;
@@ -128,9 +196,14 @@ impl Durable {
 
     /// Begins to make durable what is new. None may be under way. False if there is nothing to wait for.
     pub(super) fn begin(&mut self, jobs: &mut Jobs, replicator: &mut Replicator) -> bool {
+        if self.fails() {
+            // What changes in a replicator that takes no writes follows from what is on the disk.
+            while replicator.poll_changed().is_some() {}
+            return false;
+        }
         let mut batch = std::mem::take(&mut self.next);
         batch.take_records(replicator);
-        batch.epoch = jobs.poll_persist();
+        batch.epoch = jobs.poll_persist().max(batch.epoch);
         match &mut self.committer {
             Some(committer) if !batch.is_empty() => {
                 self.reserving = batch.epoch;
@@ -145,8 +218,11 @@ impl Durable {
         }
     }
 
-    /// Waits for the end of the batch under way; forever if there is none. Cancel safe.
-    pub(super) async fn outcome(&mut self) -> Result<(), StoreError> {
+    /// Waits for the end of the batch under way, or of an attempt to open the store; forever if there is none. Cancel safe.
+    ///
+    /// # Errors
+    /// The committer has panicked.
+    pub(super) async fn outcome(&mut self) -> Result<Done, StoreError> {
         match &mut self.committer {
             Some(committer) => committer.outcome().await,
             None => std::future::pending().await,

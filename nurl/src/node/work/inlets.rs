@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::committer::Done;
 use crate::compute::pool::Report;
 use crate::node::command::{View, WorkCommand, WorkInput};
 use crate::rt::sync::{mpsc, watch};
@@ -11,8 +12,8 @@ use crate::store::StoreError;
 
 /// Why the plane has something to do.
 pub(super) enum Wake {
-    /// The batch under way is durable, or the store has failed.
-    Committed(Result<(), StoreError>),
+    /// The disk's thread has done something.
+    Disk(Result<Done, StoreError>),
     /// There is a new view.
     View,
     /// A handler reports.
@@ -45,11 +46,11 @@ impl Inlets {
 
     /// The next input, or the deadline. None when the node was dropped or the network plane has ended.
     ///
-    /// What was `committed` comes first, because callers wait for it; then views, because they decide where everything else
+    /// What the `disk` has done comes first, because callers wait for it; then views, because they decide where everything else
     /// goes. Calls come last, because they are the only inputs whose senders wait.
     pub(super) async fn next(
         &mut self,
-        committed: impl Future<Output = Result<(), StoreError>>,
+        disk: impl Future<Output = Result<Done, StoreError>>,
         deadline: Option<Instant>,
     ) -> Option<Wake> {
         let timer = async {
@@ -59,7 +60,7 @@ impl Inlets {
             }
         };
         rt::select! {
-            outcome = committed => Some(Wake::Committed(outcome)),
+            outcome = disk => Some(Wake::Disk(outcome)),
             changed = self.views.changed() => changed.ok().map(|()| Wake::View),
             Some(report) = self.reports.recv() => Some(Wake::Report(report)),
             Some(input) = self.inputs.recv() => Some(Wake::Input(input)),

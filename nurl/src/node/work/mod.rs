@@ -10,6 +10,10 @@
 //! behind the next batch. So nothing overtakes, and the replicator's own limits bound what gathers: when it is
 //! [congested](Replicator::is_congested), the plane takes no further input before the batch is durable. The jobs' outputs
 //! don't depend on records, and leave at once.
+//!
+//! When the disk fails, what waited for it is dropped, and another replicator goes on with what is certainly on the disk, as
+//! after a restart: it answers reads, and refuses writes. So nothing is told that a crash could undo. The store is opened again
+//! at growing intervals; once that succeeds, a replicator that takes writes goes on with what the store has.
 
 mod batch;
 mod calls;
@@ -21,6 +25,7 @@ mod outcome;
 mod outputs;
 mod parts;
 mod placing;
+mod recipe;
 mod tasks;
 #[cfg(all(test, not(feature = "sim")))]
 mod tests;
@@ -30,6 +35,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use self::calls::{Call, Calls};
+use self::committer::{Done, Failed};
 use self::durable::Durable;
 use self::inlets::{Inlets, Wake};
 use self::leaving::Leaving;
@@ -38,6 +44,7 @@ use self::placing::Placing;
 use self::tasks::Tasks;
 use super::command::{Departure, NetCommand, Reply, WorkCommand, WorkInput, WorkStats};
 use super::ending::Cause;
+use super::event::{Bus, NodeEvent};
 use crate::authority::checker::Standing;
 use crate::compute::job::Jobs;
 use crate::compute::pool::{Pool, Report};
@@ -48,6 +55,9 @@ use crate::rt::{self, Cost, Point, buggify, task, time};
 use crate::transport::{Priority, kind};
 
 pub(super) use self::parts::WorkParts;
+
+/// What callers of writes are told whose node has opened its store again.
+const REOPENED: &str = "it works again";
 
 /// Inputs, and calls, taken in one turn.
 const INPUTS_PER_TURN: usize = 256;
@@ -63,6 +73,7 @@ pub(super) struct WorkPlane {
     inlets: Inlets,
     net: mpsc::WeakSender<NetCommand>,
     tasks: Tasks,
+    bus: Bus,
     calls: Calls,
     placing: Placing,
     leaving: Leaving,
@@ -111,7 +122,7 @@ impl WorkPlane {
                 return Ok((self.durable.departure(self.replicator.unheld().keys), replies));
             }
             let wake = if self.is_full() {
-                Wake::Committed(self.durable.outcome().await)
+                Wake::Disk(self.durable.outcome().await)
             } else {
                 let deadline = self.poll_timeout();
                 self.inlets.next(self.durable.outcome(), deadline).await.ok_or(Error::Closed)?
@@ -119,6 +130,7 @@ impl WorkPlane {
             self.jobs.set_unix_now(time::unix_now());
             self.on_wake(time::now(), wake)?;
             let now = time::now();
+            self.durable.handle_timeout(now);
             self.jobs.handle_timeout(now);
             self.replicator.handle_timeout(now, time::unix_now());
         }
@@ -130,7 +142,12 @@ impl WorkPlane {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        let due = [self.jobs.poll_timeout(), self.replicator.poll_timeout(), self.leaving.deadline()];
+        let due = [
+            self.jobs.poll_timeout(),
+            self.replicator.poll_timeout(),
+            self.leaving.deadline(),
+            self.durable.poll_timeout(),
+        ];
         if buggify(Point::WorkWakesEarly) {
             return Some(time::now());
         }
@@ -141,10 +158,7 @@ impl WorkPlane {
 
     fn on_wake(&mut self, now: Instant, wake: Wake) -> Result<(), Error> {
         match wake {
-            Wake::Committed(outcome) => {
-                outcome?;
-                self.durable.on_durable(&mut self.jobs);
-            }
+            Wake::Disk(done) => self.on_disk(now, done?),
             Wake::View => self.adopt_view(now),
             Wake::Report(report) => self.on_report(now, report),
             Wake::Input(input) => {
@@ -171,6 +185,37 @@ impl WorkPlane {
             Wake::Deadline => self.end_unread_watches(),
         }
         Ok(())
+    }
+
+    fn on_disk(&mut self, now: Instant, done: Done) {
+        match done {
+            Done::Durable => self.durable.on_durable(&mut self.jobs),
+            Done::Failed(Failed { why, left, restored }) => {
+                self.bus.send(&NodeEvent::StoreFailed { reason: why.to_string() });
+                self.durable.on_failed(now, why.clone(), left);
+                self.jobs.set_counters_kept(false);
+                // The messages of writes that aren't durable: nobody may hear of them.
+                self.waiting = Outputs::default();
+                self.go_on_with(now, *restored, &why);
+            }
+            Done::StillFails(error) => {
+                tracing::debug!(target: "nurl::store", %error, "the store can't be opened again yet");
+                self.durable.on_still_fails(now);
+            }
+            Done::Reopened(replicator) => {
+                self.bus.send(&NodeEvent::StoreWorks);
+                self.durable.on_reopened(now);
+                self.jobs.set_counters_kept(true);
+                self.go_on_with(now, *replicator, REOPENED);
+            }
+        }
+    }
+
+    /// Goes on with another replicator, which has what is on the disk.
+    fn go_on_with(&mut self, now: Instant, replicator: Replicator, why: &str) {
+        let earlier = std::mem::replace(&mut self.replicator, replicator);
+        self.replicator.take_over(now, earlier);
+        self.calls.begin_again(now, &mut self.replicator, why);
     }
 
     fn adopt_view(&mut self, now: Instant) {
@@ -242,17 +287,18 @@ impl WorkPlane {
                 self.replicator.update(now, time::unix_now(), id, &name, (op, confirm));
             }
             WorkCommand::Read { kind, name, reply } => {
-                let id = self.calls.open(Call::Read(reply));
+                let id = self.calls.open(Call::Read(kind, name.clone(), reply));
                 self.replicator.read(now, id, kind, &name);
             }
             WorkCommand::List { query, reply } => {
-                let id = self.calls.open(Call::List(reply));
+                let id = self.calls.open(Call::List(query.clone(), reply));
                 self.replicator.list(now, id, query);
             }
             WorkCommand::Watch { kind, name, reply } => {
                 self.end_unread_watches();
                 let begun = self.replicator.watch(now, kind, &name);
-                let _ = reply.send(begun.map(|id| self.calls.watch(id)).map_err(outcome::refused));
+                let begun = begun.map(|id| self.calls.watch(id, kind, name));
+                let _ = reply.send(begun.map_err(outcome::refused));
             }
             WorkCommand::Stats { reply } => {
                 let _ = reply.send(self.stats());
@@ -283,6 +329,7 @@ impl WorkPlane {
             jobs: self.jobs.stats().clone(),
             jobs_now: self.jobs.gauges(),
             replication: *self.replicator.stats(),
+            disk: self.durable.stats(),
             unacknowledged: self.replicator.pending(),
             tenures: self.jobs.tenure_stats(),
             pool: self.pool.stats().clone(),
@@ -307,6 +354,9 @@ impl WorkPlane {
         let net = self.net.upgrade().ok_or(Error::Closed)?;
         if let Some(highest) = self.durable.epoch_to_tell(self.jobs.highest_epoch()) {
             net.send(NetCommand::NoteEpoch(highest)).await.map_err(|_| Error::Closed)?;
+        }
+        if let Some(fails) = self.durable.health_to_tell() {
+            net.send(NetCommand::DiskFails(fails)).await.map_err(|_| Error::Closed)?;
         }
         while let Some(run) = self.jobs.poll_run(now) {
             self.tasks.started(&run);

@@ -1,7 +1,7 @@
 //! How a call on replicated state failed, as its caller is told.
 
 use crate::error::{Error, StateError};
-use crate::replication::replicator::{OperationError, ReadFailure, UpdateError, UpdateFailure};
+use crate::replication::replicator::{Decline, OperationError, ReadFailure, UpdateError, UpdateFailure};
 
 /// The error of an update that failed.
 pub(super) fn of_update(failure: UpdateFailure) -> Error {
@@ -11,6 +11,7 @@ pub(super) fn of_update(failure: UpdateFailure) -> Error {
         UpdateFailure::AtMember(OperationError::Busy) => StateError::Busy.into(),
         UpdateFailure::AtMember(OperationError::Refused) => StateError::Refused.into(),
         UpdateFailure::AtMember(OperationError::Unknown) => StateError::Unknown.into(),
+        UpdateFailure::AtMember(OperationError::Disk) => refused(UpdateError::Declined(Decline::Disk)),
         UpdateFailure::Leaving => Error::Closed,
     }
 }
@@ -48,6 +49,15 @@ mod tests {
             (
                 UpdateFailure::AtMember(OperationError::Unknown),
                 "the key's owner was lost: the write was made once or not at all",
+            ),
+            (
+                UpdateFailure::AtMember(OperationError::Disk),
+                "the owners of the key refused the write: their disks are full or fail",
+            ),
+            (
+                UpdateFailure::Here(UpdateError::Disk("no room".into())),
+                "this node's disk fails (no room), so it takes no writes: write through another node, or mend the \
+                 disk first",
             ),
             (UpdateFailure::Leaving, "the node has shut down"),
         ];

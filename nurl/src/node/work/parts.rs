@@ -10,6 +10,7 @@ use super::inlets::Inlets;
 use super::leaving::Leaving;
 use super::outputs::Outputs;
 use super::placing::Placing;
+use super::recipe::Recipe;
 use super::tasks::Tasks;
 use crate::authority::checker::Standing;
 use crate::compute::job::{self, Jobs};
@@ -19,7 +20,6 @@ use crate::key::PublicKey;
 use crate::node::Role;
 use crate::node::command::{NetCommand, View, WorkCommand, WorkInput};
 use crate::node::event::Bus;
-use crate::replication::replicator::{self, Replicator};
 use crate::rt::sync::{mpsc, watch};
 use crate::rt::task::Planes;
 use crate::rt::{self, time};
@@ -53,8 +53,7 @@ impl WorkPlane {
     pub(in super::super) fn new(parts: WorkParts) -> Result<WorkPlane, Error> {
         let now = time::now();
         let store = parts.store.as_ref();
-        let memory = durable::memory(store, parts.key, parts.boot)?;
-        let config = job::Config { initial_epoch: memory.epoch, ..job::Config::default() };
+        let config = job::Config { initial_epoch: durable::epoch(store)?, ..job::Config::default() };
         let mut jobs = Jobs::new(config, parts.key, parts.boot, now, rt::rng("jobs"));
         jobs.set_unix_now(time::unix_now());
         for (kind, limits) in parts.handlers.kinds() {
@@ -66,30 +65,24 @@ impl WorkPlane {
         if let Some(standing) = parts.standing {
             jobs.set_standing(standing);
         }
-        let config = replicator::Config {
-            observer: parts.role == Role::Observer,
-            boot: parts.boot,
-            clock: memory.clock,
-            presence: memory.presence,
-            durable: store.is_some(),
-            ..replicator::Config::default()
-        };
-        let mut replicator = Replicator::new(config, memory.replica, now, rt::rng("replicator"));
+        let recipe =
+            Recipe { key: parts.key, boot: parts.boot, observer: parts.role == Role::Observer };
+        let replicator = recipe.replicator(store, None)?;
         if let Some(store) = store {
-            durable::restore(store, &mut replicator, now)?;
             durable::reserve_epochs(store, &mut jobs)?;
         }
-        let durable = Durable::new(parts.store.map(|store| Committer::start(store, &parts.planes)));
+        let committer = parts.store.map(|store| Committer::start(store, recipe, &parts.planes));
         let (reports_in, reports) = mpsc::channel(REPORTS);
         Ok(WorkPlane {
             jobs,
             pool: Pool::new(parts.planes, parts.handlers, reports_in),
             replicator,
-            durable,
+            durable: Durable::new(committer),
             waiting: Outputs::default(),
             inlets: Inlets::new(parts.commands, parts.inputs, parts.views, reports),
             net: parts.net,
-            tasks: Tasks::new(parts.bus),
+            tasks: Tasks::new(parts.bus.clone()),
+            bus: parts.bus,
             calls: Calls::default(),
             placing: Placing::default(),
             leaving: Leaving::default(),

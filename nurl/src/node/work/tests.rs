@@ -1,6 +1,6 @@
 //! The plane on real threads, with a store whose disk takes as long as the test wants.
 
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 
 use rand_core::SeedableRng as _;
@@ -13,16 +13,18 @@ use crate::key::PublicKey;
 use crate::node::Role;
 use crate::node::command::{NET_QUEUE, View};
 use crate::node::event::Bus;
-use crate::replication::replicator::{Confirm, Op};
+use crate::error::StateError;
+use crate::replication::crdt::Value;
+use crate::replication::replicator::{Confirm, Op, UpdateError};
 use crate::ring::RingMember;
 use crate::rt::sync::{oneshot, watch};
 use crate::rt::task::{Plane, Planes};
 use crate::store::Store;
 
-/// A disk that syncs only while its gate is open, and counts the syncs.
+/// A disk that syncs only while its gate is open, takes writes only while there is room, and counts the syncs.
 #[derive(Debug)]
 struct Gated {
-    memory: InMemoryBackend,
+    memory: Arc<InMemoryBackend>,
     gate: Arc<Gate>,
 }
 
@@ -30,6 +32,7 @@ struct Gated {
 struct Gate {
     closed: Mutex<bool>,
     opened: Condvar,
+    full: AtomicBool,
     syncs: AtomicUsize,
 }
 
@@ -37,6 +40,10 @@ impl Gate {
     fn set_closed(&self, closed: bool) {
         *self.closed.lock().unwrap() = closed;
         self.opened.notify_all();
+    }
+
+    fn check_room(&self) -> std::io::Result<()> {
+        if self.full.load(SeqCst) { Err(std::io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 }
 
@@ -50,6 +57,7 @@ impl StorageBackend for Gated {
     }
 
     fn set_len(&self, len: u64) -> std::io::Result<()> {
+        self.gate.check_room()?;
         self.memory.set_len(len)
     }
 
@@ -61,6 +69,7 @@ impl StorageBackend for Gated {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
+        self.gate.check_room()?;
         self.memory.write(offset, data)
     }
 }
@@ -77,7 +86,8 @@ struct Lone {
 
 fn lone() -> Lone {
     let gate = Arc::new(Gate::default());
-    let gated = Gated { memory: InMemoryBackend::new(), gate: gate.clone() };
+    let (memory, at) = (Arc::new(InMemoryBackend::new()), gate.clone());
+    let gated = move || Gated { memory: memory.clone(), gate: at.clone() };
     let store = Store::on_backend(gated, &mut crate::rt::Rng::from_seed([1; 32])).unwrap();
     let (key, boot) = (PublicKey::from_bytes([1; 32]), 1);
     let me = RingMember {
@@ -133,11 +143,24 @@ impl Lone {
         answer
     }
 
-    /// The plane has taken everything that was sent before.
-    async fn has_taken_all(&self) {
+    /// What a counter shows.
+    async fn counted(&self, name: &'static str) -> Option<i128> {
+        let found = self.read(name).await.await.unwrap().unwrap();
+        match found.value {
+            Some(Value::Counter(counter)) if !found.partial => Some(counter.value()),
+            _ => None,
+        }
+    }
+
+    async fn stats(&self) -> WorkStats {
         let (reply, answer) = oneshot::channel();
         self.work.send(WorkCommand::Stats { reply }).await.unwrap();
-        answer.await.unwrap();
+        answer.await.unwrap()
+    }
+
+    /// The plane has taken everything that was sent before.
+    async fn has_taken_all(&self) {
+        self.stats().await;
     }
 }
 
@@ -194,5 +217,42 @@ fn a_shutdown_waits_for_the_batch_under_way_and_makes_the_next_one_durable() {
         assert_eq!(left.await.unwrap(), Departure { lost: 0, stored: 2 });
         first.await.unwrap().unwrap();
         next.await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_full_disk_refuses_writes_while_reads_tell_what_is_on_it_and_takes_them_when_there_is_room() {
+    run(async {
+        let mut lone = lone();
+        lone.add("count").await.await.unwrap().unwrap();
+        lone.gate.full.store(true, SeqCst);
+        lone.gate.set_closed(true);
+        let under_way = lone.add("count").await;
+        lone.has_taken_all().await;
+        // Of a value that would count the write under way.
+        let read = lone.read("count").await;
+        lone.gate.set_closed(false);
+        let failed = under_way.await.unwrap();
+        assert!(matches!(failed, Err(Error::State(StateError::Disk(_)))), "{failed:?}");
+        let read = read.await.unwrap().unwrap();
+        assert!(matches!(read.value, Some(Value::Counter(counter)) if counter.value() == 1 && !read.partial));
+        let refused = lone.add("count").await.await.unwrap();
+        let is_refused = |error: &Error| matches!(error, Error::State(StateError::Write(UpdateError::Disk(_))));
+        assert!(refused.as_ref().is_err_and(is_refused), "{refused:?}");
+        assert_eq!(lone.counted("count").await, Some(1));
+        let stats = lone.stats().await;
+        assert_eq!((stats.disk.failures, stats.disk.failing), (1, 1));
+        loop {
+            match lone._net.1.recv().await.unwrap() {
+                NetCommand::DiskFails(why) => break assert!(why.is_some_and(|why| why.contains("storage"))),
+                _ => {}
+            }
+        }
+        lone.gate.full.store(false, SeqCst);
+        while lone.add("count").await.await.unwrap().is_err() {
+            time::sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(lone.counted("count").await, Some(2));
+        assert_eq!(lone.stats().await.disk.failing, 0);
     });
 }

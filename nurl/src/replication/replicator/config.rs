@@ -1,5 +1,6 @@
 //! The limits and rates of a replicator.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::presence::Presence;
@@ -80,6 +81,9 @@ pub struct Config {
     /// Whether the driver stores the keys of [`Replicator::poll_changed`](super::Replicator::poll_changed) durably: then
     /// a write is safe here without any owner's answer.
     pub durable: bool,
+    /// Why the driver's disk takes no commits, if it takes none: then this node writes nothing and takes nothing, so that
+    /// it holds what is on the disk, and no more.
+    pub read_only: Option<Arc<str>>,
 }
 
 impl Default for Config {
@@ -100,6 +104,7 @@ impl Default for Config {
             observer: false,
             boot: 0,
             durable: false,
+            read_only: None,
         }
     }
 }

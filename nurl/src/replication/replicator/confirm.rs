@@ -60,16 +60,26 @@ pub enum Decline {
     /// The value has no place for another writer. An owner may still write in its stead.
     #[error("the value has no place for another writer")]
     Writers,
+    /// Its disk is full, or fails.
+    #[error("their disks are full or fail")]
+    Disk,
 }
 
 impl Decline {
-    const ALL: [Decline; 5] =
-        [Decline::NoRoom, Decline::Limit, Decline::Foreign, Decline::Writers, Decline::Clock];
+    const ALL: [Decline; 6] = [
+        Decline::NoRoom,
+        Decline::Limit,
+        Decline::Foreign,
+        Decline::Writers,
+        Decline::Clock,
+        Decline::Disk,
+    ];
 
     /// Why a keeper that couldn't merge a write declines it.
     pub(super) fn of(error: &UpdateError) -> Decline {
         match error {
             UpdateError::Full(_) => Decline::NoRoom,
+            UpdateError::Disk(_) => Decline::Disk,
             UpdateError::Value(error) if error.wants_a_place() => Decline::Writers,
             _ => Decline::Limit,
         }
@@ -164,7 +174,7 @@ mod tests {
         for why in Decline::ALL {
             assert_eq!(Decline::from_wire(why.to_wire()), Some(why));
         }
-        assert_eq!(Decline::from_wire(5), None);
+        assert_eq!(Decline::from_wire(6), None);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Why an update or a read failed.
 
+use std::sync::Arc;
+
 use super::config::MAX_KEY_BYTES;
 use super::confirm::Decline;
 use super::operations::OperationError;
@@ -27,6 +29,9 @@ pub enum UpdateError {
     /// All live owners of the key refused the write. Nobody has it, and it isn't sent any more.
     #[error("the owners of the key refused the write: {0}")]
     Declined(Decline),
+    /// This node's disk takes no commits, for this reason. Nothing was changed.
+    #[error("this node's disk fails ({0}), so it takes no writes: write through another node, or mend the disk first")]
+    Disk(Arc<str>),
     /// An observer has no replica id to write under. It sends an operation to a member instead.
     #[error("an observer writes through a member")]
     Observer,

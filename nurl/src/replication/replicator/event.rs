@@ -76,6 +76,8 @@ pub struct ReplicationStats {
     pub foreign: u64,
     /// Writes and copies that were declined, each told to its sender.
     pub declined: u64,
+    /// States refused because this node's disk takes no commits.
+    pub not_stored: u64,
     /// Acknowledgements that match no request of this process, answers that nothing waits for, and both from the wrong
     /// node.
     pub stray: u64,

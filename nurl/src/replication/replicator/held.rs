@@ -48,6 +48,11 @@ impl Held {
             return None;
         }
         let is_live = |owner: &PublicKey| sh.ring.member(owner).is_some_and(|member| member.live);
+        // It takes no writes, so it lags behind the others.
+        let is_other = |owner: &&PublicKey| **owner != sh.local.key;
+        if sh.is_read_only() && entry.owners().iter().filter(is_other).any(is_live) {
+            return None;
+        }
         entry.is_whole(&sh.local.key, is_live).then(|| entry.value())
     }
 
@@ -186,6 +191,7 @@ impl Held {
         value: &Object,
         owners: impl IntoIterator<Item = &'a PublicKey>,
     ) -> Result<(), UpdateError> {
+        sh.check_disk()?;
         let taken = self.merge(sh, at, key, value, value.encode().len());
         sh.stats.bad_states += u64::from(matches!(taken, Err(UpdateError::Value(_))));
         taken?;
@@ -208,6 +214,10 @@ impl Held {
         if !sh.takes(key) {
             sh.refuse(from, key.to_vec().into(), None);
             return None;
+        }
+        if sh.is_read_only() {
+            sh.stats.not_stored += 1;
+            return Some(Err(Decline::Disk));
         }
         let Ok(value) = Object::decode(state) else {
             sh.stats.bad_states += 1;

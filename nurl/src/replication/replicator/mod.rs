@@ -345,6 +345,23 @@ impl Replicator {
         Ok(())
     }
 
+    /// Goes on in place of an earlier replicator of this process, some of whose records couldn't be stored: this one has
+    /// what was restored, and nothing of them. It remembers the observers' operations, whose ids are the process's, and
+    /// begins no read and no watch anew.
+    pub fn take_over(&mut self, now: Instant, earlier: Replicator) {
+        let Replicator { shared, held, served, .. } = earlier;
+        self.served = served;
+        self.served.end_all(&mut self.shared);
+        self.shared.stats = shared.stats;
+        if shared.met {
+            self.shared.history = shared.history;
+            self.set_ring(now, shared.ring);
+        }
+        if held.is_leaving() {
+            self.leave(now);
+        }
+    }
+
     // ---- Inputs.
 
     /// Takes the ring of a new view.
@@ -368,6 +385,9 @@ impl Replicator {
 
     /// Notes that another member is there. After a long absence the copies are set aside.
     fn notice_others(&mut self, wall: Duration) {
+        if self.shared.is_read_only() {
+            return;
+        }
         let Replicator { shared: sh, held, writes, served, aside, .. } = self;
         aside.see(sh, (held, writes, served), wall);
     }

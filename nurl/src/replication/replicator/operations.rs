@@ -17,7 +17,7 @@ use super::error::UpdateFailure;
 use super::event::ReplicatorEvent;
 use super::message::{Message, Op};
 use super::seek::{Acquaintances, Search};
-use super::served::{APPLIED, BUSY, REFUSED, UNHEARD, UNKNOWN};
+use super::served::{APPLIED, BUSY, NO_DISK, REFUSED, UNHEARD, UNKNOWN};
 use super::shared::Shared;
 use crate::key::PublicKey;
 use crate::rt::{Point, buggify};
@@ -47,6 +47,9 @@ pub enum OperationError {
     /// Done once or not at all: the member is lost or silent, or no owner has acknowledged its write.
     #[error("the write was made once or not at all")]
     Unknown,
+    /// Not done: the member's disk, or the owners', take no writes.
+    #[error("the disks of the key's owners are full or fail")]
+    Disk,
 }
 
 /// The outcome that a member's byte tells, if it tells one.
@@ -56,6 +59,7 @@ pub(super) fn outcome_of(code: u8) -> Option<Result<(), OperationError>> {
         BUSY => OperationError::Busy,
         REFUSED => OperationError::Refused,
         UNKNOWN => OperationError::Unknown,
+        NO_DISK => OperationError::Disk,
         _ => return None,
     };
     Some(Err(error))
@@ -160,7 +164,7 @@ impl Operations {
         id: OperationId,
         (code, boot): (u8, Option<u64>),
     ) {
-        if code > UNHEARD {
+        if code > NO_DISK {
             sh.stats.malformed += 1;
             return;
         }
@@ -184,7 +188,7 @@ impl Operations {
             return;
         }
         match outcome_of(code) {
-            Some(Err(OperationError::Refused)) if underway.search.refused(now, &from) => {
+            Some(Err(OperationError::Refused | OperationError::Disk)) if underway.search.refused(now, &from) => {
                 underway.asked = None;
                 underway.search.go_on(sh, now, id);
             }

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use super::confirm::Decline;
 use super::error::UpdateError;
 use super::message::Message;
 use super::operations::OperationId;
@@ -31,6 +32,8 @@ pub(super) const UNKNOWN: u8 = 3;
 pub(super) const ANOTHER: u8 = 4;
 /// The answer to an inquiry about an operation that this process doesn't have.
 pub(super) const UNHEARD: u8 = 5;
+/// The write wasn't made: this node's disk, or the owners', take none.
+pub(super) const NO_DISK: u8 = 6;
 
 /// An observer, and the id of its operation.
 type Name = (PublicKey, OperationId);
@@ -90,6 +93,21 @@ impl Served {
         sh.send(from, &Message::OperationReply { id: id.into(), outcome, boot: None });
     }
 
+    /// Ends the operations under way: what became of their writes isn't known. Nor is it of those that were made, for all
+    /// that is remembered: some of their replies may have waited for a commit that failed.
+    pub(super) fn end_all(&mut self, sh: &mut Shared) {
+        for ((from, id), outcome) in &mut self.remembered {
+            match outcome.replace(UNKNOWN) {
+                None => {
+                    let reply = Message::OperationReply { id: (*id).into(), outcome: UNKNOWN, boot: None };
+                    sh.send(*from, &reply);
+                }
+                Some(APPLIED) => {}
+                not_made => *outcome = not_made,
+            }
+        }
+    }
+
     /// Forgets the outcomes whose time is over.
     pub(super) fn expire(&mut self, now: Instant) {
         while let Some((_, name, account)) = self.forget.pop_front_if(|(due, ..)| *due <= now) {
@@ -105,6 +123,7 @@ fn code(outcome: Result<(), UpdateError>) -> u8 {
         Ok(()) => APPLIED,
         Err(UpdateError::Full(_) | UpdateError::NoOwners | UpdateError::Unknown) => BUSY,
         Err(UpdateError::Unconfirmed(_)) => UNKNOWN,
+        Err(UpdateError::Disk(_) | UpdateError::Declined(Decline::Disk)) => NO_DISK,
         Err(
             UpdateError::Value(_)
             | UpdateError::KeyTooLong(_)
@@ -118,7 +137,6 @@ fn code(outcome: Result<(), UpdateError>) -> u8 {
 mod tests {
     use super::*;
     use crate::replication::crdt::CrdtError;
-    use crate::replication::replicator::confirm::Decline;
     use crate::replication::replicator::operations::{OperationError, outcome_of};
 
     #[test]
@@ -133,10 +151,12 @@ mod tests {
             (Err(UpdateError::Declined(Decline::Limit)), Err(OperationError::Refused)),
             (Err(UpdateError::KeyTooLong(9)), Err(OperationError::Refused)),
             (Err(UpdateError::Observer), Err(OperationError::Refused)),
+            (Err(UpdateError::Disk("full".into())), Err(OperationError::Disk)),
+            (Err(UpdateError::Declined(Decline::Disk)), Err(OperationError::Disk)),
         ];
         for (outcome, told) in table {
             assert_eq!(outcome_of(code(outcome.clone())), Some(told), "{outcome:?}");
         }
-        assert_eq!((outcome_of(ANOTHER), outcome_of(UNHEARD)), (None, None));
+        assert_eq!((outcome_of(ANOTHER), outcome_of(UNHEARD), outcome_of(NO_DISK + 1)), (None, None, None));
     }
 }

@@ -8,6 +8,7 @@ use rand_core::Rng as _;
 
 use super::config::Config;
 use super::confirm::Decline;
+use super::error::UpdateError;
 use super::event::{Events, ReplicationStats};
 use super::history::History;
 use super::message::Message;
@@ -42,7 +43,7 @@ pub(super) struct Shared {
     pub(super) ring: Arc<Ring>,
     /// Whether there was a view of the mesh. Before, nobody is known who may own a key.
     pub(super) met: bool,
-    history: History,
+    pub(super) history: History,
     pub(super) clock: Clock,
     pub(super) rng: Rng,
     /// The id given last, and the one before the first: those of this process lie between.
@@ -170,6 +171,16 @@ impl Shared {
     /// Whether this node takes states for the key: an observer holds nothing.
     pub(super) fn takes(&self, key: &[u8]) -> bool {
         !self.config.observer && self.keeps(&self.local.key, key)
+    }
+
+    /// Whether this node's disk takes no commits.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.config.read_only.is_some()
+    }
+
+    /// An error if this node's disk takes no commits.
+    pub(super) fn check_disk(&self) -> Result<(), UpdateError> {
+        self.config.read_only.clone().map_or(Ok(()), |why| Err(UpdateError::Disk(why)))
     }
 
     /// An id for a request. Ids begin at a random number, so that an answer to an earlier process matches none.

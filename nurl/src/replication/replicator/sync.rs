@@ -203,6 +203,10 @@ pub(super) fn on_summary(
         return;
     }
     sh.stats.out_of_sync += 1;
+    if sh.is_read_only() {
+        // The peer would send what isn't taken.
+        return;
+    }
     if !digests && shared.len() > part_keys() {
         divide::answer(sh, from, range, (&shared, cut), settling);
         return;
@@ -261,6 +265,7 @@ pub(super) fn on_digests(
             && (pull.is_empty() || !buggify(Point::PullOne))
             && sh.is_owner(&item.key)
             && sh.owns(&from, &item.key)
+            && !sh.is_read_only()
         {
             pull.push(item.key.clone());
         }

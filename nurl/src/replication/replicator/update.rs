@@ -116,6 +116,7 @@ impl Replicator {
         if self.shared.config.observer {
             return Err(UpdateError::Observer);
         }
+        self.shared.check_disk()?;
         let under_way = self.writes.waiting() + self.asking.len();
         // Others' writes leave half of the room to this node's own callers, and aren't counted against these.
         let full = match wanted.caller {
@@ -179,6 +180,9 @@ impl Replicator {
 
     /// Asks the owners about the next objects that are set aside.
     pub(super) fn ask_about_aside(&mut self, now: Instant) {
+        if self.shared.is_read_only() {
+            return;
+        }
         for key in self.aside.next(MAX_ASKED_PER_TICK) {
             let somebody = self.shared.other_keepers(&key).iter().any(|keeper| keeper.live);
             if !somebody || self.ask(now, &key, Asked::Aside).is_err() {
@@ -298,6 +302,10 @@ impl Replicator {
         };
         if !sh.takes(&key) {
             sh.refuse(from, key.into(), Some(id));
+            return;
+        }
+        if sh.is_read_only() {
+            sh.decline(from, &key, id, Decline::Disk);
             return;
         }
         let Ok(delta) = Object::decode(state) else {

@@ -330,6 +330,7 @@ impl Writes {
             let size = pending.value.encode().len();
             // This node may have become a keeper.
             if sh.takes(&key)
+                && !sh.is_read_only()
                 && !pending.holders.has(&sh.local.key, pending.id)
                 && held.commit(sh, at, &key, &pending.value, size).is_ok()
             {

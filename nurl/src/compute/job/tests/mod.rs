@@ -1,6 +1,7 @@
 //! Tests of whole nodes that exchange messages.
 
 mod bounds;
+mod disk;
 mod drain;
 mod ends;
 mod faults;

@@ -140,7 +140,21 @@ impl Mesh {
 
     /// Kills a node and starts it again on its store.
     pub(super) fn restart(&mut self, n: u8) {
-        let ring = self.node(n).shared.ring.clone();
+        let (now, ring) = (self.now, self.node(n).shared.ring.clone());
+        self.start_on_disk(n);
+        self.node(n).set_ring(now, ring);
+    }
+
+    /// A node's disk takes no commits any more, or takes them again: another replicator goes on with what is on it.
+    pub(super) fn set_disk(&mut self, n: u8, fails: Option<&str>) {
+        let (now, earlier) = (self.now, self.nodes.remove(&peer(n)).unwrap());
+        self.config.read_only = fails.map(Into::into);
+        self.start_on_disk(n);
+        self.config.read_only = None;
+        self.node(n).take_over(now, earlier);
+    }
+
+    fn start_on_disk(&mut self, n: u8) {
         let (now, wall) = (self.now, self.wall_of(&peer(n)));
         self.start(n, self.incarnations.get(&peer(n)).copied().unwrap_or(1));
         let records: Vec<(Vec<u8>, Vec<u8>)> = self
@@ -152,7 +166,6 @@ impl Mesh {
         for (key, record) in records {
             self.node(n).restore(now, wall, &key, &record).unwrap();
         }
-        self.node(n).set_ring(now, ring);
     }
 
     pub(super) fn set_ring(&mut self, members: impl IntoIterator<Item = u8>) {
@@ -194,15 +207,19 @@ impl Mesh {
         loop {
             let mut batch = Vec::new();
             for (from, node) in &mut self.nodes {
-                for key in std::iter::from_fn(|| node.poll_changed()).flatten().collect::<Vec<_>>() {
+                let changed = std::iter::from_fn(|| node.poll_changed()).flatten().collect::<Vec<_>>();
+                let kept = !node.shared.is_read_only();
+                for key in changed.into_iter().filter(|_| kept) {
                     match node.record(&key) {
                         Some(record) => self.disk.insert((*from, key.clone()), record),
                         None => self.disk.remove(&(*from, key.clone())),
                     };
                     self.changed.push((*from, key));
                 }
-                self.incarnations.insert(*from, node.local().incarnation);
-                self.presence.insert(*from, node.presence());
+                if kept {
+                    self.incarnations.insert(*from, node.local().incarnation);
+                    self.presence.insert(*from, node.presence());
+                }
                 while let Some(event) = node.poll_event() {
                     self.events.push((*from, event));
                 }

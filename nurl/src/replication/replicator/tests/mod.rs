@@ -3,6 +3,7 @@ mod away;
 mod bounds;
 mod declined;
 mod deletion;
+mod disk;
 mod handoff;
 mod kinds;
 mod list;
