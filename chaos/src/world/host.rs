@@ -9,6 +9,7 @@ use super::process;
 use super::sim;
 use super::task::{JoinHandle, spawn_on};
 use crate::ids::{End, HostId};
+use crate::kernel::disk::DiskOutage;
 use crate::kernel::nics::Nics;
 use crate::kernel::process::{Armed, Main, Process, ProcessEnd};
 use crate::wire::link::whole_ns;
@@ -221,6 +222,15 @@ impl Host {
             sim.host_mut(self.0).disk.set_capacity(bytes);
         });
         self
+    }
+
+    /// Its disk refuses this from now on; nothing more if none.
+    pub fn set_disk_outage(&self, outage: Option<DiskOutage>) {
+        sim::with(|sim| {
+            let said = outage.map_or("its disk works".to_owned(), |outage| format!("its disk: {outage:?}"));
+            sim.fault(Some(self.0), &said);
+            sim.host_mut(self.0).disk.troubles.set_outage(outage);
+        });
     }
 
     /// Sets the bound of a table of its program, from now on and across restarts, where the program asks

@@ -51,5 +51,6 @@ mod trace;
 pub(crate) mod traffic;
 pub(crate) mod watch;
 
+pub use crate::kernel::disk::DiskOutage;
 pub use handle::World;
 pub use host::Host;

@@ -30,6 +30,8 @@
 mod backend;
 mod closed;
 mod error;
+#[cfg(all(test, not(feature = "sim")))]
+pub(crate) mod faulty;
 mod opening;
 mod overlay;
 mod table;

@@ -3,6 +3,8 @@
 use rand_core::SeedableRng;
 
 #[cfg(not(feature = "sim"))]
+use super::faulty::Faulty;
+#[cfg(not(feature = "sim"))]
 use super::opening::{MADE_TEXT, made};
 use super::*;
 
@@ -304,53 +306,16 @@ fn a_record_or_a_name_over_its_limit_is_refused() {
     }
 }
 
-/// A disk of which one sync fails, and the later ones don't.
-#[cfg(not(feature = "sim"))]
-#[derive(Debug)]
-struct Failing {
-    memory: std::sync::Arc<redb::backends::InMemoryBackend>,
-    /// How many syncs there are up to the one that fails.
-    left: std::sync::Arc<AtomicU64>,
-}
-
-#[cfg(not(feature = "sim"))]
-impl redb::StorageBackend for Failing {
-    fn len(&self) -> std::io::Result<u64> {
-        self.memory.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
-        self.memory.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> std::io::Result<()> {
-        self.memory.set_len(len)
-    }
-
-    fn sync_data(&self) -> std::io::Result<()> {
-        match self.left.fetch_sub(1, Ordering::Relaxed) {
-            1 => Err(std::io::Error::from_raw_os_error(5)),
-            _ => Ok(()),
-        }
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
-        self.memory.write(offset, data)
-    }
-}
-
 #[cfg(not(feature = "sim"))]
 #[test]
 fn nothing_of_a_commit_whose_sync_failed_is_told_before_the_store_is_opened_again() {
     let record = |n: u8| (vec![n], Some(vec![n; 100]));
     let (mut before, mut unknown) = (0, 0);
     for sync in 1..=2 {
-        let (memory, left) = (std::sync::Arc::default(), std::sync::Arc::new(AtomicU64::new(u64::MAX)));
-        let at = left.clone();
-        let disk = move || Failing { memory: std::sync::Arc::clone(&memory), left: at.clone() };
-        let store = Store::on_backend(disk, &mut rng(1)).unwrap();
+        let disk = Faulty::default();
+        let store = disk.store(&mut rng(1));
         put(&store, &[record(1)]);
-        left.store(sync, Ordering::Relaxed);
+        disk.fail_sync(sync);
         let failed = store.write(|write| write.put_all(Table::STATE, &[record(2)]));
         assert!(matches!(failed, Err(StoreError::Database(_))), "{sync}: {failed:?}");
         let closed = store.fail();
@@ -368,7 +333,10 @@ fn nothing_of_a_commit_whose_sync_failed_is_told_before_the_store_is_opened_agai
         let store = closed.reopen(&mut rng(2)).unwrap();
         put(&store, &[record(3)]);
         let kept = records(&store);
-        assert!(kept == [record(1), record(3)] || kept == [record(1), record(2), record(3)], "{sync}: {kept:?}");
+        assert!(
+            kept == [record(1), record(3)] || kept == [record(1), record(2), record(3)],
+            "{sync}: {kept:?}"
+        );
     }
     assert_eq!((before, unknown), (1, 1));
 }

@@ -85,11 +85,39 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
 }
 
+/// The same command, for which a shell prepares the process.
+#[cfg(target_os = "linux")]
+fn through_shell(plain: &Command, prepares: &str) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("{prepares}; exec \"$0\" \"$@\"")]);
+    shell.arg(plain.get_program()).args(plain.get_args());
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    shell
+}
+
 /// Runs a command to its end.
 #[track_caller]
 pub(crate) fn run(args: &[&str], mesh: Option<&str>, input: &[u8]) -> Ended {
+    ended(args, command(args, mesh), input)
+}
+
+/// Runs a command that can write to no file, as on a full disk.
+#[cfg(target_os = "linux")]
+#[track_caller]
+pub(crate) fn run_without_room(args: &[&str], mesh: Option<&str>) -> Ended {
+    ended(args, through_shell(&command(args, mesh), "trap '' XFSZ; ulimit -f 0"), b"")
+}
+
+#[track_caller]
+fn ended(args: &[&str], mut command: Command, input: &[u8]) -> Ended {
     let begun = Instant::now();
-    let mut child = command(args, mesh).spawn().expect("the command starts");
+    let mut child = command.spawn().expect("the command starts");
     let (stdout, stderr) = (collect(child.stdout.take().unwrap()), collect(child.stderr.take().unwrap()));
     // The command may end before it has read everything.
     let _ = child.stdin.take().unwrap().write_all(input);
@@ -115,7 +143,17 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(args: &[&str], mesh: Option<&str>) -> Running {
-        let mut child = command(args, mesh).spawn().expect("the command starts");
+        Running::of(command(args, mesh))
+    }
+
+    /// Starts a command whose files may be limited: it is told so by errors, and not killed.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn start_limited(args: &[&str], mesh: Option<&str>) -> Running {
+        Running::of(through_shell(&command(args, mesh), "trap '' XFSZ"))
+    }
+
+    fn of(mut command: Command) -> Running {
+        let mut child = command.spawn().expect("the command starts");
         let (to_test, lines) = channel();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         std::thread::spawn(move || {

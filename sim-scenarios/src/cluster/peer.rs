@@ -139,17 +139,13 @@ impl Peer {
                     let at = Moment { world: world.elapsed(), own: host.monotonic() };
                     witness.event(at, &name, boot, &event);
                 }
-                if witness.has_store_failed(&name, boot) {
-                    start_again(host).await;
-                }
             }
         });
         peer
     }
 }
 
-/// What the host's supervisor does when a node has ended for its disk: it starts the process again. Until then the
-/// node says goodbye.
+/// What the host's supervisor does when a node doesn't start for its disk: it starts the process again.
 async fn start_again(host: Host) {
     time::sleep(START_AGAIN).await;
     host.restart();

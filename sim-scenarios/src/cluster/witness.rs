@@ -61,8 +61,8 @@ struct Record {
     incompatible: Vec<(Duration, String, PublicKey, Versions)>,
     /// Nodes that have considered themselves isolated.
     isolated: BTreeSet<String>,
-    /// Processes whose node ended because its store failed.
-    failed_stores: BTreeSet<(String, u32)>,
+    /// The nodes whose store fails now.
+    failed_stores: BTreeSet<String>,
     /// Where each node that found its store damaged has put it; nowhere if it was gone.
     set_aside: BTreeMap<String, Vec<Option<PathBuf>>>,
 }
@@ -104,8 +104,9 @@ impl Witness {
                 record.incompatible.push((at, by.to_owned(), *peer, *theirs));
             }
             NodeEvent::StoreFailed { .. } => {
-                record.failed_stores.insert((by.to_owned(), boot));
+                record.failed_stores.insert(by.to_owned());
             }
+            NodeEvent::StoreWorks => drop(record.failed_stores.remove(by)),
             NodeEvent::StoreSetAside { path, .. } => {
                 record.set_aside.entry(by.to_owned()).or_default().push(path.clone());
             }
@@ -149,9 +150,9 @@ impl Witness {
         (waits, end.unwrap_or(Err(JobError::Cancelled)))
     }
 
-    /// Whether a node ended in this process because its store failed.
-    pub fn has_store_failed(&self, by: &str, boot: u32) -> bool {
-        self.record().failed_stores.contains(&(by.to_owned(), boot))
+    /// Whether a node says that its store fails now.
+    pub fn store_fails(&self, by: &str) -> bool {
+        self.record().failed_stores.contains(by)
     }
 
     /// Whether a node has found its store damaged, and gone on with a new one.
@@ -186,7 +187,9 @@ impl Witness {
 
     /// Records the start of a node's process: it has no paths yet.
     pub(super) fn node_started(&self, by: &str) {
-        self.record().paths.retain(|(name, _), _| name != by);
+        let mut record = self.record();
+        record.paths.retain(|(name, _), _| name != by);
+        record.failed_stores.remove(by);
     }
 
     /// Whether the path from one node to another is direct, according to the first node's latest event.

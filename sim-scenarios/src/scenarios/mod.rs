@@ -44,6 +44,7 @@ pub mod lone_accuser;
 pub mod mapping_expires;
 pub mod multitude;
 pub mod nat_matrix;
+pub mod no_space;
 pub mod overload;
 pub mod pinned;
 pub mod poison;
@@ -108,6 +109,7 @@ pub const ALL: &[Scenario] = &[
     mapping_expires::SCENARIO,
     multitude::SCENARIO,
     nat_matrix::SCENARIO,
+    no_space::SCENARIO,
     overload::SCENARIO,
     pinned::SCENARIO,
     poison::SCENARIO,

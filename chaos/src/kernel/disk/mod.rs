@@ -22,7 +22,7 @@ mod trouble;
 
 pub(crate) use op::Op;
 pub(crate) use trouble::Troubles;
-pub use trouble::{DiskCall, DiskPace};
+pub use trouble::{DiskCall, DiskOutage, DiskPace};
 
 use crate::seed::{Rng, below};
 use inode::Inode;
@@ -148,6 +148,7 @@ impl Disk {
     /// Counts a call and its time, and fails if the device does.
     fn call(&mut self, call: DiskCall) -> io::Result<()> {
         self.blocked += self.troubles.takes(call);
+        self.troubles.check_outage(call)?;
         if self.troubles.is_failed(call) { Err(trouble::failed()) } else { Ok(()) }
     }
 

@@ -29,6 +29,20 @@ impl DiskCall {
     }
 }
 
+/// What a disk refuses, until it is told otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskOutage {
+    /// No write finds room, not even one over bytes that are there, as on a full file system that copies on write.
+    NoRoom,
+    /// The device fails each of these calls, once so many more of them have succeeded.
+    Fails {
+        /// The calls.
+        call: DiskCall,
+        /// How many succeed before.
+        after: u64,
+    },
+}
+
 /// The time that each kind of call takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DiskPace {
@@ -58,6 +72,8 @@ pub(crate) struct Troubles {
     /// The kind of call that fails, and how many of them are left, including the failing one.
     errors: BTreeMap<usize, (DiskCall, u64)>,
     paces: BTreeMap<usize, DiskPace>,
+    /// Without a number: a scenario's own.
+    outage: Option<DiskOutage>,
 }
 
 /// The error of a call that the device failed: EIO.
@@ -77,6 +93,25 @@ impl Troubles {
 
     pub(crate) fn slow(&mut self, number: usize, pace: DiskPace) {
         self.paces.insert(number, pace);
+    }
+
+    pub(crate) fn set_outage(&mut self, outage: Option<DiskOutage>) {
+        self.outage = outage;
+    }
+
+    /// What an outage does to a call.
+    pub(super) fn check_outage(&mut self, now: DiskCall) -> io::Result<()> {
+        match &mut self.outage {
+            Some(DiskOutage::NoRoom) if now == DiskCall::Write => Err(super::full()),
+            Some(DiskOutage::Fails { call, after }) if *call == now => match after.checked_sub(1) {
+                Some(left) => {
+                    *after = left;
+                    Ok(())
+                }
+                None => Err(failed()),
+            },
+            _ => Ok(()),
+        }
     }
 
     /// Ends a trouble, if it hasn't ended by itself.
@@ -135,6 +170,26 @@ mod tests {
         troubles.fail(1, DiskCall::Read, 1);
         troubles.end(1);
         assert!(!troubles.is_failed(DiskCall::Read));
+    }
+
+    #[test]
+    fn an_outage_lasts_until_it_is_ended() {
+        let mut troubles = Troubles::default();
+        for (outage, kind) in [
+            (DiskOutage::NoRoom, io::ErrorKind::StorageFull),
+            (DiskOutage::Fails { call: DiskCall::Write, after: 2 }, failed().kind()),
+        ] {
+            troubles.set_outage(Some(outage));
+            if let DiskOutage::Fails { after, .. } = outage {
+                assert!((0..after).all(|_| troubles.check_outage(DiskCall::Write).is_ok()));
+            }
+            for _ in 0..2 {
+                assert_eq!(troubles.check_outage(DiskCall::Write).unwrap_err().kind(), kind);
+                assert!(troubles.check_outage(DiskCall::Read).is_ok());
+            }
+            troubles.set_outage(None);
+            assert!(troubles.check_outage(DiskCall::Write).is_ok());
+        }
     }
 
     #[test]

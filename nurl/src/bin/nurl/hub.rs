@@ -73,7 +73,9 @@ pub(crate) async fn run(args: HubArgs, out: Out<'_>) -> Result<(), Failure> {
     })
     .await
     .map_err(|error| match error {
-        HubError::PortInUse { .. } | HubError::Bind { .. } => Failure::new(Code::Resource, error.to_string()),
+        HubError::PortInUse { .. } | HubError::Bind { .. } | HubError::Issued(_) => {
+            Failure::new(Code::Resource, error.to_string())
+        }
         other => Failure::new(Code::Usage, other.to_string()),
     })?;
     let advertised = match args.advertise {

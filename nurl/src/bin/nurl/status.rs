@@ -176,9 +176,9 @@ fn roles(member: &MemberInfo) -> Vec<&'static str> {
         (Roles::DISK_FAILS, "disk-fails"),
     ]
     .into_iter()
-        .filter(|(role, _)| member.roles.contains(*role))
-        .map(|(_, name)| name)
-        .collect()
+    .filter(|(role, _)| member.roles.contains(*role))
+    .map(|(_, name)| name)
+    .collect()
 }
 
 /// The width of the longest IPv4 address with its port.

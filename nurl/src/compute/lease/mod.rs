@@ -177,7 +177,8 @@ pub enum LeaseError {
         /// What came of it.
         recovered: Recovered,
     },
-    /// The disk failed. The durable records remain valid; open the store again.
+    /// The disk failed, as when it is full: the effect isn't admitted, and no outcome counts as recorded. The durable records remain
+    /// valid; what was asked may be among them. Open the store again, and ask again.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use super::batch::Batch;
 use super::recipe::Recipe;
 use crate::replication::replicator::Replicator;
+use crate::rt;
 use crate::rt::sync::mpsc;
 use crate::rt::task::{self, JoinHandle, Plane, Planes};
-use crate::rt;
 use crate::store::{Closed, Store, StoreError};
 
 /// An order to the disk's thread.

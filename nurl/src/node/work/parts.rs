@@ -65,8 +65,7 @@ impl WorkPlane {
         if let Some(standing) = parts.standing {
             jobs.set_standing(standing);
         }
-        let recipe =
-            Recipe { key: parts.key, boot: parts.boot, observer: parts.role == Role::Observer };
+        let recipe = Recipe { key: parts.key, boot: parts.boot, observer: parts.role == Role::Observer };
         let replicator = recipe.replicator(store, None)?;
         if let Some(store) = store {
             durable::reserve_epochs(store, &mut jobs)?;

@@ -42,9 +42,9 @@ impl Recipe {
         Ok(replicator)
     }
 
-    /// A replicator that knows nothing and writes nothing.
+    /// A replicator that knows nothing and writes nothing, while the last commit may be on the disk.
     pub(super) fn empty(&self, read_only: Arc<str>) -> Replicator {
-        self.new(self.config(Some(read_only)), self.boot)
+        self.new(Config { in_doubt: true, ..self.config(Some(read_only)) }, self.boot)
     }
 
     fn config(&self, read_only: Option<Arc<str>>) -> Config {

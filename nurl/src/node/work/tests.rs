@@ -1,30 +1,30 @@
 //! The plane on real threads, with a store whose disk takes as long as the test wants.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 
 use rand_core::SeedableRng as _;
 use redb::StorageBackend;
-use redb::backends::InMemoryBackend;
 
 use super::*;
 use crate::compute::pool::Handlers;
+use crate::error::StateError;
 use crate::key::PublicKey;
 use crate::node::Role;
 use crate::node::command::{NET_QUEUE, View};
 use crate::node::event::Bus;
-use crate::error::StateError;
 use crate::replication::crdt::Value;
 use crate::replication::replicator::{Confirm, Op, UpdateError};
 use crate::ring::RingMember;
 use crate::rt::sync::{oneshot, watch};
 use crate::rt::task::{Plane, Planes};
 use crate::store::Store;
+use crate::store::faulty::Faulty;
 
-/// A disk that syncs only while its gate is open, takes writes only while there is room, and counts the syncs.
+/// A disk that syncs only while its gate is open, and counts the syncs.
 #[derive(Debug)]
 struct Gated {
-    memory: Arc<InMemoryBackend>,
+    disk: Faulty,
     gate: Arc<Gate>,
 }
 
@@ -32,7 +32,6 @@ struct Gated {
 struct Gate {
     closed: Mutex<bool>,
     opened: Condvar,
-    full: AtomicBool,
     syncs: AtomicUsize,
 }
 
@@ -41,41 +40,36 @@ impl Gate {
         *self.closed.lock().unwrap() = closed;
         self.opened.notify_all();
     }
-
-    fn check_room(&self) -> std::io::Result<()> {
-        if self.full.load(SeqCst) { Err(std::io::ErrorKind::StorageFull.into()) } else { Ok(()) }
-    }
 }
 
 impl StorageBackend for Gated {
     fn len(&self) -> std::io::Result<u64> {
-        self.memory.len()
+        self.disk.len()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
-        self.memory.read(offset, out)
+        self.disk.read(offset, out)
     }
 
     fn set_len(&self, len: u64) -> std::io::Result<()> {
-        self.gate.check_room()?;
-        self.memory.set_len(len)
+        self.disk.set_len(len)
     }
 
     fn sync_data(&self) -> std::io::Result<()> {
         let closed = self.gate.closed.lock().unwrap();
         drop(self.gate.opened.wait_while(closed, |closed| *closed).unwrap());
         self.gate.syncs.fetch_add(1, SeqCst);
-        self.memory.sync_data()
+        self.disk.sync_data()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
-        self.gate.check_room()?;
-        self.memory.write(offset, data)
+        self.disk.write(offset, data)
     }
 }
 
 /// The plane of a mesh of one, and the other ends of its channels.
 struct Lone {
+    disk: Faulty,
     gate: Arc<Gate>,
     work: mpsc::Sender<WorkCommand>,
     _inputs: mpsc::Sender<WorkInput>,
@@ -86,8 +80,9 @@ struct Lone {
 
 fn lone() -> Lone {
     let gate = Arc::new(Gate::default());
-    let (memory, at) = (Arc::new(InMemoryBackend::new()), gate.clone());
-    let gated = move || Gated { memory: memory.clone(), gate: at.clone() };
+    let disk = Faulty::default();
+    let (at, under) = (gate.clone(), disk.clone());
+    let gated = move || Gated { disk: under.clone(), gate: at.clone() };
     let store = Store::on_backend(gated, &mut crate::rt::Rng::from_seed([1; 32])).unwrap();
     let (key, boot) = (PublicKey::from_bytes([1; 32]), 1);
     let me = RingMember {
@@ -121,7 +116,7 @@ fn lone() -> Lone {
     });
     let plane = plane.unwrap();
     planes.spawn(Plane::Work, async move { plane.run().await.map_err(|cause| format!("{cause:?}")) });
-    Lone { gate, work, _inputs, _views, _net: net, planes }
+    Lone { disk, gate, work, _inputs, _views, _net: net, planes }
 }
 
 impl Lone {
@@ -225,19 +220,20 @@ fn a_full_disk_refuses_writes_while_reads_tell_what_is_on_it_and_takes_them_when
     run(async {
         let mut lone = lone();
         lone.add("count").await.await.unwrap().unwrap();
-        lone.gate.full.store(true, SeqCst);
         lone.gate.set_closed(true);
         let under_way = lone.add("count").await;
         lone.has_taken_all().await;
         // Of a value that would count the write under way.
         let read = lone.read("count").await;
+        lone.disk.set_full(true);
         lone.gate.set_closed(false);
         let failed = under_way.await.unwrap();
         assert!(matches!(failed, Err(Error::State(StateError::Disk(_)))), "{failed:?}");
         let read = read.await.unwrap().unwrap();
         assert!(matches!(read.value, Some(Value::Counter(counter)) if counter.value() == 1 && !read.partial));
         let refused = lone.add("count").await.await.unwrap();
-        let is_refused = |error: &Error| matches!(error, Error::State(StateError::Write(UpdateError::Disk(_))));
+        let is_refused =
+            |error: &Error| matches!(error, Error::State(StateError::Write(UpdateError::Disk(_))));
         assert!(refused.as_ref().is_err_and(is_refused), "{refused:?}");
         assert_eq!(lone.counted("count").await, Some(1));
         let stats = lone.stats().await;
@@ -248,7 +244,7 @@ fn a_full_disk_refuses_writes_while_reads_tell_what_is_on_it_and_takes_them_when
                 _ => {}
             }
         }
-        lone.gate.full.store(false, SeqCst);
+        lone.disk.set_full(false);
         while lone.add("count").await.await.unwrap().is_err() {
             time::sleep(Duration::from_millis(50)).await;
         }

@@ -84,6 +84,9 @@ pub struct Config {
     /// Why the driver's disk takes no commits, if it takes none: then this node writes nothing and takes nothing, so that
     /// it holds what is on the disk, and no more.
     pub read_only: Option<Arc<str>>,
+    /// Whether the last commit may be on such a disk, though what it had isn't held here. Then this node doesn't say of a
+    /// write that it hasn't got it.
+    pub in_doubt: bool,
 }
 
 impl Default for Config {
@@ -105,6 +108,7 @@ impl Default for Config {
             boot: 0,
             durable: false,
             read_only: None,
+            in_doubt: false,
         }
     }
 }

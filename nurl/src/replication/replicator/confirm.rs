@@ -66,14 +66,8 @@ pub enum Decline {
 }
 
 impl Decline {
-    const ALL: [Decline; 6] = [
-        Decline::NoRoom,
-        Decline::Limit,
-        Decline::Foreign,
-        Decline::Writers,
-        Decline::Clock,
-        Decline::Disk,
-    ];
+    const ALL: [Decline; 6] =
+        [Decline::NoRoom, Decline::Limit, Decline::Foreign, Decline::Writers, Decline::Clock, Decline::Disk];
 
     /// Why a keeper that couldn't merge a write declines it.
     pub(super) fn of(error: &UpdateError) -> Decline {

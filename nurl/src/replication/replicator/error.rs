@@ -30,7 +30,9 @@ pub enum UpdateError {
     #[error("the owners of the key refused the write: {0}")]
     Declined(Decline),
     /// This node's disk takes no commits, for this reason. Nothing was changed.
-    #[error("this node's disk fails ({0}), so it takes no writes: write through another node, or mend the disk first")]
+    #[error(
+        "this node's disk fails ({0}), so it takes no writes: write through another node, or mend the disk first"
+    )]
     Disk(Arc<str>),
     /// An observer has no replica id to write under. It sends an operation to a member instead.
     #[error("an observer writes through a member")]

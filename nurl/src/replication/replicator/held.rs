@@ -294,6 +294,31 @@ impl Held {
         }
     }
 
+    /// Answers a write while the disk takes no commits. What is on the disk is acknowledged: a commit may have failed after a
+    /// part of its batch.
+    pub(super) fn on_write_without_disk(
+        &mut self,
+        sh: &mut Shared,
+        wall: Duration,
+        from: PublicKey,
+        key: &[u8],
+        id: u64,
+        state: &[u8],
+    ) {
+        let has = |copy: &Object| {
+            let grown = Object::decode(state).and_then(|delta| copy.clone().merge(&delta, wall));
+            grown.is_ok_and(|grown| !grown)
+        };
+        if self.copies.value(key).is_some_and(has) {
+            let digest = self.copies.digest(key);
+            self.answer(sh, from, key, id, digest.map(Ok));
+        } else if !sh.config.in_doubt {
+            sh.decline(from, key, id, Decline::Disk);
+        } else {
+            sh.stats.not_stored += 1;
+        }
+    }
+
     /// Takes the copy of a node that is no owner any more, or leaves.
     pub(super) fn on_copy(
         &mut self,

@@ -305,7 +305,7 @@ impl Replicator {
             return;
         }
         if sh.is_read_only() {
-            sh.decline(from, &key, id, Decline::Disk);
+            self.held.on_write_without_disk(sh, at.wall, from, &key, id, state);
             return;
         }
         let Ok(delta) = Object::decode(state) else {

@@ -3,8 +3,8 @@
 //! Five members with stores and an observer write to a counter, a set and a register, each at its own pace.
 //! Meanwhile the plan that the seed drew breaks links, cuts groups off and kills processes, some in the middle of
 //! a commit. Every member draws its replica id when its store is made, and meets the others when the faults let
-//! it. A disk may also be full, fail, or flip a bit: then its node ends and is started again, and one that finds its
-//! store damaged says so and has lost its disk. Then all faults are healed: within a bound every owner holds the same bytes, though nobody reads, and
+//! it. A disk may also be full or fail: then its node goes on without writes until the disk works. Or it flips a bit, and a
+//! node that finds its store damaged at its start says so and has lost its disk. Then all faults are healed: within a bound every owner holds the same bytes, though nobody reads, and
 //! their value fits the acknowledged writes ([`ledger`] gives the exact rule). Only then do all nodes read it.
 //!
 //! Then members lose their disks, one after the other, with fresh writes on them, come back with empty ones, and

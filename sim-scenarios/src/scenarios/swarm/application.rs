@@ -116,11 +116,8 @@ async fn submit(
                 false
             }
             Err(error) => {
-                // A node that ends by itself reports why at the same instant.
-                applications.world.sleep(Duration::from_millis(1)).await;
                 let is_same = peer.host.boot() == boot && peer.host.is_running();
-                let has_ended = applications.witness.has_store_failed(&peer.name, boot);
-                if error == JobError::Cancelled && is_same && !has_ended {
+                if error == JobError::Cancelled && is_same {
                     fail(Violation::safety("nobody cancels a job but its submitter", name));
                 }
                 sometimes!(error == JobError::Cancelled, "a handle died with its process");

@@ -32,7 +32,7 @@ pub(crate) async fn run(command: LeaseCommand, out: Out<'_>) -> Result<(), Failu
             let resource = until_interrupted(open(&args)).await?;
             let answer =
                 resource.admit(Moment::now(), args.key.as_bytes(), args.token, args.task.as_bytes(), life);
-            admitted(answer.map_err(refused)?, out).await
+            admitted(answer.map_err(|error| refused(&args, error))?, out).await
         }
         LeaseCommand::Complete { args, outcome, outcome_file } => {
             let outcome = match outcome_file {
@@ -42,7 +42,7 @@ pub(crate) async fn run(command: LeaseCommand, out: Out<'_>) -> Result<(), Failu
             };
             let resource = until_interrupted(open(&args)).await?;
             let done = resource.complete(args.key.as_bytes(), args.token, args.task.as_bytes(), &outcome);
-            match done.map_err(refused)? {
+            match done.map_err(|error| refused(&args, error))? {
                 Completed::InTime => {
                     out.line(&line("recorded"), || None).await;
                     Ok(())
@@ -58,7 +58,8 @@ pub(crate) async fn run(command: LeaseCommand, out: Out<'_>) -> Result<(), Failu
         }
         LeaseCommand::Release { args } => {
             let resource = until_interrupted(open(&args)).await?;
-            resource.release(args.key.as_bytes(), args.token, args.task.as_bytes()).map_err(refused)?;
+            let released = resource.release(args.key.as_bytes(), args.token, args.task.as_bytes());
+            released.map_err(|error| refused(&args, error))?;
             out.line(&line("released"), || None).await;
             Ok(())
         }
@@ -77,11 +78,11 @@ async fn open(args: &LeaseArgs) -> Result<Resource, Failure> {
                 let folder = shown(&args.store.to_string_lossy());
                 return Err(Failure::new(Code::Deadline, format!("{folder}: {error} for {:?}", args.wait)));
             }
-            opened => break opened.map_err(|error| refused(error.into()))?,
+            opened => break opened.map_err(|error| refused(args, error.into()))?,
         }
     };
     Resource::open(Arc::new(store), Config::default(), Moment::now(), |_, _| Recovered::Running)
-        .map_err(refused)
+        .map_err(|error| refused(args, error))
 }
 
 /// Tells the answer to `admit`. Only a recorded outcome goes to standard output, which is a handler's result.
@@ -129,13 +130,20 @@ fn of_newer(state: &'static str, current: Epoch) -> Line {
     Line::Lease { state, current: Some(current.to_string()), text: None, hex: None }
 }
 
-fn refused(error: LeaseError) -> Failure {
+fn refused(args: &LeaseArgs, error: LeaseError) -> Failure {
     let code = match &error {
+        LeaseError::Store(error) => {
+            // Perhaps the last sync alone has failed: then the next command finds what this one recorded.
+            let folder = shown(&args.store.to_string_lossy());
+            let message = format!(
+                "{folder}: {error}: nothing is admitted or recorded for certain; make room there, and ask again"
+            );
+            return Failure::new(Code::Resource, message);
+        }
         LeaseError::TooFarAhead { .. } | LeaseError::TooLarge { .. } => Code::Usage,
         LeaseError::NotInProgress => Code::LeaseNotInProgress,
         LeaseError::Fenced { .. } => Code::LeaseFenced,
         LeaseError::Panicked { .. } => Code::Other,
-        LeaseError::Store(_) => Code::Resource,
     };
     Failure::new(code, error.to_string())
 }

@@ -228,19 +228,20 @@ impl HubShared {
         let done = act(hub);
         while let Some((mesh, pass)) = hub.poll_issued() {
             // A pass that isn't remembered takes no place after a restart, which is the smaller harm.
-            if let Some(passes) = passes
-                && let Err(error) = passes.keep(&mesh, &pass)
-            {
-                tracing::warn!(target: "nurl::hub", %error, "an issued pass can't be remembered");
+            if let Some(passes) = passes {
+                passes.keep(&mesh, &pass);
             }
         }
         while let Some((mesh, entry)) = hub.poll_revocation() {
             // One that isn't remembered comes again with the first client that knows it.
-            if let Some(passes) = passes
-                && let Err(error) = passes.keep_revocation(&mesh, &entry)
-            {
-                tracing::warn!(target: "nurl::hub", %error, "a revocation can't be remembered");
+            if let Some(passes) = passes {
+                passes.keep_revocation(&mesh, &entry);
             }
+        }
+        if let Some(passes) = passes
+            && let Err(error) = passes.flush(time::now())
+        {
+            tracing::warn!(target: "nurl::hub", %error, "issued passes and revocations aren't durable: make room");
         }
         while let Some(id) = hub.poll_wake() {
             if let Some(waker) = wakers.get(&id) {

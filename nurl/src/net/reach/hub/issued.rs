@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::core::Hub;
 use crate::authority::pass::Pass;
@@ -11,7 +12,7 @@ use crate::authority::revocation::Revocation;
 use crate::key::PublicKey;
 use crate::mesh::MeshId;
 use crate::rt::{self, Rng, disk};
-use crate::store::{Store, StoreError, Table};
+use crate::store::{Closed, Store, StoreError, Table};
 
 /// The passes of a mesh that are kept in a hub's file, which may be running; none without a file.
 ///
@@ -37,8 +38,20 @@ fn latest_passes(store: &Store, mesh: &MeshId) -> Result<Vec<Pass>, StoreError> 
     Ok(passes.into_values().collect())
 }
 
-/// The file of issued passes.
-pub(super) struct IssuedPasses(Store);
+/// The pause before a file whose disk has failed is opened again.
+const REOPEN: Duration = Duration::from_secs(60);
+
+/// The most records that wait for the disk: what is beyond them is known again when it is issued or told again.
+const MAX_WAITING: usize = 16_384;
+
+/// The file of issued passes. While its disk takes nothing, the hub goes on, and what it is to keep waits.
+pub(super) struct IssuedPasses {
+    open: Option<Store>,
+    /// Otherwise the file whose disk has failed, and when it is opened again.
+    failed: Option<(Closed, Instant)>,
+    /// By table and name.
+    waiting: BTreeMap<(Table, Vec<u8>), Vec<u8>>,
+}
 
 impl IssuedPasses {
     /// Opens the file, and lets the hub remember what is in it.
@@ -49,23 +62,67 @@ impl IssuedPasses {
             let _ = hub.restore(pass);
         })?;
         store.each(Table::REVOCATIONS, |_, entry| hub.restore_revocation(entry))?;
-        Ok(IssuedPasses(store))
+        Ok(IssuedPasses::on(store))
     }
 
-    /// Makes an entry of a mesh durable.
-    pub(super) fn keep_revocation(&self, mesh: &MeshId, entry: &Revocation) -> Result<(), StoreError> {
-        let write = self.0.begin()?;
-        let name = [&mesh.as_bytes()[..], &entry.subject.encode()].concat();
-        write.put(Table::REVOCATIONS, &name, &entry.encode())?;
-        write.commit()
+    fn on(store: Store) -> IssuedPasses {
+        IssuedPasses { open: Some(store), failed: None, waiting: BTreeMap::new() }
     }
 
-    /// Makes a pass of a mesh durable, in place of the one before of its key.
-    pub(super) fn keep(&self, mesh: &MeshId, pass: &Pass) -> Result<(), StoreError> {
-        let write = self.0.begin()?;
+    /// An entry of a mesh is to be kept.
+    pub(super) fn keep_revocation(&mut self, mesh: &MeshId, entry: &Revocation) {
+        self.wait(
+            (Table::REVOCATIONS, [&mesh.as_bytes()[..], &entry.subject.encode()].concat()),
+            entry.encode(),
+        );
+    }
+
+    /// A pass of a mesh is to be kept, in place of the one before of its key.
+    pub(super) fn keep(&mut self, mesh: &MeshId, pass: &Pass) {
         let name = [&mesh.as_bytes()[..], pass.grant().key.as_bytes()].concat();
-        write.put(Table::PASSES, &name, pass.as_bytes())?;
-        write.commit()
+        self.wait((Table::PASSES, name), pass.as_bytes().to_vec());
+    }
+
+    fn wait(&mut self, name: (Table, Vec<u8>), bytes: Vec<u8>) {
+        if self.waiting.len() < MAX_WAITING || self.waiting.contains_key(&name) {
+            self.waiting.insert(name, bytes);
+        }
+    }
+
+    /// Makes all that waits durable, if the disk takes it.
+    ///
+    /// # Errors
+    /// Once for each attempt that failed; it is tried again.
+    pub(super) fn flush(&mut self, now: Instant) -> Result<(), StoreError> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        if let Some((closed, until)) = &mut self.failed {
+            if now < *until {
+                return Ok(());
+            }
+            *until = now + REOPEN;
+            self.open = Some(closed.reopen(&mut rt::rng("issued"))?);
+            self.failed = None;
+        }
+        let Some(store) = &self.open else { return Ok(()) };
+        let written = store.write(|write| {
+            self.waiting.iter().try_for_each(|((table, name), bytes)| write.put(*table, name, bytes))
+        });
+        if let Err(error) = written {
+            return Err(self.fail(now, error));
+        }
+        self.waiting.clear();
+        Ok(())
+    }
+
+    /// The disk has failed: the file is closed until it is time to try again.
+    fn fail(&mut self, now: Instant, error: StoreError) -> StoreError {
+        let Some(store) = self.open.take() else { return error };
+        let closed = store.fail();
+        let error = closed.told(error);
+        self.failed = Some((closed, now + REOPEN));
+        error
     }
 }
 
@@ -80,19 +137,46 @@ mod tests {
     #[test]
     fn a_key_of_two_meshes_has_its_latest_pass_of_each() {
         let mut rng = Rng::from_seed([1; 32]);
-        let file = IssuedPasses(Store::in_memory(&mut rng).unwrap());
+        let mut file = IssuedPasses::on(Store::in_memory(&mut rng).unwrap());
         let meshes = [1, 2].map(|n| AuthorityKey::from_seed(&[n; 32]));
         let key = PublicKey::from_bytes([9; 32]);
         let pass = |mesh: usize, issued| meshes[mesh].mint(key, Level::Worker, issued).pass().clone();
         // As an earlier program named it.
-        let write = file.0.begin().unwrap();
+        let write = file.open.as_ref().unwrap().begin().unwrap();
         write.put(Table::PASSES, key.as_bytes(), pass(0, 50).as_bytes()).unwrap();
         write.commit().unwrap();
         for (mesh, issued) in [(0, 100), (1, 200), (0, 300)] {
-            file.keep(&meshes[mesh].mesh(), &pass(mesh, issued)).unwrap();
+            file.keep(&meshes[mesh].mesh(), &pass(mesh, issued));
+            file.flush(crate::rt::time::now()).unwrap();
         }
+        let store = file.open.unwrap();
         for (mesh, issued) in [(0, 300), (1, 200)] {
-            assert_eq!(latest_passes(&file.0, &meshes[mesh].mesh()).unwrap(), [pass(mesh, issued)]);
+            assert_eq!(latest_passes(&store, &meshes[mesh].mesh()).unwrap(), [pass(mesh, issued)]);
         }
+    }
+
+    #[cfg(not(feature = "sim"))]
+    #[test]
+    fn what_a_full_disk_does_not_take_is_kept_when_there_is_room() {
+        use crate::store::faulty::Faulty;
+
+        let mut rng = Rng::from_seed([1; 32]);
+        let disk = Faulty::default();
+        let mut file = IssuedPasses::on(disk.store(&mut rng));
+        let authority = AuthorityKey::from_seed(&[1; 32]);
+        let (mesh, mut now) = (authority.mesh(), crate::rt::time::now());
+        let pass = |n| authority.mint(PublicKey::from_bytes([n; 32]), Level::Worker, 100).pass().clone();
+        disk.set_full(true);
+        file.keep(&mesh, &pass(1));
+        assert!(file.flush(now).is_err());
+        file.keep(&mesh, &pass(2));
+        assert!(file.flush(now).is_ok(), "it is told once");
+        now += REOPEN;
+        assert!(file.flush(now).is_err(), "and at each attempt");
+        disk.set_full(false);
+        now += REOPEN;
+        file.flush(now).unwrap();
+        assert_eq!(latest_passes(file.open.as_ref().unwrap(), &mesh).unwrap(), [pass(1), pass(2)]);
+        assert!(file.waiting.is_empty());
     }
 }

@@ -61,6 +61,32 @@ fn an_owner_whose_disk_fails_declines_what_the_others_confirm_and_has_it_when_th
 }
 
 #[test]
+fn a_write_that_is_on_the_disk_is_acknowledged_and_one_that_may_be_there_is_not_declined() {
+    for in_doubt in [false, true] {
+        let mut mesh = mesh(6);
+        let (writer, owners) = (mesh.outsider(K), mesh.owners(K));
+        mesh.update(writer, K, &add(1));
+        let (id, sent) = (mesh.node(writer).shared.last_id(), mesh.sent(writer));
+        let (_, delta) = sent.into_iter().find(|(to, _)| *to == peer(owners[0])).unwrap();
+        mesh.inject(writer, owners[0], &delta);
+        mesh.partition(&[writer]);
+        mesh.deliver();
+        mesh.config.in_doubt = in_doubt;
+        mesh.set_disk(owners[0], FULL);
+        mesh.inject(writer, owners[0], &delta);
+        let acked = mesh.sent(owners[0]);
+        assert!(
+            matches!(acked[..], [(_, Message::Ack { id: of, durable: true, .. })] if of == id),
+            "{acked:?}"
+        );
+        mesh.update(writer, K, &add(1));
+        let (_, next) = mesh.sent(writer).pop().unwrap();
+        mesh.inject(writer, owners[0], &next);
+        assert_eq!(mesh.sent(owners[0]).len(), usize::from(!in_doubt));
+    }
+}
+
+#[test]
 fn a_write_that_no_owners_disk_takes_is_refused_with_the_reason_and_is_nowhere() {
     let mut mesh = mesh(6);
     let (writer, owners) = (mesh.outsider(K), mesh.owners(K));
@@ -105,7 +131,8 @@ fn an_observer_goes_on_to_the_next_member_when_the_first_ones_disk_fails() {
     let members = owners.iter().take(2).map(|owner| (peer(*owner), Some(0))).collect();
     node.operations.operate(&mut node.shared, now, 5, members, K, (add(1), Confirm::Safe));
     mesh.run(5);
-    let outcome = |event: &ReplicatorEvent| matches!(event, ReplicatorEvent::Updated { id: 5, outcome: Ok(()) });
+    let outcome =
+        |event: &ReplicatorEvent| matches!(event, ReplicatorEvent::Updated { id: 5, outcome: Ok(()) });
     assert!(mesh.events.iter().any(|(_, event)| outcome(event)), "{:?}", mesh.events);
     let member = peer(owners[0]);
     mesh.operate(observer, 6, member, K, add(1)).unwrap();
