@@ -5,7 +5,7 @@ use std::fs;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
 
-use crate::harness::{Running, hub, members, run, run_without_room, until, worker};
+use crate::harness::{Running, hub, members, run, run_limited, until, worker};
 
 /// The process's files take so many bytes, or as many as there are.
 fn limit_files(process: &Running, bytes: Option<u64>) {
@@ -54,7 +54,7 @@ fn a_worker_that_finds_no_room_for_its_store_names_it_and_ends() {
     let args = ["--state", state.to_str().unwrap()];
     worker(&hub.ticket, &args).process.kill();
     let args = ["worker", "--listen", "127.0.0.1:0", args[0], args[1]];
-    run_without_room(&args, Some(&hub.ticket)).failed(8, &["nurl.redb", "free space"]);
+    run_limited(&args, Some(&hub.ticket), 0).failed(8, &["nurl.redb", "free space"]);
 }
 
 #[test]
@@ -67,8 +67,8 @@ fn a_lease_is_neither_admitted_nor_completed_without_room_and_both_when_there_is
     };
     let [first, second] = ["000102030405060708090a0b0c0d0e0f", "ff0102030405060708090a0b0c0d0e0f"];
     run(&lease("admit", first), None, b"").succeeded();
-    run_without_room(&lease("admit", second), None).failed(8, &["leases", "make room"]);
-    run_without_room(&lease("complete", first), None).failed(8, &["leases", "make room"]);
+    run_limited(&lease("admit", second), None, 0).failed(8, &["leases", "make room"]);
+    run_limited(&lease("complete", first), None, 0).failed(8, &["leases", "make room"]);
     run(&lease("admit", second), None, b"").succeeded();
     run(&lease("complete", first), None, b"").succeeded();
 }
@@ -78,13 +78,20 @@ fn a_map_that_finds_no_room_for_a_result_names_the_file_and_goes_on_when_it_is_r
     let dir = tempfile::tempdir().unwrap();
     let hub = hub(dir.path());
     let _worker = worker(&hub.ticket, &["--handler", "up=tr a-z A-Z"]);
-    let (input, out) = (dir.path().join("word.txt"), dir.path().join("out"));
-    fs::write(&input, "content").unwrap();
-    let args = ["map", "--kind", "up", "--out", out.to_str().unwrap(), input.to_str().unwrap()];
-    run_without_room(&args, Some(&hub.ticket)).failed(8, &["word.txt", "make room"]);
-    assert!(!out.join("word.txt").exists(), "no half of a result");
-    run(&args, Some(&hub.ticket), b"").succeeded();
-    assert_eq!(fs::read_to_string(out.join("word.txt")).unwrap(), "CONTENT");
+    let [small, large, out] = ["small.txt", "large.txt", "out"].map(|name| dir.path().join(name));
+    let content = "content ".repeat(16 << 10);
+    fs::write(&small, "content").unwrap();
+    fs::write(&large, &content).unwrap();
+    let paths = [&small, &large].map(|path| path.to_str().unwrap());
+    let args = [&["map", "--kind", "up", "--out", out.to_str().unwrap(), "-j", "1"], &paths[..]].concat();
+    let ended = run_limited(&args, Some(&hub.ticket), 16);
+    let named = ended.stderr.contains("large.txt: ") && ended.stderr.contains("make room, and run it again");
+    assert!(ended.code == Some(8) && named, "{}", ended.stderr);
+    assert_eq!(fs::read_to_string(out.join("small.txt")).unwrap(), "CONTENT");
+    assert!(!out.join("large.txt").exists(), "no part of a result");
+    let again = run(&args, Some(&hub.ticket), b"").succeeded();
+    assert!(again.stderr.contains("1 skipped"), "{}", again.stderr);
+    assert_eq!(fs::read_to_string(out.join("large.txt")).unwrap(), content.to_uppercase());
 }
 
 #[test]
@@ -94,5 +101,5 @@ fn a_hub_that_finds_no_room_for_its_files_names_one_and_ends() {
     hub.process.kill();
     let state = dir.path().join("hub");
     let args = ["hub", "--listen", "127.0.0.1:0", "--state", state.to_str().unwrap()];
-    run_without_room(&args, None).failed(8, &["issued", "free space"]);
+    run_limited(&args, None, 0).failed(8, &["issued", "free space"]);
 }

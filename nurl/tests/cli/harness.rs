@@ -107,11 +107,11 @@ pub(crate) fn run(args: &[&str], mesh: Option<&str>, input: &[u8]) -> Ended {
     ended(args, command(args, mesh), input)
 }
 
-/// Runs a command that can write to no file, as on a full disk.
+/// Runs a command that can write to no file beyond so many blocks, of half a KiB or one; as on a full disk.
 #[cfg(target_os = "linux")]
 #[track_caller]
-pub(crate) fn run_without_room(args: &[&str], mesh: Option<&str>) -> Ended {
-    ended(args, through_shell(&command(args, mesh), "trap '' XFSZ; ulimit -f 0"), b"")
+pub(crate) fn run_limited(args: &[&str], mesh: Option<&str>, blocks: u32) -> Ended {
+    ended(args, through_shell(&command(args, mesh), &format!("trap '' XFSZ; ulimit -f {blocks}")), b"")
 }
 
 #[track_caller]
