@@ -18,7 +18,7 @@ use crate::store::{Closed, Store, StoreError};
 
 /// An order to the disk's thread.
 enum Order {
-    Commit(Batch),
+    Commit(Box<Batch>),
     Reopen,
 }
 
@@ -27,7 +27,7 @@ pub(super) enum Done {
     /// The batch is durable.
     Durable,
     /// The batch isn't durable, and the store is closed.
-    Failed(Failed),
+    Failed(Box<Failed>),
     /// The store is open again: what it has.
     Reopened(Box<Replicator>),
     /// The store can't be opened again yet.
@@ -58,8 +58,8 @@ impl Disk {
                     let closed = store.fail();
                     let why: Arc<str> = closed.told(error).to_string().into();
                     batch.forget_records();
-                    let failed = Failed { restored: restored(&closed, recipe, &why), left: batch, why };
-                    (Disk::Closed(closed), Done::Failed(failed))
+                    let failed = Failed { restored: restored(&closed, recipe, &why), left: *batch, why };
+                    (Disk::Closed(closed), Done::Failed(Box::new(failed)))
                 }
             },
             (Disk::Closed(closed), Order::Reopen) => {
@@ -121,7 +121,7 @@ impl Committer {
 
     /// Begins to make a batch durable. No order may be under way, and the store is open.
     pub(super) fn begin(&mut self, batch: Batch) {
-        self.give(Order::Commit(batch));
+        self.give(Order::Commit(Box::new(batch)));
     }
 
     /// Begins to open the store again. No order may be under way, and the last commit has failed.

@@ -190,7 +190,8 @@ impl WorkPlane {
     fn on_disk(&mut self, now: Instant, done: Done) {
         match done {
             Done::Durable => self.durable.on_durable(&mut self.jobs),
-            Done::Failed(Failed { why, left, restored }) => {
+            Done::Failed(failed) => {
+                let Failed { why, left, restored } = *failed;
                 self.bus.send(&NodeEvent::StoreFailed { reason: why.to_string() });
                 self.durable.on_failed(now, why.clone(), left);
                 self.jobs.set_counters_kept(false);

@@ -29,7 +29,7 @@ impl Recipe {
         store: Option<&Store>,
         read_only: Option<Arc<str>>,
     ) -> Result<Replicator, StoreError> {
-        let Some(store) = store else { return Ok(self.new(self.config(read_only), self.boot)) };
+        let Some(store) = store else { return Ok(self.begin(self.config(read_only), self.boot)) };
         let records = StateRecords(store);
         let config = Config {
             clock: records.clock()?,
@@ -37,21 +37,21 @@ impl Recipe {
             durable: true,
             ..self.config(read_only)
         };
-        let mut replicator = self.new(config, records.replica_id(self.key)?.incarnation);
+        let mut replicator = self.begin(config, records.replica_id(self.key)?.incarnation);
         restore(store, &mut replicator, time::now(), time::unix_now())?;
         Ok(replicator)
     }
 
     /// A replicator that knows nothing and writes nothing, while the last commit may be on the disk.
     pub(super) fn empty(&self, read_only: Arc<str>) -> Replicator {
-        self.new(Config { in_doubt: true, ..self.config(Some(read_only)) }, self.boot)
+        self.begin(Config { in_doubt: true, ..self.config(Some(read_only)) }, self.boot)
     }
 
     fn config(&self, read_only: Option<Arc<str>>) -> Config {
         Config { observer: self.observer, boot: self.boot, read_only, ..Config::default() }
     }
 
-    fn new(&self, config: Config, incarnation: u64) -> Replicator {
+    fn begin(&self, config: Config, incarnation: u64) -> Replicator {
         let local = ReplicaId { key: self.key, incarnation };
         Replicator::new(config, local, time::now(), rt::rng("replicator"))
     }
