@@ -60,8 +60,9 @@ const WORKS: &str = "a node takes writes a minute after its disk works";
 const AGREED: &str = "owners agree on what was acknowledged, and on nothing that was refused";
 
 const MEET: Duration = Duration::from_secs(30);
-/// A commit, or a write's first try, and an event.
-const NOTICED: Duration = Duration::from_secs(8);
+/// A commit, and gossip. This may miss somebody, who is then told with a probe of the rounds, two of which take as many seconds as
+/// there are members.
+const NOTICED: Duration = Duration::from_secs(16);
 /// Two tries of a write.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(3);
 /// A read asks all owners, and waits a second for a silent one.
