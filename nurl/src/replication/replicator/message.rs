@@ -167,6 +167,7 @@ pub(super) enum Message {
     },
     /// The outcome of an operation. 0: applied. 1: not done, busy. 2: not done, refused. 3: done, but no owner has
     /// acknowledged it. 4: not done by this process, since it isn't the one that was asked. 5: this process doesn't have it.
+    /// 6: not done, for a disk: the member's, or those of all live keepers.
     #[n(10)]
     OperationReply {
         #[n(0)]

@@ -188,7 +188,9 @@ impl Operations {
             return;
         }
         match outcome_of(code) {
-            Some(Err(OperationError::Refused | OperationError::Disk)) if underway.search.refused(now, &from) => {
+            Some(Err(OperationError::Refused | OperationError::Disk))
+                if underway.search.refused(now, &from) =>
+            {
                 underway.asked = None;
                 underway.search.go_on(sh, now, id);
             }

@@ -128,7 +128,7 @@ fn an_observer_goes_on_to_the_next_member_when_the_first_ones_disk_fails() {
     mesh.set_disk(owners[0], FULL);
     let now = mesh.now;
     let node = mesh.node(observer);
-    let members = owners.iter().take(2).map(|owner| (peer(*owner), Some(0))).collect();
+    let members = owners.iter().take(2).map(|owner| peer(*owner)).collect();
     node.operations.operate(&mut node.shared, now, 5, members, K, (add(1), Confirm::Safe));
     mesh.run(5);
     let outcome =
