@@ -357,6 +357,11 @@ fn a_router_says_again_what_it_heard() {
 }
 
 #[test]
+fn disks_that_are_full_or_fail_end_writes_and_nothing_else() {
+    prove_with("no-space", 4);
+}
+
+#[test]
 fn damaged_stores_are_noticed_and_nothing_is_lost() {
     prove_with("damaged", 4);
 }
