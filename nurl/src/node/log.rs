@@ -144,19 +144,6 @@ pub(super) fn transport_event(event: &transport::TransportEvent) {
     }
 }
 
-/// Why a task moved, without the words of its handler.
-fn moved(why: &job::Moved) -> &'static str {
-    match why {
-        job::Moved::Silent => "silent",
-        job::Moved::Gone => "gone",
-        job::Moved::Busy => "busy",
-        job::Moved::Refused => "refused",
-        job::Moved::NotAllowed => "not-allowed",
-        job::Moved::HandedBack => "handed-back",
-        job::Moved::Failed(_) => "failed",
-    }
-}
-
 /// By whom a task was submitted, for an auditor.
 fn submitted(task: job::TaskId, kind: &str, by: &job::Submitter, what: &str) {
     let (key, holder, name, level) = (by.key(), by.holder(), by.name(), by.level().as_str());
@@ -174,7 +161,7 @@ pub(super) fn job_event(event: &job::JobEvent) {
         }
         job::JobEvent::Reassigned { task, from, to, why } => {
             let (from, to) = (from.short(), to.short());
-            info!(target: "nurl::job", %task, %from, %to, why = moved(why), "a task moves to another executor");
+            info!(target: "nurl::job", %task, %from, %to, why = why.as_str(), "a task moves to another executor");
         }
         job::JobEvent::Done { task, outcome, by, attempts } => {
             let (ok, by) = (outcome.is_ok(), by.map(|by| by.short()));

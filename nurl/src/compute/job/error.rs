@@ -56,7 +56,7 @@ pub enum JobError {
     /// The task's life ended without an outcome.
     #[error("the task's life ended before it had an outcome")]
     Deadline,
-    /// Too many attempts failed retriably. The submitter keeps the task for a while; no call tries it again yet.
+    /// Too many attempts failed retriably. A detached task can be tried again.
     #[error("given up after {failures} failed attempts, the last: {last}")]
     DeadLetter {
         /// The number of failed attempts.
@@ -170,9 +170,6 @@ pub enum SubmitError {
         /// The time after which the caller should try again.
         retry_after: Duration,
     },
-    /// No dead letter has this id (any more).
-    #[error("task {0} is not among the dead letters")]
-    NoSuchDeadLetter(TaskId),
 }
 
 #[cfg(test)]

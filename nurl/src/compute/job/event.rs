@@ -80,6 +80,21 @@ pub enum Moved {
     Failed(JobError),
 }
 
+impl Moved {
+    /// The reason as one word, for programs.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Moved::Silent => "silent",
+            Moved::Gone => "gone",
+            Moved::Busy => "busy",
+            Moved::Refused => "refused",
+            Moved::NotAllowed => "not-allowed",
+            Moved::HandedBack => "handed-back",
+            Moved::Failed(_) => "failed",
+        }
+    }
+}
+
 /// Why a task waits instead of being sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -250,8 +265,6 @@ pub struct JobStats {
     pub hand_backs: u64,
     /// Submitter: executors whose policy didn't permit this node's task.
     pub not_allowed_seen: u64,
-    /// Submitter: dead letters dropped because there were too many.
-    pub dead_letters_dropped: u64,
     /// Submitter: submits refused locally because too many were open.
     pub refused_submits: u64,
     /// Executor: handlers started.
@@ -268,6 +281,8 @@ pub struct JobStats {
     pub unknown_kind: u64,
     /// Executor: submits that a policy refused.
     pub not_allowed: u64,
+    /// Executor: submits for another refused: the word of whose task it is doesn't count.
+    pub bad_warrants: u64,
     /// Executor: submits whose submitter was not their sender, and forwarded ones that weren't what their submitter
     /// claims.
     pub spoofed: u64,

@@ -27,6 +27,7 @@ use super::signs::Signs;
 use super::spec::{TaskSpec, digest};
 use super::standing::Submitter;
 use super::task::{Priority, TaskId};
+use super::warrant::Named;
 use crate::authority::account::Account;
 use crate::key::PublicKey;
 use crate::kit::draw;
@@ -100,6 +101,19 @@ pub(super) struct Executor {
     listeners: Listeners,
 }
 
+/// Whose task a submit is: its sender's, or that of the holder who signed its warrant. None: the warrant doesn't count.
+fn by_warrant(
+    shared: &mut SharedContext,
+    now: Instant,
+    sender: Submitter,
+    submit: &Submit,
+    digest: [u8; 32],
+) -> Option<Submitter> {
+    let Some(warrant) = &submit.warrant else { return Some(sender) };
+    let named = Named { task: submit.task, digest };
+    shared.warrants.as_mut()?.check_to_run(now, named, warrant).ok()
+}
+
 impl Executor {
     pub(super) fn len(&self) -> usize {
         self.tasks.len()
@@ -163,7 +177,10 @@ impl Executor {
         claim: Claim,
     ) {
         shared.stats.unclaimed += self.forwarded.expire(now);
-        if !self.answer_from_memory(shared, replica, now, (task, claim.attempt), claim.digest, &from) {
+        // A task that runs by a warrant is joined by one: that comes with the task.
+        let warranted = self.tasks.get(&task).is_some_and(|execution| execution.spec.warrant.is_some());
+        let (submit, digest) = ((task, claim.attempt), claim.digest);
+        if warranted || !self.answer_from_memory(shared, replica, now, submit, digest, (&from, from.key())) {
             let met = self.forwarded.claimed(now, from, task, claim);
             self.met(shared, replica, now, met);
         }
@@ -204,7 +221,19 @@ impl Executor {
         digest: [u8; 32],
     ) {
         let waiter = Waiter { who: submit.submitter, attempt: submit.attempt };
-        if self.answer_from_memory(shared, replica, now, (submit.task, submit.attempt), digest, &submitter) {
+        let Some(submitter) = by_warrant(shared, now, submitter, &submit, digest) else {
+            shared.stats.bad_warrants += 1;
+            refuse(shared, submit.task, waiter, Reason::NotAllowed { needs: Needs::default() });
+            return;
+        };
+        if self.answer_from_memory(
+            shared,
+            replica,
+            now,
+            (submit.task, submit.attempt),
+            digest,
+            (&submitter, waiter.who),
+        ) {
             return;
         }
         if self.drain.is_some() {
@@ -307,9 +336,9 @@ impl Executor {
         now: Instant,
         (task, attempt): (TaskId, u32),
         digest: [u8; 32],
-        submitter: &Submitter,
+        (submitter, who): (&Submitter, PublicKey),
     ) -> bool {
-        let waiter = Waiter { who: submitter.key(), attempt };
+        let waiter = Waiter { who, attempt };
         if let Some(kept) = replica.get(&task) {
             shared.stats.duplicate_submits += 1;
             if kept.digest != digest {
@@ -370,10 +399,10 @@ impl Executor {
         let account = submitter.account();
         self.portions.taken(account, submit.payload.len());
         let asks = !asked.is_empty();
-        let Submit { kind, key, payload, parent, .. } = submit;
+        let Submit { kind, key, payload, parent, warrant, .. } = submit;
         shared.event(JobEvent::Admitted { task, kind: kind.clone(), by: submitter.clone() });
         let execution = Execution {
-            spec: TaskSpec { kind, key, payload, digest, parent },
+            spec: TaskSpec { kind, key, payload, digest, parent, warrant },
             submitter,
             account,
             waiters: vec![waiter],

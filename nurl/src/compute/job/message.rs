@@ -23,6 +23,7 @@ use super::pace::Lanes;
 use super::policy::Needs;
 use super::record::Record;
 use super::task::{Priority, TaskId};
+use super::warrant::Warrant;
 use super::{told, wire};
 use crate::key::PublicKey;
 use crate::ring::Epoch;
@@ -77,12 +78,15 @@ pub(super) struct Submit {
     /// Run the task even if another node says that it runs it.
     #[n(10)]
     pub(super) force: bool,
-    /// The dead letter that this task retries.
+    /// The task that this one tries again.
     #[n(11)]
     pub(super) parent: Option<TaskId>,
     /// Any worker may run it: the executor says how many it runs at once.
     #[cbor(n(12), with = "wire::flag", has_nil)]
     pub(super) anywhere: bool,
+    /// The word of whose task it is, if the sender submits it for another.
+    #[n(13)]
+    pub(super) warrant: Option<Box<Warrant>>,
     #[cbor(skip)]
     pub(super) payload: Bytes,
 }

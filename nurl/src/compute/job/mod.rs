@@ -35,6 +35,7 @@
 //! [`Jobs::poll_timeout`]. Messages to this node itself stay inside the state machine.
 
 mod answers;
+pub mod custody;
 mod error;
 mod event;
 mod executor;
@@ -64,7 +65,7 @@ mod task;
 #[cfg(test)]
 mod tests;
 mod told;
-
+pub mod warrant;
 mod wire;
 
 use std::sync::Arc;
@@ -80,9 +81,9 @@ pub use self::record::{Class, Record, outcome_hash};
 pub use self::shared::Placement;
 pub use self::spec::digest;
 pub use self::standing::Submitter;
-pub use self::submitter::DeadLetter;
 pub use self::task::{NotATaskId, Priority, TASK_ID_LEN, TaskId};
 
+use self::custody::Drive;
 use self::executor::Executor;
 use self::forwarded::Claim;
 use self::message::Message;
@@ -90,7 +91,9 @@ use self::policy::Needs;
 use self::replica::Replica;
 use self::shared::{SharedContext, Timer};
 use self::submitter::Submissions;
+use self::warrant::Warrants;
 use crate::authority::checker::Standing;
+use crate::authority::revocation::Revocation;
 use crate::key::PublicKey;
 use crate::ring::TenureCounters;
 use crate::rt::Rng;
@@ -174,7 +177,7 @@ impl Jobs {
     /// [`SubmitError`]; [`SubmitError::Conflict`] for an id of another kind, key or payload.
     #[cfg_attr(
         not(any(test, feature = "internals")),
-        expect(dead_code, reason = "door: a submission that outlives its caller brings its own id")
+        expect(dead_code, reason = "for examples, benchmarks and scenarios")
     )]
     pub fn submit_with_id(
         &mut self,
@@ -197,32 +200,35 @@ impl Jobs {
         known
     }
 
-    /// The tasks given up after too many failures, oldest first.
-    #[cfg_attr(
-        not(any(test, feature = "internals")),
-        expect(dead_code, reason = "door: the list of dead letters in `Node` and the command")
-    )]
-    pub fn dead_letters(&self) -> impl Iterator<Item = &DeadLetter> {
-        self.submitter.dead_letters()
-    }
-
-    /// Makes a new task of a dead letter, with the letter as its parent, and removes the letter from the list.
+    /// Takes a task of the log of detached tasks, as its custodian. Its policy, its share and its limits are those of the
+    /// holder who signed its warrant. The nodes that have its outcome keep it until it is [released](Jobs::release).
     ///
     /// # Errors
-    /// [`SubmitError::NoSuchDeadLetter`], or the reason why the new task was refused; the letter stays then.
-    #[cfg_attr(
-        not(any(test, feature = "internals")),
-        expect(dead_code, reason = "door: dead letters are retried from `Node` and the command")
-    )]
-    pub fn retry_dead_letter(
-        &mut self,
-        now: Instant,
-        task: TaskId,
-        options: SubmitOptions,
-    ) -> Result<TaskId, SubmitError> {
-        let id = self.submitter.retry_dead_letter(&mut self.shared, now, task, options)?;
+    /// [`SubmitError`].
+    pub fn submit_for(&mut self, now: Instant, drive: Drive) -> Result<(), SubmitError> {
+        let Drive { task, warrant, kind, key, payload, options } = drive;
+        let job = (kind.as_str(), &key[..], payload);
+        self.submitter.submit(&mut self.shared, now, task, true, job, options, Some(Box::new(warrant)))?;
         self.settle(now);
-        Ok(id)
+        Ok(())
+    }
+
+    /// Notes that the outcome of a task of the log is safe there.
+    pub fn release(&mut self, now: Instant, task: TaskId) {
+        self.submitter.release(&mut self.shared, task);
+        self.settle(now);
+    }
+
+    /// Believes warrants of this mesh; none are believed before.
+    pub fn set_warrants(&mut self, warrants: Warrants) {
+        self.shared.warrants = Some(warrants);
+    }
+
+    /// Takes a revocation: warrants of what it revokes count no more.
+    pub fn revoke(&mut self, entry: Revocation) {
+        if let Some(warrants) = &mut self.shared.warrants {
+            warrants.revoke(entry);
+        }
     }
 
     /// Takes a reliable message of kind *job*. What it takes of this node's tables is booked on the account of its sender,

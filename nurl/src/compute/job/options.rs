@@ -53,10 +53,6 @@ pub const SILENT_FOR: Duration = Duration::from_secs(10);
 /// Submitter: nodes that one round over the list remembers as tried. If the list changes faster than the round
 /// proceeds, a new round begins at this limit.
 pub const MAX_TRIED: usize = 4096;
-/// Submitter: dead letters kept for a retry; the oldest are dropped first.
-pub const MAX_DEAD_LETTERS: usize = 256;
-/// Submitter: limit on the payload bytes of dead letters.
-pub const MAX_DEAD_LETTER_BYTES: usize = 64 * 1024 * 1024;
 
 /// Executor: limit on the tasks for which it asks, or which are queued or running.
 pub const MAX_EXECUTIONS: usize = 4096;

@@ -111,7 +111,7 @@ impl Record {
         if honest { Ok(()) } else { Err(MessageError::Inconsistent) }
     }
 
-    fn rank(&self) -> (Class, Epoch, [u8; 32], PublicKey) {
+    pub(super) fn rank(&self) -> (Class, Epoch, [u8; 32], PublicKey) {
         (self.class, self.token, self.hash, self.by)
     }
 

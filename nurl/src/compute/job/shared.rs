@@ -10,6 +10,7 @@ use super::options::{Config, MAX_ASKED, TENURES_AGE};
 use super::peers::PeerConditions;
 use super::queues::Queues;
 use super::task::TaskId;
+use super::warrant::Warrants;
 use crate::key::PublicKey;
 use crate::kit::timers::Timers;
 use crate::ring::{Epoch, TenureBook};
@@ -72,6 +73,8 @@ pub(super) struct SharedContext {
     pub(super) peers: PeerConditions,
     pub(super) stats: JobStats,
     pub(super) queues: Queues,
+    /// Whose word counts for tasks that another submits; none: nobody's.
+    pub(super) warrants: Option<Warrants>,
 }
 
 impl SharedContext {
@@ -90,6 +93,7 @@ impl SharedContext {
             peers: PeerConditions::default(),
             stats: JobStats::default(),
             queues: Queues::default(),
+            warrants: None,
         }
     }
 

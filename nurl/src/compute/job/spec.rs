@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::task::TaskId;
+use super::warrant::Warrant;
 
 /// What is to be done.
 #[derive(Debug, Clone)]
@@ -12,8 +13,10 @@ pub(super) struct TaskSpec {
     pub(super) payload: Bytes,
     /// The [`digest`] of the three.
     pub(super) digest: [u8; 32],
-    /// The dead letter that the task retries.
+    /// The task that this one tries again.
     pub(super) parent: Option<TaskId>,
+    /// The word of whose task it is, if it is submitted for another.
+    pub(super) warrant: Option<Box<Warrant>>,
 }
 
 /// The digest of a task id's content: BLAKE3 over kind, key and payload, each with its length.

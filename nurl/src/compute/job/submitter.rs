@@ -16,8 +16,8 @@ use super::holders::{Holders, VERDICT_WITHIN};
 use super::message::{Beat, Message, Submit};
 use super::nodes::TaskNodes;
 use super::options::{
-    HORIZON, LOSS_SPREAD, MAX_DEAD_LETTER_BYTES, MAX_DEAD_LETTERS, MAX_KEY_LEN, MAX_KIND_LEN, MAX_LIFE,
-    MAX_PAYLOAD_LEN, MAX_RESOLVED, MAX_SUBMISSION_BYTES, MAX_SUBMISSIONS, SubmitOptions,
+    HORIZON, LOSS_SPREAD, MAX_KEY_LEN, MAX_KIND_LEN, MAX_LIFE, MAX_PAYLOAD_LEN, MAX_RESOLVED,
+    MAX_SUBMISSION_BYTES, MAX_SUBMISSIONS, SubmitOptions,
 };
 use super::pace::Lanes;
 use super::record::Record;
@@ -26,6 +26,7 @@ use super::shared::{SharedContext, Timer};
 use super::spec::{TaskSpec, digest};
 use super::submission::{AwaitedResult, Submission, SubmissionPhase, Tries};
 use super::task::TaskId;
+use super::warrant::Warrant;
 use crate::authority::account::Account;
 use crate::key::PublicKey;
 use crate::kit::backoff::full_jitter;
@@ -46,34 +47,13 @@ const MAX_FETCH_DOUBLINGS: u8 = 6;
 /// Limit on a `Busy` hint, because the hint comes from another node.
 const MAX_BUSY_WAIT: Duration = Duration::from_secs(30);
 
-/// A task given up after too many failed attempts.
-#[cfg_attr(
-    not(any(test, feature = "internals")),
-    expect(dead_code, reason = "door: the list of dead letters in `Node` and the command")
-)]
-#[derive(Debug, Clone)]
-pub struct DeadLetter {
-    /// The task's id.
-    pub task: TaskId,
-    /// The dead letter that the task retried.
-    pub parent: Option<TaskId>,
-    /// The task's kind.
-    pub kind: String,
-    /// The task's key.
-    pub key: Bytes,
-    /// The task's payload.
-    pub payload: Bytes,
-    /// The number of failed attempts.
-    pub failures: u32,
-    /// The last failure.
-    pub last: JobError,
-}
-
 #[derive(Debug)]
 struct Resolved {
     digest: [u8; 32],
     hash: [u8; 32],
     by: Option<PublicKey>,
+    /// The nodes that keep the outcome until it is [released](Submissions::release).
+    owed: Vec<PublicKey>,
 }
 
 #[derive(Debug, Default)]
@@ -82,8 +62,6 @@ pub(super) struct Submissions {
     bytes: usize,
     resolved: BTreeMap<TaskId, Resolved>,
     resolved_order: VecDeque<TaskId>,
-    letters: VecDeque<DeadLetter>,
-    letter_bytes: usize,
     complete_at: Option<Instant>,
     free: FreeTasks,
 }
@@ -109,11 +87,7 @@ impl Submissions {
         self.resolved.len()
     }
 
-    pub(super) fn dead_letters(&self) -> impl Iterator<Item = &DeadLetter> {
-        self.letters.iter()
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the one entrance of all three public calls")]
+    #[expect(clippy::too_many_arguments, reason = "the one entrance of all public calls")]
     pub(super) fn submit(
         &mut self,
         shared: &mut SharedContext,
@@ -122,7 +96,7 @@ impl Submissions {
         known: bool,
         (kind, key, payload): (&str, &[u8], Bytes),
         options: SubmitOptions,
-        parent: Option<TaskId>,
+        warrant: Option<Box<Warrant>>,
     ) -> Result<(), SubmitError> {
         if kind.is_empty() || kind.len() > MAX_KIND_LEN {
             return Err(SubmitError::BadKind);
@@ -150,8 +124,9 @@ impl Submissions {
         shared.stats.submitted += 1;
         self.bytes += payload.len();
         let (kind, key) = (kind.to_owned(), Bytes::copy_from_slice(key));
+        let parent = warrant.as_ref().and_then(|warrant| warrant.parent);
         let task = Submission {
-            spec: TaskSpec { kind, key, payload, digest, parent },
+            spec: TaskSpec { kind, key, payload, digest, parent, warrant },
             deadline: now + options.life,
             options,
             known,
@@ -171,24 +146,6 @@ impl Submissions {
         self.open.insert(id, task);
         self.place(shared, now, id, None);
         Ok(())
-    }
-
-    pub(super) fn retry_dead_letter(
-        &mut self,
-        shared: &mut SharedContext,
-        now: Instant,
-        task: TaskId,
-        options: SubmitOptions,
-    ) -> Result<TaskId, SubmitError> {
-        let at = self.letters.iter().position(|letter| letter.task == task);
-        let at = at.ok_or(SubmitError::NoSuchDeadLetter(task))?;
-        let letter = self.letters[at].clone();
-        let id = TaskId::random(&mut shared.rng);
-        let job = (letter.kind.as_str(), &letter.key[..], letter.payload.clone());
-        self.submit(shared, now, id, false, job, options, Some(task))?;
-        self.letter_bytes -= letter.payload.len();
-        self.letters.remove(at);
-        Ok(id)
     }
 
     pub(super) fn cancel(
@@ -269,6 +226,7 @@ impl Submissions {
             force: task.force,
             parent: task.spec.parent,
             anywhere,
+            warrant: task.spec.warrant.clone(),
             payload: task.spec.payload.clone(),
         };
         if anywhere {
@@ -527,9 +485,10 @@ impl Submissions {
         true
     }
 
-    /// Whether any of these beats is for a task that is open here.
+    /// Whether any of these beats is for a task that is open here, or whose outcome is to be kept.
     pub(super) fn waits_for(&self, beats: &[Beat]) -> bool {
-        beats.iter().any(|beat| self.open.contains_key(&beat.task))
+        let owes = |task| self.resolved.get(task).is_some_and(|resolved| !resolved.owed.is_empty());
+        beats.iter().any(|beat| self.open.contains_key(&beat.task) || owes(&beat.task))
     }
 
     pub(super) fn handle_beats(
@@ -590,6 +549,7 @@ impl Submissions {
         finished: bool,
     ) {
         match self.resolved.get(&id) {
+            Some(resolved) if finished && !resolved.owed.is_empty() => {}
             Some(resolved) if finished => {
                 let hash = resolved.hash;
                 shared.send(from, Message::Ack { task: id, hash });
@@ -639,7 +599,6 @@ impl Submissions {
             return;
         }
         let (failures, last) = (task.tries.failures, error.to_string());
-        self.keep_letter(shared, id, error);
         self.end_here(shared, replica, now, id, JobError::DeadLetter { failures, last });
     }
 
@@ -649,28 +608,7 @@ impl Submissions {
         let names: Vec<_> = task.holders.lost().map(|who| who.short()).collect();
         let workers = u32::try_from(names.len()).unwrap_or(u32::MAX);
         let error = JobError::Lost { workers, names: names.join(", ") };
-        self.keep_letter(shared, id, error.clone());
         self.end_here(shared, replica, now, id, error);
-    }
-
-    fn keep_letter(&mut self, shared: &mut SharedContext, id: TaskId, last: JobError) {
-        let Some(task) = self.open.get(&id) else { return };
-        let letter = DeadLetter {
-            task: id,
-            parent: task.spec.parent,
-            kind: task.spec.kind.clone(),
-            key: task.spec.key.clone(),
-            payload: task.spec.payload.clone(),
-            failures: task.tries.failures,
-            last,
-        };
-        self.letter_bytes += letter.payload.len();
-        self.letters.push_back(letter);
-        while self.letters.len() > MAX_DEAD_LETTERS || self.letter_bytes > MAX_DEAD_LETTER_BYTES {
-            let Some(oldest) = self.letters.pop_front() else { break };
-            self.letter_bytes -= oldest.payload.len();
-            shared.stats.dead_letters_dropped += 1;
-        }
     }
 
     pub(super) fn handle_outcome(
@@ -687,8 +625,10 @@ impl Submissions {
                     shared.stats.duplicate_results += 1;
                     shared.event(JobEvent::Duplicate { task: id, by: record.by });
                 }
-                let hash = resolved.hash;
-                shared.send(from, Message::Ack { task: id, hash });
+                if resolved.owed.is_empty() {
+                    let hash = resolved.hash;
+                    shared.send(from, Message::Ack { task: id, hash });
+                }
             } else {
                 shared.stats.unexpected += 1;
             }
@@ -762,18 +702,30 @@ impl Submissions {
         }
         let hash = super::record::outcome_hash(&outcome);
         let mut told = task.nodes.into_heard();
+        let mut owed = Vec::new();
         if by.is_some() {
             told.extend(shared.owners(&task.spec.key).into_iter().chain(teller));
-            for peer in told {
-                shared.send(peer, Message::Ack { task: id, hash });
+            if task.spec.warrant.is_some() {
+                owed = told.into_iter().collect();
+            } else {
+                told.into_iter().for_each(|peer| shared.send(peer, Message::Ack { task: id, hash }));
             }
         } else {
             for peer in told {
                 shared.send(peer, Message::Cancel { task: id });
             }
         }
-        self.remember(shared, now, id, Resolved { digest: task.spec.digest, hash, by }, task.deadline);
+        self.remember(shared, now, id, Resolved { digest: task.spec.digest, hash, by, owed }, task.deadline);
         shared.event(JobEvent::Done { task: id, outcome, by, attempts: task.tries.attempts });
+    }
+
+    /// Lets those that keep the outcome of a task that was submitted for another drop its bytes.
+    pub(super) fn release(&mut self, shared: &mut SharedContext, id: TaskId) {
+        let Some(resolved) = self.resolved.get_mut(&id) else { return };
+        let hash = resolved.hash;
+        for peer in std::mem::take(&mut resolved.owed) {
+            shared.send(peer, Message::Ack { task: id, hash });
+        }
     }
 
     fn remember(

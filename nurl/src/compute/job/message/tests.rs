@@ -83,6 +83,7 @@ fn submit() -> impl Strategy<Value = Message> {
                 force,
                 parent,
                 anywhere,
+                warrant: None,
                 payload,
             })
         },
@@ -225,6 +226,7 @@ fn the_largest_submit_fits_a_reliable_message() {
         force: true,
         parent: Some(TaskId::from_bytes([0xff; 16])),
         anywhere: true,
+        warrant: None,
         payload: vec![0; MAX_PAYLOAD_LEN].into(),
     });
     let bytes = message.encode();
@@ -259,6 +261,7 @@ fn the_layout_on_the_wire_is_the_documented_one() {
         force: false,
         parent: None,
         anywhere: false,
+        warrant: None,
         payload: Bytes::from_static(b"PAYLOAD"),
     });
     // The absent last field is left out: 11 of 12.

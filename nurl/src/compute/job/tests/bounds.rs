@@ -272,30 +272,6 @@ fn beats_for_tasks_that_nobody_knows_cost_nothing() {
 }
 
 #[test]
-fn dead_letters_are_bounded_in_number_and_in_bytes() {
-    let mut world = World::new(4, 1);
-    world.jobs(1).register("work", KindLimits { queue: 1000, ..Default::default() });
-    world.behaviour = Box::new(|_, _, _| (ms(1), Err(JobError::retriable("no"))));
-    let options = SubmitOptions { max_failures: 1, ..Default::default() };
-    let first = world.submit(1, b"first", options.clone());
-    world.run(ms(10));
-    for n in 0..options::MAX_DEAD_LETTERS as u32 + 4 {
-        world.submit(1, &n.to_le_bytes(), options.clone());
-    }
-    world.run(secs(10));
-    assert_eq!(world.jobs(1).dead_letters().count(), options::MAX_DEAD_LETTERS);
-    assert_eq!(world.jobs(1).stats().dead_letters_dropped, 5);
-    assert!(world.jobs(1).dead_letters().all(|letter| letter.task != first), "the oldest went");
-    let big = vec![0; options::MAX_PAYLOAD_LEN];
-    for _ in 0..6 {
-        world.submit(1, &big, options.clone());
-        world.run(ms(100));
-    }
-    let bytes: usize = world.jobs(1).dead_letters().map(|letter| letter.payload.len()).sum();
-    assert!(bytes > 0 && bytes <= options::MAX_DEAD_LETTER_BYTES);
-}
-
-#[test]
 fn submitters_of_one_task_are_bounded() {
     let mut world = World::new(5, 8);
     world.behaviour = Box::new(|_, _, _| (secs(20), Ok(Bytes::new())));

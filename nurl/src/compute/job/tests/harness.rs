@@ -98,8 +98,6 @@ pub(super) struct World {
     pub(super) behaviour: Box<Behaviour>,
     /// Each handler start: task, node, time.
     pub(super) started: Vec<(TaskId, PublicKey, Instant)>,
-    /// For each started retry, the dead letter that it retries.
-    pub(super) parents: BTreeMap<TaskId, TaskId>,
     pub(super) messages: u64,
     pub(super) messages_to: BTreeMap<PublicKey, u64>,
     /// What the pass of each node says; nothing is proved of the others.
@@ -129,7 +127,6 @@ impl World {
             cut: BTreeSet::new(),
             behaviour: Box::new(|_, payload, _| (ms(50), Ok(Bytes::copy_from_slice(payload)))),
             started: Vec::new(),
-            parents: BTreeMap::new(),
             messages: 0,
             messages_to: BTreeMap::new(),
             levels: BTreeMap::new(),
@@ -357,7 +354,6 @@ impl World {
                     let boot = node.boot;
                     let times = self.runs_of(run.task).len();
                     self.started.push((run.task, who, now));
-                    self.parents.extend(run.parent.map(|parent| (run.task, parent)));
                     let (time, result) = (self.behaviour)(who, &run.payload, times);
                     let limit = run.deadline.saturating_duration_since(now);
                     let (time, result) = if time > limit && run.limited {

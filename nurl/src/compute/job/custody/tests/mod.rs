@@ -1,0 +1,8 @@
+//! Nodes in one process that keep each other's tasks, with virtual time, delays, losses, deaths and restarts.
+
+mod asking;
+mod custodians;
+mod deposits;
+mod entry_of_tests;
+mod harness;
+mod hostile;
