@@ -34,17 +34,21 @@ pub mod config {
 /// Jobs: what a task is, where it runs, and what comes of it.
 pub mod job {
     pub use crate::compute::handlers;
+    pub use crate::compute::job::custody::{
+        CustodyError, Ended, MAX_HISTORY, MAX_LIST_TOTAL, Note, Refusal, Step, TaskStatus,
+    };
     pub use crate::compute::job::options::{
         DRAIN_GRACE, MAX_ERROR_TEXT_LEN, MAX_HOLDERS, MAX_KEY_LEN, MAX_LIFE, MAX_PAYLOAD_LEN,
         MAX_PROGRESS_LEN,
     };
     pub use crate::compute::job::policy::{MAX_POLICIES, NotAPolicy, Policy};
+    pub use crate::compute::job::warrant::MAX_KEEP;
     pub use crate::compute::job::{
-        Drained, JobError, KindLimits, NotATaskId, Priority, SubmitError, SubmitOptions, Submitter, TaskId,
-        WaitReason,
+        Class, Drained, JobError, KindLimits, NotATaskId, Priority, SubmitError, SubmitOptions, Submitter,
+        TaskId, WaitReason,
     };
     pub use crate::compute::pool::JobContext;
-    pub use crate::node::{Task, TaskEvent};
+    pub use crate::node::{DetachedTask, DetachedTasks, Task, TaskEvent};
 }
 
 /// Replicated values: counters, registers, sets and maps that merge.

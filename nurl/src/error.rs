@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::authority::level::Level;
+use crate::compute::job::custody::CustodyError;
 use crate::compute::job::policy::NotAPolicy;
 use crate::compute::job::{JobError, SubmitError};
 use crate::key::PublicKey;
@@ -70,6 +71,9 @@ pub enum Error {
     /// The task was not accepted.
     #[error(transparent)]
     Submit(#[from] SubmitError),
+    /// A call about a detached task failed.
+    #[error(transparent)]
+    Detached(#[from] CustodyError),
     /// A datagram was refused.
     #[error(transparent)]
     Send(#[from] transport::SendError),

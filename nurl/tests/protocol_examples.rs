@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use nurl::internals::authority::checker::Standing;
 use nurl::internals::authority::credential::Credential;
 use nurl::internals::authority::invitation::{InvitationId, Terms};
 use nurl::internals::authority::issuer::EnrolRequest;
@@ -16,8 +17,11 @@ use nurl::internals::authority::level::Level;
 use nurl::internals::authority::pass::{Grant, Pass};
 use nurl::internals::authority::revocation::{Revocation, Revocations, Subject};
 use nurl::internals::authority::slip::Slip;
+use nurl::internals::compute::job::custody::{Custody, Signer};
+use nurl::internals::compute::job::warrant::{Detached, Warrants};
 use nurl::internals::compute::job::{Config as JobConfig, Jobs, Placement, SubmitOptions, Submitter, TaskId};
 use nurl::internals::key::{PublicKey, SecretKey};
+use nurl::internals::kit::wall_clock::WallClock;
 use nurl::internals::membership::message::{MembershipMessage, MessageBody};
 use nurl::internals::membership::profile::MemberProfile;
 use nurl::internals::membership::table::{Fact, MemberRecord, State};
@@ -513,6 +517,56 @@ fn a_question_its_answer_and_a_hand_back_are_these_bytes() {
     let (_, refused) = executor.poll_transmit().unwrap();
     assert_eq!(executor.poll_cancel(), Some(run.id));
     must_show(&[("BEATS", hex(&beats)), ("LISTENING", hex(&listening)), ("REFUSED", hex(&refused))]);
+}
+
+#[test]
+fn messages_about_a_detached_task_are_these_bytes() {
+    let (now, wall, mesh) = (now(), Duration::from_secs(ISSUED.into()), authority().mesh());
+    let (a, b) = (initiator(), responder());
+    let log = |of: &SecretKey, durable: bool| {
+        let pass = Some(pass(&of.public(), "nas"));
+        let warrants = Warrants::new(mesh, WallClock::new(now, wall), &[]);
+        let mut log = Custody::new(
+            (of.public(), BOOT, durable),
+            Signer { holder: of.clone(), pass, mesh },
+            warrants,
+            wall,
+        );
+        log.set_ring(
+            now,
+            Arc::new(Ring::new([RingMember {
+                boot: BOOT,
+                key: b.public(),
+                seed: [1; 8],
+                weight: 1,
+                zone: String::new(),
+                kinds: vec!["up".to_owned()],
+                live: true,
+                placed: true,
+            }])),
+        );
+        log
+    };
+    let (mut submitter, mut keeper) = (log(&a, false), log(&b, true));
+    let from = |of: &SecretKey| Submitter::new(of.public(), Some(Standing::of(&pass(&of.public(), "nas"))));
+    let (id, payload) = (TaskId::from_bytes([0xCC; 16]), Bytes::from_static(b"hello"));
+    let keep = Duration::from_secs(86_400);
+    let job = Detached { options: SubmitOptions::default(), keep, parent: None };
+    submitter.deposit(now, id, ("up", b"k", payload), &job).unwrap();
+    let (_, deposit) = submitter.poll_transmit().unwrap();
+    keeper.handle_message(now, &from(&a), &deposit);
+    let (_, stored) = keeper.poll_transmit().unwrap();
+    submitter.handle_message(now, &from(&b), &stored);
+    submitter.ask(now, id, None, Duration::ZERO, false).unwrap();
+    let (_, ask) = submitter.poll_transmit().unwrap();
+    keeper.handle_message(now, &from(&a), &ask);
+    let (_, answer) = keeper.poll_transmit().unwrap();
+    must_show(&[
+        ("DEPOSIT", hex(&deposit)),
+        ("STORED", hex(&stored)),
+        ("ASK", hex(&ask)),
+        ("ANSWER", hex(&answer)),
+    ]);
 }
 
 #[test]

@@ -17,7 +17,6 @@ use super::own_secret::OwnSecret;
 use super::signed_passes::SignedPasses;
 use super::work::{WorkParts, WorkPlane};
 use super::{Datagrams, Inner, Node, Role, ending, log};
-use crate::authority::checker::Standing;
 use crate::authority::credential::Credential;
 use crate::authority::issuer::{Issuer, LIFE, fitting_name};
 use crate::authority::key::AuthorityKey;
@@ -51,6 +50,7 @@ pub struct Builder {
     ticket: Ticket,
     key: Option<SecretKey>,
     credential: Option<Credential>,
+    holder: Option<SecretKey>,
     name: String,
     issuer: Option<Arc<AuthorityKey>>,
     role: Role,
@@ -75,6 +75,7 @@ impl Builder {
             ticket,
             key: None,
             credential: None,
+            holder: None,
             name: String::new(),
             issuer: None,
             role: Role::Worker,
@@ -104,6 +105,14 @@ impl Builder {
     #[must_use]
     pub fn credential(mut self, credential: Credential) -> Builder {
         self.credential = Some(credential);
+        self
+    }
+
+    /// The key of the pass's holder, for a node that is here by a slip: tasks that outlive it are signed by it. A node with a
+    /// pass of its own needs none.
+    #[must_use]
+    pub fn holder(mut self, holder: SecretKey) -> Builder {
+        self.holder = Some(holder);
         self
     }
 
@@ -303,7 +312,7 @@ impl Builder {
         )?;
         let now = time::now();
         let pass = credential.as_ref().map(|credential| credential.pass().clone());
-        let standing = pass.as_ref().map(Standing::of);
+        let holder = self.holder.unwrap_or_else(|| key.clone());
         let mut detector = Detector::new(
             self.detector,
             Notary::new(ticket.mesh, key.clone(), pass.clone()),
@@ -370,7 +379,7 @@ impl Builder {
             driver,
             detector,
             role,
-            pass,
+            pass: pass.clone(),
             keyring,
             issuer,
             hubs,
@@ -389,7 +398,10 @@ impl Builder {
             key: public,
             boot,
             role,
-            standing,
+            pass,
+            holder,
+            mesh,
+            revoked,
             planes: planes.clone(),
             handlers: self.handlers,
             store,

@@ -16,6 +16,8 @@ use crate::Error;
 use crate::authority::pass::Pass;
 use crate::authority::revocation::Revocation;
 use crate::authority::rotation::SignedSecret;
+use crate::compute::job::custody::{Mark, Told};
+use crate::compute::job::warrant::Detached;
 use crate::compute::job::{Drained, MemberChange, SubmitOptions, Submitter, TaskId};
 use crate::key::{AllowList, PublicKey};
 use crate::replication::crdt::{Kind, Value};
@@ -207,6 +209,20 @@ pub(super) type Watched = watch::Receiver<Option<Found>>;
 /// The channel by which a submitter follows its task.
 pub(super) type Course = mpsc::Sender<super::task::TaskEvent>;
 
+/// What the keepers of detached tasks are asked.
+pub(super) enum DetachedCall {
+    /// Take a task.
+    Deposit { task: TaskId, kind: String, key: Bytes, payload: Bytes, job: Detached },
+    /// Tell its status when it isn't `seen`, and its outcome once there is one.
+    Ask { task: TaskId, seen: Option<Mark>, wait: Duration, outcome: bool },
+    /// Tell what is to be done in it.
+    Content { task: TaskId },
+    /// End it.
+    Cancel { task: TaskId },
+    /// Tell all that are this node's own.
+    List,
+}
+
 /// A command from the API to the work plane.
 pub(super) enum WorkCommand {
     /// Takes a task.
@@ -220,6 +236,16 @@ pub(super) enum WorkCommand {
     },
     /// Ends a task.
     Cancel { task: TaskId, reply: Reply<bool> },
+    /// Asks the keepers of detached tasks.
+    Detached { call: DetachedCall, reply: Reply<Result<Told, Error>> },
+    /// This node's own copies of detached tasks.
+    #[cfg_attr(
+        not(feature = "internals"),
+        expect(dead_code, reason = "for examples, benchmarks and scenarios")
+    )]
+    HeldTasks { reply: Reply<Vec<(TaskId, Mark, bool)>> },
+    /// The id of a task of this name.
+    NamedTask { name: String, reply: Reply<TaskId> },
     /// Changes replicated state.
     Update { name: Bytes, op: Op, confirm: Confirm, reply: Reply<Result<(), Error>> },
     /// Reads replicated state.
@@ -273,6 +299,10 @@ pub struct WorkStats {
     pub jobs: crate::compute::job::JobStats,
     /// The current fill levels of the jobs' tables.
     pub jobs_now: crate::compute::job::Gauges,
+    /// The counters of the log of detached tasks.
+    pub custody: crate::compute::job::custody::CustodyStats,
+    /// Its current fill levels.
+    pub custody_now: crate::compute::job::custody::CustodyGauges,
     /// The replicator's counters.
     pub replication: crate::replication::replicator::ReplicationStats,
     /// The store's failures.

@@ -8,6 +8,7 @@
 
 mod builder;
 mod command;
+mod detached;
 mod ending;
 mod event;
 mod log;
@@ -55,6 +56,7 @@ use crate::transport::{self, PathInfo};
 
 pub use builder::Builder;
 pub use command::{Departure, DiskStats, HandedOver, Pong, WorkStats};
+pub use detached::{DetachedTask, DetachedTasks};
 pub use event::{Events, NodeEvent};
 pub use metrics::{Metric, MetricKind, Metrics};
 pub use names::{Names, NamesAfter};

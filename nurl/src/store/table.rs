@@ -12,8 +12,10 @@ pub(crate) struct Table(&'static str);
 impl Table {
     /// The replicator's records.
     pub(crate) const STATE: Table = Table("state");
-    /// Outcomes of tasks.
-    pub(crate) const RESULTS: Table = Table("results");
+    /// Detached tasks: what is to be done.
+    pub(crate) const TASKS: Table = Table("detached tasks");
+    /// What has become of them.
+    pub(crate) const COURSES: Table = Table("courses of detached tasks");
     /// Fencing tokens.
     pub(crate) const LEASE_TOKENS: Table = Table("lease tokens");
     /// Tasks that a resource has admitted.
@@ -28,9 +30,10 @@ impl Table {
     pub(crate) const REVOCATIONS: Table = Table("revocations");
 
     /// All tables, in the order in which a new database gets them: a table must exist before it can be read.
-    pub(super) const ALL: [Table; 7] = [
+    pub(super) const ALL: [Table; 8] = [
         Table::STATE,
-        Table::RESULTS,
+        Table::TASKS,
+        Table::COURSES,
         Table::LEASE_TOKENS,
         Table::LEASE_TASKS,
         Table::EFFECTS,

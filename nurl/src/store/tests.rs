@@ -24,13 +24,13 @@ fn exercise(store: &Store) {
     put(store, &[(vec![2], None)]);
     let write = store.begin().unwrap();
     for (name, bytes) in [(1, b"early"), (2, b"later")] {
-        write.put(Table::RESULTS, &[name], bytes).unwrap();
-        assert_eq!(write.get(Table::RESULTS, &[name]).unwrap(), Some(bytes.to_vec()), "its own write");
+        write.put(Table::COURSES, &[name], bytes).unwrap();
+        assert_eq!(write.get(Table::COURSES, &[name]).unwrap(), Some(bytes.to_vec()), "its own write");
     }
-    write.retain(Table::RESULTS, |bytes| bytes != b"early").unwrap();
+    write.remove(Table::COURSES, &[1]).unwrap();
     write.put(Table::EFFECTS, b"gone", b"again").unwrap();
     write.remove(Table::EFFECTS, b"gone").unwrap();
-    assert_eq!(store.get(Table::RESULTS, &[2]).unwrap(), None, "not before the commit");
+    assert_eq!(store.get(Table::COURSES, &[2]).unwrap(), None, "not before the commit");
     write.commit().unwrap();
     let undone = store.begin().unwrap();
     undone.put(Table::EFFECTS, b"never", b"committed").unwrap();
@@ -42,8 +42,8 @@ fn verify(store: &Store) {
     assert_eq!(number(&bytes, "a number").unwrap(), 42);
     assert!(matches!(number(&bytes[1..], "a number"), Err(StoreError::Damaged("a number"))));
     assert_eq!(records(store), [(vec![1], Some(vec![1; 100])), (vec![3], Some(vec![3; 100]))]);
-    assert_eq!(store.get(Table::RESULTS, &[1]).unwrap(), None);
-    assert_eq!(store.get(Table::RESULTS, &[2]).unwrap(), Some(b"later".to_vec()));
+    assert_eq!(store.get(Table::COURSES, &[1]).unwrap(), None);
+    assert_eq!(store.get(Table::COURSES, &[2]).unwrap(), Some(b"later".to_vec()));
     let mut effects = 0;
     store.each(Table::EFFECTS, |_, _| effects += 1).unwrap();
     assert_eq!(effects, 0);

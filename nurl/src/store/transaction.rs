@@ -79,14 +79,6 @@ impl Transaction {
         })
     }
 
-    /// Deletes the records for which `keep` is false.
-    pub(crate) fn retain(&self, table: Table, mut keep: impl FnMut(&[u8]) -> bool) -> Result<(), StoreError> {
-        guarded(|| {
-            self.write().open_table(table.definition())?.retain(|_, bytes| keep(bytes))?;
-            Ok(())
-        })
-    }
-
     /// Stores a single record beside the tables.
     pub(crate) fn set_meta(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
         guarded(|| {

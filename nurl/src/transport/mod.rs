@@ -53,6 +53,8 @@ pub mod kind {
     pub const APPLICATION: u8 = 4;
     /// Revocations, and the secret's rotation.
     pub const REVOCATIONS: u8 = 5;
+    /// Detached tasks.
+    pub const CUSTODY: u8 = 6;
 }
 
 /// The largest body of a datagram before its path is probed higher: with its 30 bytes of framing it fits

@@ -12,6 +12,8 @@ mod addresses;
 mod bad_input;
 mod demo;
 #[cfg(target_os = "linux")]
+mod detached;
+#[cfg(target_os = "linux")]
 mod disks;
 #[cfg(target_os = "linux")]
 mod ends;

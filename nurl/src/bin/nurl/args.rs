@@ -11,6 +11,7 @@ use nurl::hub::{Hub, MAX_HUB_ADDR_BYTES};
 use nurl::pass::{DEFAULT_KEYS, InvitationId, Level, MAX_WEIGHT};
 
 use crate::confine::{self, EX_TEMPFAIL};
+use crate::jobs::args::JobsCommand;
 use crate::lease::args::LeaseCommand;
 use crate::map::args::MapArgs;
 use crate::out::{Code, Failure};
@@ -67,6 +68,9 @@ pub(crate) enum Command {
     Worker(WorkerArgs),
     /// Run one job and write its result to stdout
     Submit(SubmitArgs),
+    /// Ask for jobs that outlive the command that submitted them: list, show, await, cancel, retry, logs
+    #[command(subcommand)]
+    Jobs(JobsCommand),
     /// Run one job per file (or per line of stdin) and write the results in order
     Map(MapArgs),
     /// Count the words of files on the mesh's workers
@@ -530,7 +534,10 @@ pub(crate) struct WorkerArgs {
 Examples:
   nurl submit --mesh mesh.ticket --kind echo --payload notes.txt
   echo hello | nurl submit --mesh mesh.ticket --kind up --payload -
-  nurl submit --mesh mesh.ticket --kind blake3 --key photos/1 --payload photo.jpg --timeout 10s")]
+  nurl submit --mesh mesh.ticket --kind blake3 --key photos/1 --payload photo.jpg --timeout 10s
+  nurl submit --mesh mesh.ticket --kind render --payload scene --timeout 2h --detach   # prints an id
+
+With --detach the mesh's workers keep the job and its result: see nurl jobs --help.")]
 pub(crate) struct SubmitArgs {
     #[command(flatten)]
     pub(crate) mesh: MeshArgs,
@@ -546,6 +553,15 @@ pub(crate) struct SubmitArgs {
     /// Give up after this long
     #[arg(long, default_value = "5m", value_parser = parse_duration, value_name = "DURATION")]
     pub(crate) timeout: Duration,
+    /// Hand the job over to the mesh, write its id to stdout, and exit; --timeout is the job's life then, 1d at most
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// The job's name: to detach it again from here, with the same payload, is safe and gives the same id
+    #[arg(long, requires = "detach", value_name = "NAME")]
+    pub(crate) id: Option<String>,
+    /// How long the result is kept after the end, 7d at most
+    #[arg(long, requires = "detach", default_value = "1d", value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) keep: Duration,
     #[command(flatten)]
     pub(crate) output: Output,
 }

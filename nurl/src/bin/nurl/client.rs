@@ -9,7 +9,7 @@ use nurl::rt::{disk, time};
 use nurl::{Builder, Node, Ticket};
 
 use crate::args::MeshArgs;
-use crate::identity::of_command;
+use crate::identity::{Equipment, of_command};
 use crate::out::{Code, Failure, Out, shown, unusable};
 use crate::stop::Stop;
 use crate::work::UnderWay;
@@ -62,8 +62,9 @@ pub(crate) fn state_directory(path: &Path) -> Result<(), Failure> {
 pub(crate) async fn observer(mesh: &MeshArgs, out: Out<'_>) -> Result<Node, Failure> {
     let _waiting = out.waiting("looking for the mesh");
     let ticket = ticket(&mesh.mesh)?;
-    let (key, credential, first) = of_command(mesh.home.as_deref(), &ticket, mesh.join).await?;
-    let mut builder = Node::builder(ticket).role(Role::Observer).key(key);
+    let Equipment { key, holder, credential, first } =
+        of_command(mesh.home.as_deref(), &ticket, mesh.join).await?;
+    let mut builder = Node::builder(ticket).role(Role::Observer).key(key).holder(holder);
     if let Some(credential) = credential {
         builder = builder.credential(credential);
     }

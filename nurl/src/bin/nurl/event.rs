@@ -63,6 +63,47 @@ impl Shown {
     }
 }
 
+/// A detached job. Times are in milliseconds since 1970.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct TaskLine {
+    pub(crate) task: String,
+    /// open, cancelling, done, failed, given-up, cancelled, deadline.
+    pub(crate) state: &'static str,
+    pub(crate) kind: String,
+    pub(crate) key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) key_hex: Option<String>,
+    /// The key of the pass that submitted it.
+    pub(crate) from: String,
+    pub(crate) made_ms: u64,
+    pub(crate) until_ms: u64,
+    /// How long its outcome is kept after its end, in seconds.
+    pub(crate) keep_s: u32,
+    pub(crate) parent: Option<String>,
+    pub(crate) ended_ms: Option<u64>,
+    pub(crate) by: Option<String>,
+    pub(crate) error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) progress: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) progress_hex: Option<String>,
+}
+
+/// A line of a detached job's history.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct NoteLine {
+    pub(crate) task: String,
+    /// In milliseconds since 1970, by the keeper's clock.
+    pub(crate) at_ms: u64,
+    /// deposited, taken, accepted, moved, waits, cancel-asked, ended.
+    pub(crate) step: &'static str,
+    /// The worker that noted it.
+    pub(crate) keeper: String,
+    /// The worker that it is about.
+    pub(crate) worker: Option<String>,
+    pub(crate) text: String,
+}
+
 /// One line.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -232,6 +273,23 @@ pub(crate) enum Line {
     },
     /// There is an object of this name in the replicated state.
     Name { name: String, kind: &'static str },
+    /// A job was handed over to the mesh, which keeps it.
+    Detached {
+        task: String,
+        /// The job that it tries again.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        parent: Option<String>,
+    },
+    /// A detached job.
+    Task(TaskLine),
+    /// What happened to a detached job.
+    TaskNote(NoteLine),
+    /// All detached jobs are told.
+    TasksListed {
+        tasks: usize,
+        /// The workers whose answer is missing.
+        silent: Vec<String>,
+    },
     /// All names are told.
     Listed {
         names: usize,
@@ -430,6 +488,33 @@ mod tests {
                 value: Shown::list(vec![(Some("a".into()), None), (None, Some("ff".into()))]),
                 partial: true,
             },
+            Line::Detached { task: "0a".into(), parent: Some("0b".into()) },
+            Line::Task(TaskLine {
+                task: "0a".into(),
+                state: "failed",
+                kind: "render".into(),
+                key: Some("scene".into()),
+                key_hex: None,
+                from: "nurl1p".into(),
+                made_ms: 1_000,
+                until_ms: 9_000,
+                keep_s: 60,
+                parent: None,
+                ended_ms: Some(5_000),
+                by: Some("nurl1w".into()),
+                error: Some("the handler failed: no scene".into()),
+                progress: None,
+                progress_hex: None,
+            }),
+            Line::TaskNote(NoteLine {
+                task: "0a".into(),
+                at_ms: 2_000,
+                step: "accepted",
+                keeper: "nurl1k".into(),
+                worker: Some("nurl1w".into()),
+                text: String::new(),
+            }),
+            Line::TasksListed { tasks: 1, silent: vec!["nurl1p".into()] },
             Line::Name { name: "visits".into(), kind: "counter" },
             Line::Listed { names: 1, silent: vec!["nurl1p".into()], partial: false },
             Line::Watched { key: "visits".into(), kind: "counter", values: Vec::new(), partial: true },

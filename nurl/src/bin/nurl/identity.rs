@@ -162,13 +162,25 @@ fn reached(line: &str) -> Option<ReachedIssuer> {
     Some(ReachedIssuer { key, hub, at: Duration::from_secs(words.next()?.parse().ok()?) })
 }
 
+/// With what a command's node joins.
+pub(crate) struct Equipment {
+    /// Its own key: a throwaway one, or the person's.
+    pub(crate) key: SecretKey,
+    /// The person's key, which signs what outlives the command.
+    pub(crate) holder: SecretKey,
+    /// What it shows.
+    pub(crate) credential: Option<Credential>,
+    /// The person's identity, if the person's pass is still to come.
+    pub(crate) first: Option<Identity>,
+}
+
 /// Equips a command's node: with a slip of the person's pass, or with the person's own key if there is no pass yet, or it
 /// is due for renewal. Commands that start together without a pass wait for the first one's.
 pub(crate) async fn of_command(
     home: Option<&Path>,
     ticket: &Ticket,
     limit: Duration,
-) -> Result<(SecretKey, Option<Credential>, Option<Identity>), Failure> {
+) -> Result<Equipment, Failure> {
     let folder = mesh_folder(home, &ticket.mesh)?.join("client");
     make(&folder)?;
     let begun = time::now();
@@ -181,12 +193,14 @@ pub(crate) async fn of_command(
             let level = pass.grant().level.min(Level::Submit);
             let not_after = unix_now().saturating_add(SLIP_LIFE.as_secs() as u32);
             let slip = Slip { key: key.public(), level, not_after }.sign(&identity.key, &ticket.mesh);
-            return Ok((key, Some(Credential::with_slip(pass.clone(), slip)), None));
+            let credential = Some(Credential::with_slip(pass.clone(), slip));
+            return Ok(Equipment { key, holder: identity.key, credential, first: None });
         }
         let lock = try_lock(&folder)?;
         if lock.is_some() || time::now() - begun >= limit {
             let (key, pass) = (identity.key.clone(), identity.pass.clone());
-            return Ok((key, pass.map(Credential::new), Some(Identity { lock, ..identity })));
+            let (holder, credential) = (key.clone(), pass.map(Credential::new));
+            return Ok(Equipment { key, holder, credential, first: Some(Identity { lock, ..identity }) });
         }
         time::sleep(LOOK_EVERY).await;
     }

@@ -36,6 +36,8 @@ mod identity;
 #[cfg(not(feature = "sim"))]
 mod issue;
 #[cfg(not(feature = "sim"))]
+mod jobs;
+#[cfg(not(feature = "sim"))]
 mod key;
 #[cfg(not(feature = "sim"))]
 mod lease;
@@ -120,6 +122,7 @@ fn main() -> std::process::ExitCode {
         Command::Ping(args) => args.output.json,
         Command::Group(args) => args.output.json,
         Command::State(command) => command.output().json,
+        Command::Jobs(command) => command.output().json,
         Command::Lease(command) => command.output().json,
         Command::Demo(args) => args.output.json,
         Command::WatchPrograms | Command::ConfineProgram(_) => false,
@@ -145,6 +148,7 @@ fn main() -> std::process::ExitCode {
             Command::Ping(args) => status::ping(args, out).await,
             Command::Group(args) => talk::run(args, out).await,
             Command::State(command) => state::run(command, out).await,
+            Command::Jobs(command) => jobs::run(command, out).await,
             Command::Lease(command) => lease::run(command, out).await,
             Command::Demo(args) => demo::run(args, out).await,
             Command::WatchPrograms => {

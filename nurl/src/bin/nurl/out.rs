@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use nurl::job::{JobError, SubmitError};
+use nurl::job::{CustodyError, JobError, Refusal, SubmitError};
 use nurl::rt::disk::NotPrivate;
 use nurl::rt::task::{self, JoinHandle};
 use nurl::rt::time;
@@ -109,6 +109,14 @@ impl From<Error> for Failure {
             Error::State(error) if error.is_disk() => Code::Resource,
             // Busy is the mesh's state, the others are the caller's choice.
             Error::Submit(SubmitError::Busy { .. }) => Code::Other,
+            Error::Detached(error) => match error {
+                CustodyError::Task(_)
+                | CustodyError::BadKeep
+                | CustodyError::NotFailed
+                | CustodyError::Refused(Refusal::Conflict) => Code::Usage,
+                CustodyError::Refused(Refusal::NotYours | Refusal::BadWarrant) => Code::NotAllowed,
+                _ => Code::Other,
+            },
             Error::Submit(_) | Error::Revoke(_) => Code::Usage,
             Error::Membership(_) | Error::Policy(_) | Error::NotTheAuthority => Code::Usage,
             _ => Code::Other,

@@ -18,6 +18,7 @@ use crate::args::{SubmitArgs, WordcountArgs};
 use crate::client::with_workers;
 use crate::event::{Done, Line};
 use crate::files::{cut, read_texts, unreadable};
+use crate::jobs;
 use crate::out::{Code, Failure, Out};
 use crate::talk::text_or_hex;
 
@@ -193,7 +194,10 @@ pub(crate) fn result_line(update: &Update) -> Line {
 /// `nurl submit`.
 pub(crate) async fn submit(args: SubmitArgs, out: Out<'_>) -> Result<(), Failure> {
     let payload = payload(args.payload.as_deref()).await?;
-    let key = args.key.unwrap_or_else(random_key);
+    let key = args.key.clone().or_else(|| args.id.clone()).unwrap_or_else(random_key);
+    if args.detach {
+        return jobs::detach(&args, &key, payload, out).await;
+    }
     with_workers(&args.mesh, out, async |node, under_way| {
         let waiting = out.waiting("waiting for the result");
         let job = Job { key, anywhere: false, payload };

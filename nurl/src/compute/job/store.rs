@@ -1,14 +1,23 @@
 //! The jobs' part of the store.
 //!
-//! The record `highest epoch counter` is a little-endian number of 8 bytes. Table `results` has outcomes: the name is
-//! the task's id, the bytes are `expires_ms:8 (little-endian, since 1970) ‖ outcome`.
+//! The record `highest epoch counter` is a little-endian number of 8 bytes. Table `detached tasks` has what is to be done
+//! in each detached task, and table `courses of detached tasks` what has become of it, both by the task's id
+//! ([`Stored`]). The record `task layout` is a byte, which tells how these are to be read.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
 
+use super::custody::Stored;
+use super::task::TaskId;
 use crate::store::{Store, StoreError, Table, check, number};
 
 /// The name of the epoch counter's record.
 const EPOCH: &str = "highest epoch counter";
+
+/// The name of the layout's record.
+const LAYOUT: &str = "task layout";
+
+/// The layout that is written and read.
+const LAYOUT_NOW: [u8; 1] = [1];
 
 /// What the jobs keep in a store.
 #[derive(Debug, Clone, Copy)]
@@ -31,48 +40,53 @@ impl JobRecords<'_> {
         self.0.write(|write| write.set_meta(EPOCH, &counter.to_le_bytes()))
     }
 
-    /// Stores the outcome of a task, to be kept until `expires` (since 1970).
+    /// Stores what changed of detached tasks; `None` deletes a task.
     ///
     /// # Errors
-    /// [`StoreError::TooLarge`] or [`StoreError::Database`].
-    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: durable results"))]
-    pub fn put_result(&self, task: &[u8; 16], expires: Duration, record: &[u8]) -> Result<(), StoreError> {
-        check(task, record)?;
-        let mut bytes = millis(expires).to_le_bytes().to_vec();
-        bytes.extend_from_slice(record);
-        self.0.write(|write| write.put_all(Table::RESULTS, &[(task.to_vec(), Some(bytes))]))
+    /// [`StoreError::TooLarge`] (nothing is written then) or [`StoreError::Database`].
+    pub fn put_tasks(&self, changed: &[(TaskId, Option<Stored>)]) -> Result<(), StoreError> {
+        let (mut tasks, mut courses) = (Vec::new(), Vec::new());
+        for (task, stored) in changed {
+            let name = task.as_bytes().to_vec();
+            match stored {
+                None => {
+                    tasks.push((name.clone(), None));
+                    courses.push((name, None));
+                }
+                Some(Stored { task, course }) => {
+                    check(&name, task.as_deref().unwrap_or_default())?;
+                    check(&name, course)?;
+                    tasks.extend(task.as_ref().map(|task| (name.clone(), Some(task.clone()))));
+                    courses.push((name, Some(course.clone())));
+                }
+            }
+        }
+        self.0.write(|write| {
+            write.set_meta(LAYOUT, &LAYOUT_NOW)?;
+            write.put_all(Table::TASKS, &tasks)?;
+            write.put_all(Table::COURSES, &courses)
+        })
     }
 
-    /// The outcome of a task.
+    /// Every detached task, by id.
     ///
     /// # Errors
-    /// [`StoreError::Database`].
-    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: durable results"))]
-    pub fn result(&self, task: &[u8; 16]) -> Result<Option<Vec<u8>>, StoreError> {
-        let record = self.0.get(Table::RESULTS, task)?;
-        Ok(record.map(|bytes| bytes.get(8..).unwrap_or_default().to_vec()))
+    /// [`StoreError::OtherLayout`], [`StoreError::Damaged`] or [`StoreError::Database`].
+    pub fn tasks(&self) -> Result<Vec<(TaskId, Stored)>, StoreError> {
+        let mut courses = BTreeMap::new();
+        self.0.each(Table::COURSES, |name, course| drop(courses.insert(name.to_vec(), course.to_vec())))?;
+        if !courses.is_empty() && self.0.meta(LAYOUT)?.is_none_or(|layout| layout != LAYOUT_NOW) {
+            return Err(StoreError::OtherLayout("detached tasks"));
+        }
+        let mut tasks = Vec::new();
+        self.0.each(Table::TASKS, |name, task| tasks.push((name.to_vec(), task.to_vec())))?;
+        let stored = tasks.into_iter().map(|(name, task)| {
+            let course = courses.remove(&name).ok_or(StoreError::Damaged(LAYOUT))?;
+            let id = name.try_into().map_err(|_| StoreError::Damaged(LAYOUT))?;
+            Ok((TaskId::from_bytes(id), Stored { task: Some(task), course }))
+        });
+        stored.collect()
     }
-
-    /// Deletes the results that have expired at `wall`, and returns their number.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    #[cfg_attr(not(any(test, feature = "internals")), expect(dead_code, reason = "door: durable results"))]
-    pub fn expire_results(&self, wall: Duration) -> Result<usize, StoreError> {
-        let now = millis(wall);
-        let mut expired = 0;
-        let keep = |bytes: &[u8]| {
-            let keep = bytes.get(..8).is_some_and(|expires| number(expires, "").is_ok_and(|at| at > now));
-            expired += usize::from(!keep);
-            keep
-        };
-        self.0.write(|write| write.retain(Table::RESULTS, keep))?;
-        Ok(expired)
-    }
-}
-
-fn millis(wall: Duration) -> u64 {
-    u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -83,15 +97,28 @@ mod tests {
     use crate::rt::Rng;
 
     #[test]
-    fn the_epoch_counter_comes_back_and_results_expire() {
+    fn the_epoch_counter_comes_back() {
         let store = Store::in_memory(&mut Rng::from_seed([1; 32])).unwrap();
         assert_eq!(JobRecords(&store).epoch_counter().unwrap(), 0);
         JobRecords(&store).set_epoch_counter(42).unwrap();
         assert_eq!(JobRecords(&store).epoch_counter().unwrap(), 42);
-        JobRecords(&store).put_result(&[1; 16], Duration::from_secs(100), b"early").unwrap();
-        JobRecords(&store).put_result(&[2; 16], Duration::from_secs(200), b"late").unwrap();
-        assert_eq!(JobRecords(&store).expire_results(Duration::from_secs(100)).unwrap(), 1);
-        assert_eq!(JobRecords(&store).result(&[1; 16]).unwrap(), None);
-        assert_eq!(JobRecords(&store).result(&[2; 16]).unwrap(), Some(b"late".to_vec()));
+    }
+
+    #[test]
+    fn a_task_is_stored_once_and_its_course_with_each_step() {
+        let store = Store::in_memory(&mut Rng::from_seed([1; 32])).unwrap();
+        let records = JobRecords(&store);
+        let (one, other) = (TaskId::from_bytes([1; 16]), TaskId::from_bytes([2; 16]));
+        let stored = |task: Option<&[u8]>, course: &[u8]| {
+            Some(Stored { task: task.map(<[u8]>::to_vec), course: course.to_vec() })
+        };
+        records
+            .put_tasks(&[(one, stored(Some(b"task"), b"open")), (other, stored(Some(b"x"), b"y"))])
+            .unwrap();
+        records.put_tasks(&[(one, stored(None, b"ended")), (other, None)]).unwrap();
+        let left = Stored { task: Some(b"task".to_vec()), course: b"ended".to_vec() };
+        assert_eq!(records.tasks().unwrap(), [(one, left)]);
+        store.write(|write| write.set_meta(LAYOUT, &[2])).unwrap();
+        assert!(matches!(records.tasks(), Err(StoreError::OtherLayout(_))));
     }
 }

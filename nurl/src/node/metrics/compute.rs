@@ -1,6 +1,7 @@
 //! Ownership, replicated state, jobs and handlers.
 
 use super::{Metrics, list};
+use crate::compute::job::custody::{CustodyGauges, CustodyStats};
 use crate::compute::job::{Gauges as JobGauges, JobStats};
 use crate::compute::pool::PoolStats;
 use crate::node::command::{DiskStats, WorkStats};
@@ -103,6 +104,29 @@ pub(super) fn jobs(into: &mut Metrics, stats: &WorkStats) {
         record_bytes: "Replica: bytes of outcomes held.",
         tenures: "Executor: tenures held.",
         left_behind_bytes: "Bytes that finished tasks occupy in all tables.",
+    });
+}
+
+pub(super) fn custody(into: &mut Metrics, stats: &WorkStats) {
+    list!(into, Counter, "custody", [&stats.custody] => CustodyStats {
+        deposited: "Detached tasks taken from their submitters.",
+        driven: "Detached tasks submitted as their custodian.",
+        concluded: "Detached tasks ended as their custodian.",
+        expired: "Detached tasks whose time in the log was over.",
+        refused: "Requests and copies refused: no room, no valid word of the submitter, not the submitter's, another id.",
+        conflicts: "Copies of an id that has another content here.",
+        forged: "Marks and copies from members that don't keep the task.",
+        unexpected: "Answers that nobody waits for.",
+        malformed: "Messages that didn't parse, or are beyond a limit.",
+        unknown_type: "Messages of a later version.",
+        outbox_dropped: "Messages dropped because too many waited.",
+        evicted: "Ended tasks whose bytes were dropped for want of room.",
+    });
+    list!(into, Gauge, "custody", [&stats.custody_now] => CustodyGauges {
+        entries: "Detached tasks of which this node has a copy.",
+        bytes: "Their bytes: payloads and results.",
+        driving: "Detached tasks that this node has submitted as their custodian.",
+        calls: "This node's own calls about detached tasks under way.",
     });
 }
 

@@ -100,6 +100,7 @@ impl Metrics {
         compute::ring(self, work);
         compute::state(self, work);
         compute::jobs(self, work);
+        compute::custody(self, work);
         compute::pool(self, work);
     }
 

@@ -61,6 +61,7 @@ fn each_metric_has_a_name_of_its_own_under_a_layer_and_a_help() {
         "state",
         "disk",
         "job",
+        "custody",
         "pool",
     ];
     let mut names = BTreeSet::new();

@@ -6,6 +6,8 @@ use zeroize::Zeroizing;
 
 use crate::authority::pass::Pass;
 use crate::authority::revocation::{Revocation, Subject};
+use crate::compute::job::TaskId;
+use crate::compute::job::custody::{Custody, Stored};
 use crate::compute::job::store::JobRecords;
 use crate::key::PublicKey;
 use crate::node::own_pass::OwnPass;
@@ -20,6 +22,9 @@ use crate::store::{Store, StoreError};
 /// Records of the replicator with their keys; none deletes a key's record.
 type Records = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
+/// Detached tasks in one commit: each may have 16 MiB.
+const TASKS_AT_ONCE: usize = 64;
+
 /// See the module.
 #[derive(Default)]
 pub(super) struct Batch {
@@ -33,6 +38,8 @@ pub(super) struct Batch {
     pub(super) secret: Option<Zeroizing<Vec<u8>>>,
     /// This node's new pass.
     pub(super) pass: Option<Pass>,
+    /// What changed of detached tasks.
+    pub(super) detached: Vec<(TaskId, Option<Stored>)>,
     /// The replicator's records, a commit each, and what goes with it.
     records: Vec<(Heads, Records)>,
 }
@@ -51,16 +58,28 @@ impl Batch {
         }
     }
 
-    /// Whether there is nothing to commit.
-    pub(super) fn is_empty(&self) -> bool {
-        let Batch { epoch, revoked, signed, secret, pass, records } = self;
-        let none = epoch.is_none() && secret.is_none() && pass.is_none();
-        none && revoked.is_empty() && signed.is_empty() && records.is_empty()
+    /// Takes what changed of detached tasks.
+    pub(super) fn take_detached(&mut self, custody: &mut Custody) {
+        loop {
+            let changed = custody.poll_changed(TASKS_AT_ONCE);
+            if changed.is_empty() {
+                return;
+            }
+            self.detached.extend(changed);
+        }
     }
 
-    /// Forgets the replicator's records.
+    /// Whether there is nothing to commit.
+    pub(super) fn is_empty(&self) -> bool {
+        let Batch { epoch, revoked, signed, secret, pass, detached, records } = self;
+        let none = epoch.is_none() && secret.is_none() && pass.is_none();
+        none && revoked.is_empty() && signed.is_empty() && detached.is_empty() && records.is_empty()
+    }
+
+    /// Forgets the records of the replicator, and of detached tasks.
     pub(super) fn forget_records(&mut self) {
         self.records = Vec::new();
+        self.detached = Vec::new();
     }
 
     /// Puts what an earlier batch had before what this one has. Neither has records.
@@ -106,6 +125,7 @@ impl Batch {
         if let Some(pass) = &self.pass {
             OwnPass(store).keep(pass)?;
         }
+        self.detached.chunks(TASKS_AT_ONCE).try_for_each(|some| JobRecords(store).put_tasks(some))?;
         for (heads, records) in &self.records {
             let most = if buggify(Point::StoreByOne) { 1 } else { records.len().max(1) };
             let empty = records.is_empty().then_some(&[][..]);

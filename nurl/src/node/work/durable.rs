@@ -10,6 +10,7 @@ use super::committer::{Committer, Done};
 use crate::authority::pass::Pass;
 use crate::authority::revocation::Revocation;
 use crate::compute::job::Jobs;
+use crate::compute::job::custody::Custody;
 use crate::compute::job::store::JobRecords;
 use crate::error::Error;
 use crate::kit::backoff::window;
@@ -23,6 +24,14 @@ use crate::store::{Store, StoreError};
 pub(super) fn epoch(store: Option<&Store>) -> Result<u64, Error> {
     let stored = store.map_or(Ok(0), |store| JobRecords(store).epoch_counter())?;
     Ok(believable(stored, time::unix_now()))
+}
+
+/// Gives the stored tasks back to the log.
+pub(super) fn restore_detached(store: &Store, custody: &mut Custody, now: Instant) -> Result<(), Error> {
+    for (task, stored) in JobRecords(store).tasks()? {
+        custody.restore(now, task, stored).map_err(|error| StoreError::Value(error.to_string()))?;
+    }
+    Ok(())
 }
 
 /// Makes the first epoch counters durable, so that tasks can be submitted from the beginning.
@@ -195,14 +204,22 @@ impl Durable {
     }
 
     /// Begins to make durable what is new. None may be under way. False if there is nothing to wait for.
-    pub(super) fn begin(&mut self, jobs: &mut Jobs, replicator: &mut Replicator) -> bool {
+    pub(super) fn begin(
+        &mut self,
+        jobs: &mut Jobs,
+        custody: &mut Custody,
+        replicator: &mut Replicator,
+    ) -> bool {
         if self.fails() {
-            // What changes in a replicator that takes no writes follows from what is on the disk.
+            // What changes in a replicator that takes no writes follows from what is on the disk; and the log of detached
+            // tasks is stored whole when the disk works again.
             while replicator.poll_changed().is_some() {}
+            custody.forget_changed();
             return false;
         }
         let mut batch = std::mem::take(&mut self.next);
         batch.take_records(replicator);
+        batch.take_detached(custody);
         batch.epoch = jobs.poll_persist().max(batch.epoch);
         match &mut self.committer {
             Some(committer) if !batch.is_empty() => {

@@ -18,6 +18,7 @@
 mod batch;
 mod calls;
 mod committer;
+mod detached;
 mod durable;
 mod inlets;
 mod leaving;
@@ -36,6 +37,7 @@ use bytes::Bytes;
 
 use self::calls::{Call, Calls};
 use self::committer::{Done, Failed};
+use self::detached::DetachedCalls;
 use self::durable::Durable;
 use self::inlets::{Inlets, Wake};
 use self::leaving::Leaving;
@@ -47,6 +49,7 @@ use super::ending::Cause;
 use super::event::{Bus, NodeEvent};
 use crate::authority::checker::Standing;
 use crate::compute::job::Jobs;
+use crate::compute::job::custody::{Custody, Order};
 use crate::compute::pool::{Pool, Report};
 use crate::error::Error;
 use crate::replication::replicator::Replicator;
@@ -66,6 +69,7 @@ const INPUTS_PER_TURN: usize = 256;
 pub(super) struct WorkPlane {
     jobs: Jobs,
     pool: Pool,
+    custody: Custody,
     replicator: Replicator,
     durable: Durable,
     /// What leaves when the batch under way is durable.
@@ -75,6 +79,7 @@ pub(super) struct WorkPlane {
     tasks: Tasks,
     bus: Bus,
     calls: Calls,
+    detached: DetachedCalls,
     placing: Placing,
     leaving: Leaving,
 }
@@ -128,10 +133,12 @@ impl WorkPlane {
                 self.inlets.next(self.durable.outcome(), deadline).await.ok_or(Error::Closed)?
             };
             self.jobs.set_unix_now(time::unix_now());
+            self.custody.set_unix_now(time::unix_now());
             self.on_wake(time::now(), wake)?;
             let now = time::now();
             self.durable.handle_timeout(now);
             self.jobs.handle_timeout(now);
+            self.custody.handle_timeout(now);
             self.replicator.handle_timeout(now, time::unix_now());
         }
     }
@@ -144,6 +151,7 @@ impl WorkPlane {
     fn poll_timeout(&self) -> Option<Instant> {
         let due = [
             self.jobs.poll_timeout(),
+            self.custody.poll_timeout(),
             self.replicator.poll_timeout(),
             self.leaving.deadline(),
             self.durable.poll_timeout(),
@@ -195,8 +203,8 @@ impl WorkPlane {
                 self.bus.send(&NodeEvent::StoreFailed { reason: why.to_string() });
                 self.durable.on_failed(now, why.clone(), left);
                 self.jobs.set_counters_kept(false);
-                // The messages of writes that aren't durable: nobody may hear of them.
-                self.waiting = Outputs::default();
+                self.waiting = std::mem::take(&mut self.waiting).without_disk();
+                self.custody.set_durable(false);
                 self.go_on_with(now, *restored, &why);
             }
             Done::StillFails(error) => {
@@ -207,6 +215,7 @@ impl WorkPlane {
                 self.bus.send(&NodeEvent::StoreWorks);
                 self.durable.on_reopened(now);
                 self.jobs.set_counters_kept(true);
+                self.custody.set_durable(true);
                 self.go_on_with(now, *replicator, REOPENED);
             }
         }
@@ -230,6 +239,7 @@ impl WorkPlane {
         // Before, this node would take itself, or the few that it knows, for a key's only owners.
         if self.placing.is_complete() && (completes || news.is_some()) {
             self.replicator.set_ring(now, self.placing.ring());
+            self.custody.set_ring(now, self.placing.ring());
         }
         if completes {
             self.jobs.on_view_complete(now);
@@ -240,16 +250,26 @@ impl WorkPlane {
     fn on_input(&mut self, now: Instant, input: WorkInput) {
         match input {
             WorkInput::Message { from, kind: kind::JOB, body } => self.jobs.handle_message(now, from, body),
+            WorkInput::Message { from, kind: kind::CUSTODY, body } => {
+                self.custody.handle_message(now, &from, &body);
+            }
             WorkInput::Message { from, body, .. } => {
                 rt::cost(Cost::MergedByte, body.len());
                 self.replicator.handle_message(now, time::unix_now(), from.account(), &body);
             }
             WorkInput::Issued(pass) => {
                 self.jobs.set_standing(Standing::of(&pass));
+                self.custody.set_pass(pass.clone());
                 self.durable.take_pass(pass);
             }
             WorkInput::Signed(pass) => self.durable.take_signed(pass),
-            WorkInput::Revoked(news) => self.durable.take_revocations(news),
+            WorkInput::Revoked(news) => {
+                for entry in &news {
+                    self.jobs.revoke(entry.clone());
+                    self.custody.revoke(now, entry.clone());
+                }
+                self.durable.take_revocations(news);
+            }
             WorkInput::Rotated(record) => self.durable.take_secret(record),
             WorkInput::SendFailed { peer } => {
                 self.jobs.on_send_failed(now, peer);
@@ -282,6 +302,13 @@ impl WorkPlane {
             }
             WorkCommand::Cancel { task, reply } => {
                 let _ = reply.send(self.jobs.cancel(now, task));
+            }
+            WorkCommand::Detached { call, reply } => self.detached.open(now, &mut self.custody, call, reply),
+            WorkCommand::HeldTasks { reply } => {
+                let _ = reply.send(self.custody.held());
+            }
+            WorkCommand::NamedTask { name, reply } => {
+                let _ = reply.send(self.custody.named_task(&name));
             }
             WorkCommand::Update { name, op, confirm, reply } => {
                 let id = self.calls.open(Call::Update(reply));
@@ -329,6 +356,8 @@ impl WorkPlane {
         WorkStats {
             jobs: self.jobs.stats().clone(),
             jobs_now: self.jobs.gauges(),
+            custody: self.custody.stats(),
+            custody_now: self.custody.gauges(),
             replication: *self.replicator.stats(),
             disk: self.durable.stats(),
             unacknowledged: self.replicator.pending(),
@@ -367,6 +396,7 @@ impl WorkPlane {
             self.pool.cancel(run);
         }
         while let Some(event) = self.jobs.poll_event() {
+            self.custody.on_job(now, &event);
             self.tasks.on_event(event);
         }
         task::caught_up().await;
@@ -380,8 +410,8 @@ impl WorkPlane {
         let durable = std::mem::take(&mut self.waiting);
         self.tell(&net, durable).await?;
         // A caller or a peer must not learn of a write that a crash could still undo.
-        let begun = self.durable.begin(&mut self.jobs, &mut self.replicator);
-        let outputs = Outputs::of(&mut self.replicator);
+        let begun = self.durable.begin(&mut self.jobs, &mut self.custody, &mut self.replicator);
+        let outputs = Outputs::of(&mut self.replicator, &mut self.custody);
         if begun {
             self.waiting = outputs;
             return Ok(());
@@ -389,7 +419,24 @@ impl WorkPlane {
         self.tell(&net, outputs).await
     }
 
-    /// Passes on what the replicator tells.
+    /// Does what the log needs of the jobs.
+    fn obey(&mut self, order: Order) {
+        let now = time::now();
+        match order {
+            Order::Drive(drive) => {
+                let task = drive.task;
+                if let Err(error) = self.jobs.submit_for(now, *drive) {
+                    self.custody.on_drive_failed(now, task, &error);
+                }
+            }
+            Order::Cancel(task) => {
+                self.jobs.cancel(now, task);
+            }
+            Order::Release(task) => self.jobs.release(now, task),
+        }
+    }
+
+    /// Passes on what the replicator and the log tell.
     async fn tell(&mut self, net: &mpsc::Sender<NetCommand>, outputs: Outputs) -> Result<(), Error> {
         for event in outputs.events {
             self.calls.on_event(event);
@@ -399,6 +446,14 @@ impl WorkPlane {
             let message = NetCommand::Message { to, priority: Priority::State, kind: kind::STATE, body };
             net.send(message).await.map_err(|_| Error::Closed)?;
         }
+        for (id, told) in outputs.told {
+            self.detached.on_told(id, told);
+        }
+        for (to, body) in outputs.detached {
+            let message = NetCommand::Message { to, priority: Priority::Job, kind: kind::CUSTODY, body };
+            net.send(message).await.map_err(|_| Error::Closed)?;
+        }
+        outputs.orders.into_iter().for_each(|order| self.obey(order));
         Ok(())
     }
 }

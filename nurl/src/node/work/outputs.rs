@@ -1,5 +1,9 @@
-//! The replicator's answers and messages, which leave once what they tell is durable.
+//! The answers and messages of replicated state and of the log of detached tasks, which leave once what they tell is
+//! durable.
 
+use bytes::Bytes;
+
+use crate::compute::job::custody::{Custody, CustodyError, Order, Told};
 use crate::key::PublicKey;
 use crate::replication::replicator::{Replicator, ReplicatorEvent};
 
@@ -8,14 +12,31 @@ use crate::replication::replicator::{Replicator, ReplicatorEvent};
 pub(super) struct Outputs {
     pub(super) events: Vec<ReplicatorEvent>,
     pub(super) messages: Vec<(PublicKey, Vec<u8>)>,
+    pub(super) told: Vec<(u64, Result<Told, CustodyError>)>,
+    pub(super) orders: Vec<Order>,
+    pub(super) detached: Vec<(PublicKey, Bytes)>,
 }
 
 impl Outputs {
-    /// All that the replicator has.
-    pub(super) fn of(replicator: &mut Replicator) -> Outputs {
+    /// What may be told when the commit that they waited for has failed. Nobody may hear of what isn't durable. The log of
+    /// detached tasks goes on in memory, so that what it has begun goes on.
+    pub(super) fn without_disk(self) -> Outputs {
+        let told = self.told.into_iter().map(|(id, told)| match told {
+            // Perhaps this node's disk was counted.
+            Ok(Told::Done) => (id, Err(CustodyError::Unconfirmed)),
+            told => (id, told),
+        });
+        Outputs { told: told.collect(), orders: self.orders, ..Outputs::default() }
+    }
+
+    /// All that they have.
+    pub(super) fn of(replicator: &mut Replicator, custody: &mut Custody) -> Outputs {
         Outputs {
             events: std::iter::from_fn(|| replicator.poll_event()).collect(),
             messages: std::iter::from_fn(|| replicator.poll_transmit()).collect(),
+            told: std::iter::from_fn(|| custody.poll_event()).collect(),
+            orders: std::iter::from_fn(|| custody.poll_order()).collect(),
+            detached: std::iter::from_fn(|| custody.poll_transmit()).collect(),
         }
     }
 }

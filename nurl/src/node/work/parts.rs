@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::WorkPlane;
 use super::calls::Calls;
 use super::committer::Committer;
+use super::detached::DetachedCalls;
 use super::durable::{self, Durable};
 use super::inlets::Inlets;
 use super::leaving::Leaving;
@@ -13,10 +14,16 @@ use super::placing::Placing;
 use super::recipe::Recipe;
 use super::tasks::Tasks;
 use crate::authority::checker::Standing;
+use crate::authority::pass::Pass;
+use crate::authority::revocation::Revocation;
+use crate::compute::job::custody::{Custody, Signer};
+use crate::compute::job::warrant::Warrants;
 use crate::compute::job::{self, Jobs};
 use crate::compute::pool::{Handlers, Pool};
 use crate::error::Error;
-use crate::key::PublicKey;
+use crate::key::{PublicKey, SecretKey};
+use crate::kit::wall_clock::WallClock;
+use crate::mesh::MeshId;
 use crate::node::Role;
 use crate::node::command::{NetCommand, View, WorkCommand, WorkInput};
 use crate::node::event::Bus;
@@ -33,8 +40,12 @@ pub(in super::super) struct WorkParts {
     pub(in super::super) key: PublicKey,
     pub(in super::super) boot: u64,
     pub(in super::super) role: Role,
-    /// The standing that this node's pass gives it, if it has one already.
-    pub(in super::super) standing: Option<Standing>,
+    /// Its pass, if it has one already; that of another holder, if it is here by a slip.
+    pub(in super::super) pass: Option<Pass>,
+    /// The key of the pass's holder, as far as this node has it.
+    pub(in super::super) holder: SecretKey,
+    pub(in super::super) mesh: MeshId,
+    pub(in super::super) revoked: Vec<Revocation>,
     pub(in super::super) planes: Planes,
     pub(in super::super) handlers: Handlers,
     pub(in super::super) store: Option<Store>,
@@ -62,12 +73,21 @@ impl WorkPlane {
         for (kind, needs) in parts.handlers.policies() {
             jobs.allow(kind, needs.clone());
         }
-        if let Some(standing) = parts.standing {
-            jobs.set_standing(standing);
+        if let Some(pass) = &parts.pass {
+            jobs.set_standing(Standing::of(pass));
         }
         let recipe = Recipe { key: parts.key, boot: parts.boot, observer: parts.role == Role::Observer };
         let replicator = recipe.replicator(store, None)?;
+        let warrants = || {
+            let wall = WallClock::new(now, time::unix_now());
+            Warrants::new(parts.mesh, wall, &parts.revoked)
+        };
+        jobs.set_warrants(warrants());
+        let signer = Signer { holder: parts.holder.clone(), pass: parts.pass.clone(), mesh: parts.mesh };
+        let whose = (parts.key, parts.boot, store.is_some());
+        let mut custody = Custody::new(whose, signer, warrants(), time::unix_now());
         if let Some(store) = store {
+            durable::restore_detached(store, &mut custody, now)?;
             durable::reserve_epochs(store, &mut jobs)?;
         }
         let committer = parts.store.map(|store| Committer::start(store, recipe, &parts.planes));
@@ -75,6 +95,7 @@ impl WorkPlane {
         Ok(WorkPlane {
             jobs,
             pool: Pool::new(parts.planes, parts.handlers, reports_in),
+            custody,
             replicator,
             durable: Durable::new(committer),
             waiting: Outputs::default(),
@@ -83,6 +104,7 @@ impl WorkPlane {
             tasks: Tasks::new(parts.bus.clone()),
             bus: parts.bus,
             calls: Calls::default(),
+            detached: DetachedCalls::default(),
             placing: Placing::default(),
             leaving: Leaving::default(),
         })

@@ -7,9 +7,10 @@ use rand_core::SeedableRng as _;
 use redb::StorageBackend;
 
 use super::*;
+use crate::authority::key::AuthorityKey;
 use crate::compute::pool::Handlers;
 use crate::error::StateError;
-use crate::key::PublicKey;
+use crate::key::{PublicKey, SecretKey};
 use crate::node::Role;
 use crate::node::command::{NET_QUEUE, View};
 use crate::node::event::Bus;
@@ -104,7 +105,10 @@ fn lone() -> Lone {
         key,
         boot,
         role: Role::Worker,
-        standing: None,
+        pass: None,
+        holder: SecretKey::generate(&mut crate::rt::Rng::from_seed([1; 32])),
+        mesh: AuthorityKey::from_seed(&[1; 32]).mesh(),
+        revoked: Vec::new(),
         planes: planes.clone(),
         handlers: Handlers::new(),
         store: Some(store),

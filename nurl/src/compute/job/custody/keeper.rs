@@ -48,7 +48,7 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn driven(&self) -> usize {
+    pub(super) fn driving(&self) -> usize {
         self.driven.len()
     }
 

@@ -161,6 +161,16 @@ impl Ledger {
         }))
     }
 
+    /// Forgets which records changed.
+    pub(super) fn forget_changed(&mut self) {
+        self.changed.clear();
+    }
+
+    /// Has all records stored again.
+    pub(super) fn store_all(&mut self) {
+        self.changed.extend(self.entries.keys().map(|task| (*task, Changed::Whole)));
+    }
+
     pub(super) fn remove(&mut self, task: &TaskId) {
         let Some(kept) = self.entries.remove(task) else { return };
         if let Some(due) = kept.due {

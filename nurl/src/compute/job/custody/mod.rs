@@ -122,9 +122,24 @@ pub enum CustodyError {
          safe"
     )]
     Unconfirmed,
+    /// It has not ended, or has a result.
+    #[error("the task has not failed: only a failed one is tried again")]
+    NotFailed,
+    /// The time for which a result or a payload is kept is over, or there was no room for it.
+    #[error("the task has ended, and its bytes are kept no more")]
+    Dropped,
     /// No keeper has answered in time.
     #[error("no keeper of the task has answered in time")]
     NoAnswer,
+}
+
+impl CustodyError {
+    /// Whether the same question may have another answer later: keepers die, come back, and are found.
+    pub fn may_pass(&self) -> bool {
+        let unknown = CustodyError::Refused(Refusal::Unknown);
+        matches!(self, CustodyError::NoAnswer | CustodyError::NoKeepers | CustodyError::Busy)
+            || *self == unknown
+    }
 }
 
 /// How a call ended well.
@@ -230,7 +245,7 @@ pub struct CustodyGauges {
     /// Their bytes.
     pub bytes: usize,
     /// Tasks that this node has submitted as their custodian.
-    pub driven: usize,
+    pub driving: usize,
     /// This node's own calls under way.
     pub calls: usize,
 }
@@ -489,6 +504,19 @@ impl Custody {
         changed.into_iter().map(record).collect()
     }
 
+    /// Forgets which records changed, while there is no disk to store them on.
+    pub fn forget_changed(&mut self) {
+        self.keeper.ledger.forget_changed();
+    }
+
+    /// Whether what this node has is on its disk before its messages leave. When its disk works again, all of it is stored.
+    pub fn set_durable(&mut self, durable: bool) {
+        self.shared.durable = durable;
+        if durable {
+            self.keeper.ledger.store_all();
+        }
+    }
+
     /// Counters since the start.
     pub fn stats(&self) -> CustodyStats {
         CustodyStats { evicted: self.keeper.ledger.evicted, ..self.shared.stats }
@@ -499,16 +527,12 @@ impl Custody {
         CustodyGauges {
             entries: self.keeper.ledger.len(),
             bytes: self.keeper.ledger.bytes(),
-            driven: self.keeper.driven(),
+            driving: self.keeper.driving(),
             calls: self.calls.len(),
         }
     }
 
     /// This node's own copies: the state of each task, and whether it has ended. It asks nobody.
-    #[cfg_attr(
-        not(any(test, feature = "internals")),
-        expect(dead_code, reason = "for examples, benchmarks and scenarios")
-    )]
     pub fn held(&self) -> Vec<(TaskId, Mark, bool)> {
         let kept = self.keeper.ledger.iter();
         kept.map(|(task, kept)| (*task, kept.mark, !kept.entry.is_open())).collect()

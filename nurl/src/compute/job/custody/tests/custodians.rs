@@ -174,9 +174,10 @@ fn a_member_that_keeps_a_task_no_more_hands_it_over_and_drops_it() {
     for _ in 0..6 {
         let key = world.add(crate::authority::level::Level::Worker, false);
         world.workers.push(key);
+        world.view();
+        world.run(secs(5));
     }
-    world.view();
-    world.run(secs(90));
+    world.run(secs(60));
     let (keepers, holders) = (world.keepers(id(1)), world.copies(id(1)));
     assert!(keepers.iter().all(|keeper| holders.iter().any(|(key, ..)| key == keeper)), "{holders:?}");
     world.run(secs(90));
