@@ -10,8 +10,7 @@ use bytes::Bytes;
 use super::Node;
 use super::command::{DetachedCall, WorkCommand};
 use crate::compute::job::custody::{Content, CustodyError, Mark, Refusal, TaskStatus, Told};
-use crate::compute::job::warrant::Detached;
-use crate::compute::job::{Class, JobError, SubmitOptions, TaskId};
+use crate::compute::job::{Class, JobError, TaskId};
 use crate::error::Error;
 use crate::key::PublicKey;
 use crate::kit::backoff::full_jitter;
@@ -41,88 +40,39 @@ pub struct DetachedTasks {
     pub silent: Vec<PublicKey>,
 }
 
-impl Node {
-    /// Deposits a task with the workers that keep it, and returns when it is safe there: on the disk of one, or with two
-    /// that live. From then on it is run, and its outcome kept for `keep` after its end (7 days at most), whether this node
-    /// goes on or not. Policies judge it as a slip's: by the name, key and invitation of this node's pass, at most at
-    /// level `submit`.
-    ///
-    /// With a `name` the task's id follows from it and from this node's secret key: to submit it again with the same
-    /// content is safe, and nobody else can guess the id. Without a name the id is random.
-    ///
-    /// ```no_run
-    /// # async fn nightly(node: nurl::Node) -> Result<(), Box<dyn std::error::Error>> {
-    /// use std::time::Duration;
-    /// use nurl::job::SubmitOptions;
-    ///
-    /// let options = SubmitOptions { life: Duration::from_secs(3_600), ..SubmitOptions::default() };
-    /// let keep = Duration::from_secs(24 * 3_600);
-    /// let task = node.submit_detached(Some("report 7"), "report", b"7", bytes::Bytes::new(), options, keep).await?;
-    /// println!("{}", task.id());
-    /// let outcome = task.outcome().await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::Detached`]. After [`CustodyError::Unconfirmed`] the task may run or not; with the same name it can be
-    /// submitted again.
-    pub async fn submit_detached(
-        &self,
-        name: Option<&str>,
-        kind: &str,
-        key: &[u8],
-        payload: Bytes,
-        options: SubmitOptions,
-        keep: Duration,
-    ) -> Result<DetachedTask, Error> {
-        let id = match name {
-            Some(name) => {
-                let name = name.to_owned();
-                self.ask_work(|reply| WorkCommand::NamedTask { name, reply }).await?
-            }
-            None => TaskId::random(&mut rt::rng("detached task")),
-        };
-        let (kind, key) = (kind.to_owned(), Bytes::copy_from_slice(key));
-        let job = Detached { options, keep, parent: None };
-        self.deposit(id, Content { kind, key, payload, job }).await
-    }
-
-    /// The detached task of this id, whoever submitted it. It asks nobody.
-    pub fn detached(&self, id: TaskId) -> DetachedTask {
-        DetachedTask { node: self.clone(), id }
-    }
-
-    /// The detached tasks that the holder of this node's pass submitted, as all live workers tell.
-    ///
-    /// # Errors
-    /// [`Error::Detached`] if no worker is known.
-    pub async fn detached_tasks(&self) -> Result<DetachedTasks, Error> {
-        match self.ask_keepers(DetachedCall::List).await? {
-            Told::List { tasks, silent } => Ok(DetachedTasks { tasks, silent }),
-            _ => Err(CustodyError::NoAnswer.into()),
+/// See [`Node::submit_detached`].
+pub(super) async fn submit(node: &Node, name: Option<&str>, content: Content) -> Result<DetachedTask, Error> {
+    let id = match name {
+        Some(name) => {
+            let name = name.to_owned();
+            node.ask_work(|reply| WorkCommand::NamedTask { name, reply }).await?
         }
-    }
+        None => TaskId::random(&mut rt::rng("detached task")),
+    };
+    deposit(node, id, content).await
+}
 
-    /// This node's own copies of detached tasks: the mark of each task's state, and whether it has ended. It asks nobody.
-    ///
-    /// # Errors
-    /// [`Error::Closed`].
-    #[cfg(feature = "internals")]
-    #[doc(hidden)]
-    pub async fn held_tasks(&self) -> Result<Vec<(TaskId, Mark, bool)>, Error> {
-        self.ask_work(|reply| WorkCommand::HeldTasks { reply }).await
-    }
+/// See [`Node::detached`].
+pub(super) fn task(node: &Node, id: TaskId) -> DetachedTask {
+    DetachedTask { node: node.clone(), id }
+}
 
-    async fn deposit(&self, id: TaskId, content: Content) -> Result<DetachedTask, Error> {
-        let Content { kind, key, payload, job } = content;
-        self.ask_keepers(DetachedCall::Deposit { task: id, kind, key, payload, job }).await?;
-        Ok(self.detached(id))
+/// See [`Node::detached_tasks`].
+pub(super) async fn list(node: &Node) -> Result<DetachedTasks, Error> {
+    match ask_keepers(node, DetachedCall::List).await? {
+        Told::List { tasks, silent } => Ok(DetachedTasks { tasks, silent }),
+        _ => Err(CustodyError::NoAnswer.into()),
     }
+}
 
-    async fn ask_keepers(&self, call: DetachedCall) -> Result<Told, Error> {
-        self.ask_work(|reply| WorkCommand::Detached { call, reply }).await?
-    }
+async fn deposit(node: &Node, id: TaskId, content: Content) -> Result<DetachedTask, Error> {
+    let Content { kind, key, payload, job } = content;
+    ask_keepers(node, DetachedCall::Deposit { task: id, kind, key, payload, job }).await?;
+    Ok(task(node, id))
+}
+
+async fn ask_keepers(node: &Node, call: DetachedCall) -> Result<Told, Error> {
+    node.ask_work(|reply| WorkCommand::Detached { call, reply }).await?
 }
 
 impl DetachedTask {
@@ -199,7 +149,7 @@ impl DetachedTask {
     /// # Errors
     /// [`Error::Detached`] with [`Refusal::NotYours`] if another submitted it.
     pub async fn cancel(&self) -> Result<TaskStatus, Error> {
-        self.node.ask_keepers(DetachedCall::Cancel { task: self.id }).await?;
+        ask_keepers(&self.node, DetachedCall::Cancel { task: self.id }).await?;
         self.follow(|_| {}).await
     }
 
@@ -208,7 +158,7 @@ impl DetachedTask {
     /// # Errors
     /// [`Error::Detached`] with [`CustodyError::NotFailed`], or [`CustodyError::Dropped`] if its payload isn't kept any more.
     pub async fn retry(&self) -> Result<DetachedTask, Error> {
-        let told = self.node.ask_keepers(DetachedCall::Content { task: self.id }).await?;
+        let told = ask_keepers(&self.node, DetachedCall::Content { task: self.id }).await?;
         let Told::Status { status, content, .. } = told else { return Err(CustodyError::NoAnswer.into()) };
         if status.end.is_none_or(|end| end.class() == Some(Class::Result)) {
             return Err(CustodyError::NotFailed.into());
@@ -216,7 +166,7 @@ impl DetachedTask {
         let mut content = *content.ok_or(CustodyError::Dropped)?;
         content.job.parent = Some(self.id);
         let id = TaskId::random(&mut rt::rng("detached task"));
-        self.node.deposit(id, content).await
+        deposit(&self.node, id, content).await
     }
 
     async fn ask(
@@ -225,7 +175,7 @@ impl DetachedTask {
         wait: Duration,
         outcome: bool,
     ) -> Result<(Mark, TaskStatus), Error> {
-        match self.node.ask_keepers(DetachedCall::Ask { task: self.id, seen, wait, outcome }).await? {
+        match ask_keepers(&self.node, DetachedCall::Ask { task: self.id, seen, wait, outcome }).await? {
             Told::Status { mark, status, .. } => Ok((mark, *status)),
             _ => Err(CustodyError::NoAnswer.into()),
         }
@@ -233,7 +183,7 @@ impl DetachedTask {
 
     async fn ask_with_outcome(&self) -> Result<Result<Bytes, JobError>, Error> {
         let call = DetachedCall::Ask { task: self.id, seen: None, wait: Duration::ZERO, outcome: true };
-        match self.node.ask_keepers(call).await? {
+        match ask_keepers(&self.node, call).await? {
             Told::Status { outcome: Some(outcome), .. } => Ok(outcome),
             Told::Status { status, .. } if status.end.is_some() => Err(CustodyError::Dropped.into()),
             _ => Err(CustodyError::NoAnswer.into()),

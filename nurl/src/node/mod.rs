@@ -39,6 +39,10 @@ use crate::authority::level::Level;
 use crate::authority::pass::Pass;
 use crate::authority::revocation::Revocation;
 use crate::authority::rotation::Rotation;
+use crate::compute::job::custody::Content;
+#[cfg(feature = "internals")]
+use crate::compute::job::custody::Mark;
+use crate::compute::job::warrant::Detached;
 use crate::compute::job::{Drained, SubmitOptions, TaskId};
 use crate::error::{Error, HubFailure, RevokeError};
 use crate::key::{AllowList, PublicKey};
@@ -408,6 +412,68 @@ impl Node {
             .ask_work(|reply| WorkCommand::Submit { kind, key, payload, options, course, reply })
             .await??;
         Ok(Task { id, course: events })
+    }
+
+    /// Deposits a task with the workers that keep it, and returns when it is safe there: on the disk of one, or with two
+    /// that live. From then on it is run, and its outcome kept for `keep` after its end (7 days at most), whether this node
+    /// goes on or not. Policies judge it as a slip's: by the name, key and invitation of this node's pass, at most at
+    /// level `submit`.
+    ///
+    /// With a `name` the task's id follows from it and from this node's secret key: to submit it again with the same
+    /// content is safe, and nobody else can guess the id. Without a name the id is random.
+    ///
+    /// ```no_run
+    /// # async fn nightly(node: nurl::Node) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use nurl::job::SubmitOptions;
+    ///
+    /// let options = SubmitOptions { life: Duration::from_secs(3_600), ..SubmitOptions::default() };
+    /// let keep = Duration::from_secs(24 * 3_600);
+    /// let task = node.submit_detached(Some("report 7"), "report", b"7", bytes::Bytes::new(), options, keep).await?;
+    /// println!("{}", task.id());
+    /// let outcome = task.outcome().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Detached`]. After [`CustodyError::Unconfirmed`](crate::compute::job::custody::CustodyError::Unconfirmed) the task may run or not; with the same name it can be
+    /// submitted again.
+    pub async fn submit_detached(
+        &self,
+        name: Option<&str>,
+        kind: &str,
+        key: &[u8],
+        payload: Bytes,
+        options: SubmitOptions,
+        keep: Duration,
+    ) -> Result<DetachedTask, Error> {
+        let (kind, key) = (kind.to_owned(), Bytes::copy_from_slice(key));
+        let job = Detached { options, keep, parent: None };
+        detached::submit(self, name, Content { kind, key, payload, job }).await
+    }
+
+    /// The detached task of this id, whoever submitted it. It asks nobody.
+    pub fn detached(&self, id: TaskId) -> DetachedTask {
+        detached::task(self, id)
+    }
+
+    /// The detached tasks that the holder of this node's pass submitted, as all live workers tell.
+    ///
+    /// # Errors
+    /// [`Error::Detached`] if no worker is known.
+    pub async fn detached_tasks(&self) -> Result<DetachedTasks, Error> {
+        detached::list(self).await
+    }
+
+    /// This node's own copies of detached tasks: the mark of each task's state, and whether it has ended. It asks nobody.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    #[cfg(feature = "internals")]
+    #[doc(hidden)]
+    pub async fn held_tasks(&self) -> Result<Vec<(TaskId, Mark, bool)>, Error> {
+        self.ask_work(|reply| WorkCommand::HeldTasks { reply }).await
     }
 
     /// Cancels a task of this node: its handle ends with `Cancelled`. Returns whether the task was still open.

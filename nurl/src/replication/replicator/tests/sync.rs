@@ -394,6 +394,8 @@ fn an_answer_in_parts_settles_nothing_before_the_parts_are_answered_and_equal_pa
 #[test]
 fn a_round_goes_on_behind_an_answer_that_was_cut_short() {
     let mut mesh = differing(1_000, 1_000);
+    // It isn't settled, so its questions have ids.
+    mesh.restart(1);
     let (range, settling, _) = next_summary(&mut mesh, 1, false).expect("it begins a round");
     assert_eq!(range, Range { after: None, upto: None });
     let upto: Option<ByteVec> = Some(vec![1, 0, 0, 1, 0].into());
