@@ -62,7 +62,7 @@ impl Question {
 enum Sought {
     Deposit {
         task: TaskId,
-        terms: Terms,
+        terms: Box<Terms>,
         payload: Bytes,
         stored: BTreeMap<PublicKey, (u64, bool)>,
         refused: BTreeMap<PublicKey, Refusal>,
@@ -118,7 +118,7 @@ impl Calls {
         payload: Bytes,
     ) -> Result<u64, CustodyError> {
         let within = DEPOSIT_WITHIN + 3 * way(&payload);
-        let (stored, refused) = (BTreeMap::new(), BTreeMap::new());
+        let (terms, stored, refused) = (Box::new(terms), BTreeMap::new(), BTreeMap::new());
         self.begin(now, Sought::Deposit { task, terms, payload, stored, refused }, within)
     }
 
@@ -189,7 +189,7 @@ impl Calls {
                 }
                 for keeper in sh.keepers.of(task) {
                     if !stored.contains_key(&keeper) && !refused.contains_key(&keeper) {
-                        let (task, terms, payload) = (*task, terms.clone(), payload.clone());
+                        let (task, terms, payload) = (*task, (**terms).clone(), payload.clone());
                         sh.send(keeper, &Message::Deposit { call: id, task, terms, payload });
                     }
                 }

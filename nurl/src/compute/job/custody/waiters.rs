@@ -18,10 +18,13 @@ pub(super) struct Asker {
     pub(super) call: u64,
 }
 
+/// Those that wait for one task: the mark that each has seen, what it wants, and until when it waits.
+type Waits = BTreeMap<Asker, (Option<Mark>, Want, Instant)>;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
-    waiting: BTreeMap<TaskId, BTreeMap<Asker, (Option<Mark>, Want, Instant)>>,
+    waiting: BTreeMap<TaskId, Waits>,
     until: BTreeSet<(Instant, TaskId, Asker)>,
 }
 
