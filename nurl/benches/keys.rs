@@ -186,7 +186,7 @@ mod bench {
         let storage = |changed: bool| {
             let mut storage = NegentropyStorageVector::new();
             for n in 0..KEYS {
-                storage.insert(n, Id::new(id(n, changed))).expect("it isn't sealed");
+                storage.insert(n, Id::from_byte_array(id(n, changed))).expect("it isn't sealed");
             }
             storage.seal().expect("once");
             storage

@@ -243,9 +243,8 @@ fn a_full_disk_refuses_writes_while_reads_tell_what_is_on_it_and_takes_them_when
         let stats = lone.stats().await;
         assert_eq!((stats.disk.failures, stats.disk.failing), (1, 1));
         loop {
-            match lone._net.1.recv().await.unwrap() {
-                NetCommand::DiskFails(why) => break assert!(why.is_some_and(|why| why.contains("storage"))),
-                _ => {}
+            if let NetCommand::DiskFails(why) = lone._net.1.recv().await.unwrap() {
+                break assert!(why.is_some_and(|why| why.contains("storage")));
             }
         }
         lone.disk.set_full(false);

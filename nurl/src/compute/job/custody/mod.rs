@@ -16,7 +16,7 @@
 //!   pass, may cancel the task, have its payload for a new try, or see it in a list.
 //!
 //! Keepers compare marks: one offers the marks of what it has, the other answers with its own, and the first sends a copy
-//! where they differ. Copies merge, see [`entry`]. A keeper believes copies and marks only of members near the id on the
+//! where they differ. Copies merge, see `entry`. A keeper believes copies and marks only of members near the id on the
 //! ring, now or lately, and only tasks with a valid warrant. All tables and queues are bounded, and what is refused is
 //! counted.
 //!

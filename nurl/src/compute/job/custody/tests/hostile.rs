@@ -1,6 +1,6 @@
 //! Members that lie, and passes that end.
 
-use super::entry_of_tests::*;
+use super::entries::*;
 use super::harness::*;
 use crate::authority::revocation::{Revocation, Subject};
 use crate::compute::job::JobError;

@@ -3,6 +3,6 @@
 mod asking;
 mod custodians;
 mod deposits;
-mod entry_of_tests;
+mod entries;
 mod harness;
 mod hostile;
