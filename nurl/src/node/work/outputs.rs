@@ -40,3 +40,28 @@ impl Outputs {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compute::job::TaskId;
+
+    #[test]
+    fn what_waited_for_a_commit_that_failed_is_told_to_nobody_and_its_callers_learn_that_it_is_unconfirmed() {
+        let (peer, task) = (PublicKey::from_bytes([1; 32]), TaskId::from_bytes([2; 16]));
+        let waiting = Outputs {
+            messages: vec![(peer, vec![1])],
+            detached: vec![(peer, Bytes::from_static(b"stored"))],
+            told: vec![(1, Ok(Told::Done)), (2, Err(CustodyError::NoAnswer))],
+            orders: vec![Order::Cancel(task)],
+            ..Outputs::default()
+        };
+        let left = waiting.without_disk();
+        assert!(left.messages.is_empty() && left.detached.is_empty() && left.events.is_empty());
+        assert!(matches!(
+            &left.told[..],
+            [(1, Err(CustodyError::Unconfirmed)), (2, Err(CustodyError::NoAnswer))]
+        ));
+        assert!(matches!(&left.orders[..], [Order::Cancel(cancelled)] if *cancelled == task));
+    }
+}

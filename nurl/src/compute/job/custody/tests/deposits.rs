@@ -129,3 +129,21 @@ fn one_account_fills_a_quarter_of_the_log_and_the_oldest_ended_bytes_give_way() 
     let call = world.deposit(other, id(99), &big);
     assert!(matches!(world.end_of(other, call, secs(30)), Ok(Told::Done)), "another account has its room");
 }
+
+#[test]
+fn a_keeper_whose_disk_fails_confirms_as_a_memory_and_stores_all_when_it_works_again() {
+    let mut world = World::new(4, 3, true);
+    let submitter = world.client();
+    let keepers = world.keepers(id(1));
+    world.nodes.get_mut(&keepers[1]).unwrap().up = false;
+    world.nodes.get_mut(&keepers[2]).unwrap().up = false;
+    world.custody_of(keepers[0]).set_durable(false);
+    let call = world.deposit(submitter, id(1), b"payload");
+    assert!(matches!(world.end_of(submitter, call, secs(20)), Err(CustodyError::Unconfirmed)));
+    let custody = world.custody_of(keepers[0]);
+    custody.forget_changed();
+    assert!(custody.poll_changed(9).is_empty());
+    custody.set_durable(true);
+    let stored: Vec<TaskId> = custody.poll_changed(9).into_iter().map(|(task, _)| task).collect();
+    assert_eq!(stored, [id(1)]);
+}
