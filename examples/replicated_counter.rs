@@ -65,7 +65,7 @@ async fn parent() -> Outcome {
     println!("process 2 is back, on its disk");
 
     processes[2].kill().await?;
-    disk::rename(&processes[2].store(), &folder.path().join("lost"))?;
+    disk::remove(&processes[2].store().join("nurl.redb"))?;
     println!("process 3 is killed, and its disk is lost");
     time::sleep(WHILE).await;
     processes[2].restart(&ticket)?;
