@@ -7,8 +7,8 @@
 
 use std::ops::Bound;
 
-/// The keys placed at a stretch: some 20 ms.
-pub(super) const PORTION: usize = 8192;
+/// The keys placed at a stretch: some 10 ms.
+pub(super) const PORTION: usize = 4096;
 
 /// See the module.
 #[derive(Debug, Default)]
