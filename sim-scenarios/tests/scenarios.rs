@@ -352,6 +352,11 @@ fn gossip_reaches_every_member_once() {
 }
 
 #[test]
+fn detached_tasks_end_once_without_their_submitter() {
+    prove_with("detached", 6);
+}
+
+#[test]
 fn a_router_says_again_what_it_heard() {
     prove_with("eavesdropper", 3);
 }

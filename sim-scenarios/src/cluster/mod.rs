@@ -149,6 +149,18 @@ impl Cluster {
         self.add_with(name, (net, Role::Member), &key, (standing, &ticket), 0)
     }
 
+    /// Starts a further observer now, as a command does: by a slip for a throwaway key, and with the key of the pass's holder.
+    ///
+    /// # Panics
+    /// If the name is taken.
+    pub fn add_by_slip(&mut self, name: &str, net: Net, holder: &SecretKey) -> Peer {
+        let (key, ticket) = (SecretKey::generate(&mut self.keys), self.ticket.clone());
+        let pass = self.credential(&holder.public(), Role::Observer);
+        let shown = Box::new(self.slip(holder, &pass, key.public()));
+        let standing = Standing::Slip { shown, holder: holder.clone() };
+        self.add_with(name, (net, Role::Observer), &key, (standing, &ticket), 0)
+    }
+
     /// Starts a further worker now that has only a ticket.
     ///
     /// # Panics

@@ -51,6 +51,13 @@ pub(crate) type Configure = Arc<dyn Fn(Builder, &Setup) -> Builder + Send + Sync
 pub enum Standing {
     /// By a pass that was made before.
     Pass(Box<Credential>),
+    /// By a slip that the holder of a pass signed for its throwaway key.
+    Slip {
+        /// The pass and the slip.
+        shown: Box<Credential>,
+        /// The key of the pass's holder.
+        holder: SecretKey,
+    },
     /// By the invitation of its ticket.
     Invited,
     /// By the authority's key: it issues passes.
@@ -121,6 +128,7 @@ impl Peer {
                 let builder = Node::builder(ticket).key(key).role(setup.role).handler("slow", slow);
                 let builder = match standing {
                     Standing::Pass(credential) => builder.credential(*credential),
+                    Standing::Slip { shown, holder } => builder.credential(*shown).holder(holder),
                     Standing::Invited => builder,
                     Standing::Issuer(authority) => builder.issuer(authority),
                 };

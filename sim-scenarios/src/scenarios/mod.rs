@@ -21,6 +21,7 @@ pub mod crowded;
 pub mod damaged;
 pub mod deaths;
 pub mod deleted;
+pub mod detached;
 pub mod doorkeeper;
 pub mod eavesdropper;
 pub mod echoes;
@@ -86,6 +87,7 @@ pub const ALL: &[Scenario] = &[
     damaged::SCENARIO,
     deaths::SCENARIO,
     deleted::SCENARIO,
+    detached::SCENARIO,
     doorkeeper::SCENARIO,
     eavesdropper::SCENARIO,
     echoes::SCENARIO,
