@@ -306,8 +306,9 @@ impl Keeper {
             if let Some(offered) = peer.offered.as_mut().filter(|offered| !offered.copied) {
                 offered.copied = true;
                 let entry = &kept.entry;
-                let terms = mark.is_none().then(|| entry.terms.clone());
-                let payload = entry.payload.clone().filter(|_| terms.is_some());
+                // The other one may have been told a warrant of another time.
+                let terms = Some(entry.terms.clone());
+                let payload = entry.payload.clone().filter(|_| mark.is_none());
                 let body = entry.course.result().cloned().or(payload).unwrap_or_default();
                 sh.send(from, &Message::Copy { task, terms, course: entry.course.clone(), body });
             }
@@ -368,9 +369,9 @@ impl Keeper {
         if !sh.keepers.of(&task).contains(&from)
             && let Some(kept) = self.ledger.get(&task).filter(|kept| kept.mark != theirs)
         {
-            let course = kept.entry.course.clone();
+            let (terms, course) = (Some(kept.entry.terms.clone()), kept.entry.course.clone());
             let body = course.result().cloned().unwrap_or_default();
-            sh.send(from, &Message::Copy { task, terms: None, course, body });
+            sh.send(from, &Message::Copy { task, terms, course, body });
         }
     }
 
