@@ -78,6 +78,25 @@ fn the_same_id_is_one_task_for_its_submitter_and_a_conflict_for_anything_else() 
 }
 
 #[test]
+fn keepers_that_were_told_two_warrants_for_one_task_come_to_the_same() {
+    let mut world = World::new(8, 5, false);
+    let submitter = world.client();
+    let third = world.keepers(id(1))[2];
+    world.nodes.get_mut(&third).unwrap().up = false;
+    let call = world.deposit(submitter, id(1), b"payload");
+    assert!(matches!(world.end_of(submitter, call, secs(5)), Ok(Told::Done)));
+    // It comes back, and knows the task from the second deposit, which was signed later.
+    world.run(ms(20));
+    world.nodes.get_mut(&third).unwrap().up = true;
+    let call = world.deposit(submitter, id(1), b"payload");
+    assert!(matches!(world.end_of(submitter, call, secs(5)), Ok(Told::Done)));
+    world.run(secs(60));
+    let copies = world.copies(id(1));
+    assert_eq!(copies.len(), 3);
+    assert!(copies.iter().all(|(_, mark, ended)| *mark == copies[0].1 && *ended), "{copies:?}");
+}
+
+#[test]
 fn a_name_is_one_id_for_its_holder_and_another_for_everybody_else() {
     let mut world = World::new(5, 1, false);
     let (one, other) = (world.client(), world.client());
