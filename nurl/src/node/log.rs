@@ -176,6 +176,9 @@ pub(super) fn job_event(event: &job::JobEvent) {
         job::JobEvent::Admitted { task, kind, by } => submitted(*task, kind, by, "a task is admitted"),
         job::JobEvent::NotAllowed { task, kind, by } => submitted(*task, kind, by, "a policy refused a task"),
         job::JobEvent::Drained(drained) => info!(target: "nurl::job", ?drained, "this node is drained"),
+        job::JobEvent::Orphaned { task } => {
+            debug!(target: "nurl::job", %task, "the custodian of a task that runs here is gone");
+        }
         job::JobEvent::Progress { .. } | job::JobEvent::Ran { .. } => {}
     }
 }

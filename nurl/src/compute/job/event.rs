@@ -194,6 +194,12 @@ pub enum JobEvent {
         /// The peer that submitted it.
         by: Submitter,
     },
+    /// Executor: the custodian of a detached task that this node executes is gone. It comes every few seconds until another
+    /// one asks for the task.
+    Orphaned {
+        /// The task.
+        task: TaskId,
+    },
     /// Executor: a policy refused a task. It comes once for a task that is sent again and again.
     NotAllowed {
         /// The task.

@@ -10,8 +10,8 @@ use super::answers::{forward, refuse, tell};
 use super::error::JobError;
 use super::event::{Drained, JobEvent, Run, RunId};
 use super::forwarded::{Claim, Forwarded, Met};
-use super::listeners::{Listeners, Turn};
-use super::message::{Beat, Known, Message, Reason, Submit};
+use super::listeners::Listeners;
+use super::message::{Known, Message, Reason, Submit};
 use super::options::{
     DRAIN_GRACE, HORIZON, KindLimits, MAX_ASKED, MAX_FENCED_RESTARTS, MAX_KIND_LEN, MAX_KINDS,
     MAX_PAYLOAD_LEN, MAX_PROGRESS_LEN, TENURES_AGE,
@@ -23,7 +23,6 @@ use super::queue::{KindQueue, MAX_RETRY_AFTER, MIN_RETRY_AFTER, Place};
 use super::record::Record;
 use super::replica::{Replica, TaskMeta, Waiter, add_waiter};
 use super::shared::{SharedContext, Timer};
-use super::signs::Signs;
 use super::spec::{TaskSpec, digest};
 use super::standing::Submitter;
 use super::task::{Priority, TaskId};
@@ -33,6 +32,8 @@ use crate::key::PublicKey;
 use crate::kit::draw;
 use crate::ring::Epoch;
 use crate::rt::{Point, buggify};
+
+mod waiting;
 
 /// The pause before a fenced attempt starts again, plus a random time of up to the same length: time for the
 /// push-pull.
@@ -63,6 +64,8 @@ struct Execution {
     anywhere: bool,
     restarts: u8,
     note: Option<Bytes>,
+    /// The custodian that had it run is gone, and no other has asked for it yet: when the log is asked next.
+    orphaned: Option<Instant>,
     phase: ExecutionPhase,
 }
 
@@ -363,6 +366,7 @@ impl Executor {
             let kind = execution.spec.kind.clone();
             self.refuse_by_policy(shared, task, &kind, submitter, waiter);
         } else if add_waiter(&mut execution.waiters, waiter) {
+            execution.orphaned = None;
             let (token, boot) = (execution.token, shared.boot);
             let (kind, anywhere) = (execution.spec.kind.clone(), execution.anywhere);
             let lanes = self.lanes(shared, &kind, anywhere);
@@ -414,6 +418,7 @@ impl Executor {
             anywhere: submit.anywhere,
             restarts: 0,
             note: None,
+            orphaned: None,
             phase: ExecutionPhase::Asking(asked),
         };
         self.tasks.insert(task, execution);
@@ -796,144 +801,6 @@ impl Executor {
             }
             let record = kept.record.clone();
             self.conclude(shared, replica, now, task, record);
-        }
-    }
-
-    /// Removes a waiter. The submitter no longer waits (it has an outcome, or it cancels), or not for this attempt.
-    /// The execution ends with the last waiter.
-    pub(super) fn handle_stop(
-        &mut self,
-        shared: &mut SharedContext,
-        from: PublicKey,
-        task: TaskId,
-        attempt: Option<u32>,
-    ) {
-        let Some(execution) = self.tasks.get_mut(&task) else { return };
-        let before = execution.waiters.len();
-        execution
-            .waiters
-            .retain(|waiter| waiter.who != from || attempt.is_some_and(|attempt| attempt < waiter.attempt));
-        if execution.waiters.len() == before {
-            shared.stats.unexpected += 1;
-        } else if execution.waiters.is_empty() {
-            self.remove(shared, task);
-        }
-    }
-
-    /// Answers a submitter that asks for the task's outcome or state.
-    pub(super) fn handle_fetch(
-        &mut self,
-        shared: &mut SharedContext,
-        replica: &mut Replica,
-        now: Instant,
-        from: PublicKey,
-        task: TaskId,
-        attempt: u32,
-    ) {
-        let waiter = Waiter { who: from, attempt };
-        if let Some(kept) = replica.get(&task) {
-            if kept.record.is_settled() {
-                refuse(shared, task, waiter, Reason::Settled { hash: kept.record.hash });
-            } else if !kept.submitters().contains(&from) {
-                shared.stats.unexpected += 1;
-            } else {
-                tell(shared, task, waiter, &kept.record);
-                replica.owe(shared, now, task, waiter);
-            }
-        } else if let Some(execution) = self.tasks.get_mut(&task) {
-            if execution.waiters.iter().any(|known| known.who == from) {
-                add_waiter(&mut execution.waiters, waiter);
-                let (token, boot) = (execution.token, shared.boot);
-                let (kind, anywhere) = (execution.spec.kind.clone(), execution.anywhere);
-                let lanes = self.lanes(shared, &kind, anywhere);
-                shared.send(from, Message::Accepted { task, attempt, boot, token, lanes });
-            } else {
-                shared.stats.unexpected += 1;
-            }
-        } else {
-            refuse(shared, task, waiter, Reason::Unknown);
-        }
-    }
-
-    // ---- Members come and go.
-
-    /// Notes that a node that was asked won't answer.
-    pub(super) fn on_peer_down(&mut self, shared: &mut SharedContext, peer: PublicKey) {
-        let mut answered = Vec::new();
-        for (task, execution) in &mut self.tasks {
-            if let ExecutionPhase::Asking(asked) = &mut execution.phase
-                && asked.remove(&peer)
-                && asked.is_empty()
-            {
-                answered.push(*task);
-            }
-        }
-        for task in answered {
-            self.enqueue(shared, task);
-        }
-    }
-
-    /// Notes that a submitter is gone. Its tasks run on, because the owners keep the outcome, but it gets no beats.
-    /// One waiter stays in the list, so that a submitter may acknowledge.
-    pub(super) fn on_submitter_gone(&mut self, peer: PublicKey) {
-        for execution in self.tasks.values_mut() {
-            if execution.waiters.len() > 1 {
-                execution.waiters.retain(|waiter| waiter.who != peer);
-            }
-        }
-    }
-
-    /// Ends the tasks that only this submitter waits for, running ones too: nothing is done for it any more.
-    pub(super) fn drop_submitter(&mut self, shared: &mut SharedContext, peer: PublicKey) {
-        let mut over = Vec::new();
-        for (task, execution) in &mut self.tasks {
-            execution.waiters.retain(|waiter| waiter.who != peer);
-            if execution.waiters.is_empty() {
-                over.push(*task);
-            }
-        }
-        for task in over {
-            self.remove(shared, task);
-        }
-    }
-
-    /// Notes that a message came from `peer`.
-    pub(super) fn heard(&mut self, now: Instant, peer: PublicKey) {
-        self.listeners.heard(now, peer);
-    }
-
-    /// Notes that a message to `peer` was not delivered.
-    pub(super) fn on_send_failed(&mut self, shared: &mut SharedContext, now: Instant, peer: PublicKey) {
-        self.listeners.unreached(now, peer);
-        self.on_peer_down(shared, peer);
-    }
-
-    /// Sends beats to every submitter, and sets the tick for the next ones.
-    pub(super) fn beat(&mut self, shared: &mut SharedContext, replica: &mut Replica, now: Instant) {
-        let mut by_submitter: BTreeMap<PublicKey, Signs> = BTreeMap::new();
-        for (task, execution) in &mut self.tasks {
-            let note = execution.note.take();
-            for waiter in execution.waiters.iter().filter(|waiter| !shared.peers.is_down(&waiter.who)) {
-                let signs = by_submitter.entry(waiter.who).or_default();
-                signs.beats.push(Beat { task: *task, attempt: waiter.attempt, finished: None });
-                signs.notes.extend(note.clone().map(|note| (*task, waiter.attempt, note)));
-            }
-        }
-        for (who, beat) in replica.beats() {
-            by_submitter.entry(who).or_default().beats.push(beat);
-        }
-        self.listeners.retain(|peer| by_submitter.contains_key(peer));
-        for (who, signs) in by_submitter {
-            // This node always hears its own beats.
-            let turn = if who == shared.local { Turn::Beat } else { self.listeners.turn(now, who) };
-            match turn {
-                Turn::Ask | Turn::Beat => signs.send(shared, who, turn == Turn::Ask),
-                Turn::Skip => {}
-                Turn::Deaf => shared.stats.outcomes_unheard += replica.give_up(who),
-            }
-        }
-        if !self.tasks.is_empty() || replica.owes_anything() {
-            shared.timers.set(Timer::Beat, now + shared.config.beat_interval);
         }
     }
 }

@@ -219,6 +219,12 @@ impl Jobs {
         self.settle(now);
     }
 
+    /// Ends a task that runs here for the log, which says that it is over.
+    pub fn end_for_log(&mut self, now: Instant, task: TaskId) {
+        self.executor.end_for_log(&mut self.shared, task);
+        self.settle(now);
+    }
+
     /// Believes warrants of this mesh; none are believed before.
     pub fn set_warrants(&mut self, warrants: Warrants) {
         self.shared.warrants = Some(warrants);
@@ -253,7 +259,7 @@ impl Jobs {
         if change == MemberChange::Revoked {
             self.executor.drop_submitter(&mut self.shared, peer);
         } else if change != MemberChange::Alive {
-            self.executor.on_submitter_gone(peer);
+            self.executor.on_submitter_gone(now, peer);
         }
         self.replica.on_member(&mut self.shared, now, peer, change);
         self.settle(now);
@@ -449,9 +455,9 @@ impl Jobs {
                 replica.handle_copy(shared, now, by.account(), copy);
                 executor.on_record(shared, replica, now, task);
             }
-            Message::Ack { task, .. } => {
+            Message::Ack { task, hash } => {
                 executor.handle_stop(shared, from, task, None);
-                replica.acknowledge(shared, task, from);
+                replica.acknowledge(shared, task, from, hash);
             }
             Message::Fetch { task, attempt } => {
                 executor.handle_fetch(shared, replica, now, from, task, attempt)

@@ -28,6 +28,9 @@ use crate::rt::{Table, bound};
 /// ones.
 const ENDS_TOGETHER: Duration = Duration::from_secs(1);
 
+/// The hash in an acknowledgement of a process that doesn't know the task.
+pub(super) const NOT_KNOWN: [u8; 32] = [0; 32];
+
 /// A submitter that waits for an execution, with its latest count of attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Waiter {
@@ -318,9 +321,20 @@ impl Replica {
         }
     }
 
-    /// Notes that the submitter has its outcome: the bytes are dropped, the hash stays.
-    pub(super) fn acknowledge(&mut self, shared: &mut SharedContext, task: TaskId, from: PublicKey) {
+    /// Notes that the submitter has its outcome: the bytes are dropped, the hash stays. A later process of it, which knows
+    /// nothing of the task, says so by [`NOT_KNOWN`]: it gets no beats, and the outcome is kept for whoever asks for the task
+    /// again.
+    pub(super) fn acknowledge(
+        &mut self,
+        shared: &mut SharedContext,
+        task: TaskId,
+        from: PublicKey,
+        hash: [u8; 32],
+    ) {
         let Some(kept) = self.table.get_mut(&task) else {
+            if hash == NOT_KNOWN {
+                return;
+            }
             if self.early.len() >= MAX_EARLY_ACKS {
                 self.early.pop_front();
             }
@@ -337,6 +351,9 @@ impl Replica {
         kept.stop_waiting(&from);
         if kept.waiting().is_empty() {
             self.awaited.remove(&task);
+            if hash == NOT_KNOWN {
+                return;
+            }
             if let Some(held_for) = &kept.held_for {
                 self.holdings.resize(held_for, kept.record.held_bytes(), 0);
             }

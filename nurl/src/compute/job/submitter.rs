@@ -21,7 +21,7 @@ use super::options::{
 };
 use super::pace::Lanes;
 use super::record::Record;
-use super::replica::{Replica, TaskMeta};
+use super::replica::{NOT_KNOWN, Replica, TaskMeta};
 use super::shared::{SharedContext, Timer};
 use super::spec::{TaskSpec, digest};
 use super::submission::{AwaitedResult, Submission, SubmissionPhase, Tries};
@@ -559,8 +559,7 @@ impl Submissions {
                 shared.send(from, Message::Withdraw { task: id, attempt });
             }
             // The task is from before this node's restart. A running one runs on, and its owners keep the outcome.
-            // The outcome of a finished one is dropped.
-            None if finished => shared.send(from, Message::Ack { task: id, hash: [0; 32] }),
+            None if finished => shared.send(from, Message::Ack { task: id, hash: NOT_KNOWN }),
             None => shared.stats.unexpected += 1,
         }
     }

@@ -433,6 +433,7 @@ impl WorkPlane {
                 self.jobs.cancel(now, task);
             }
             Order::Release(task) => self.jobs.release(now, task),
+            Order::End(task) => self.jobs.end_for_log(now, task),
         }
     }
 

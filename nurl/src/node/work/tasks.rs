@@ -77,6 +77,7 @@ impl Tasks {
             JobEvent::Reassigned { .. }
             | JobEvent::Admitted { .. }
             | JobEvent::NotAllowed { .. }
+            | JobEvent::Orphaned { .. }
             | JobEvent::Ran { .. }
             | JobEvent::Duplicate { .. }
             | JobEvent::Fenced { .. } => {}

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::super::{Submitter, TaskId};
+use super::super::{JobError, Submitter, TaskId};
 use super::entry::{Course, End, Entry, Mark, Note, Step, Terms};
 use super::ledger::{Ledger, Offered};
 use super::message::{Ended, Has, Message, Refusal, TaskStatus, Want};
@@ -33,7 +33,7 @@ struct Driving {
     progress: Option<Bytes>,
     cancelled: bool,
     /// It had ended before, and another custodian has its outcome.
-    settled: bool,
+    settled: Option<JobError>,
 }
 
 #[derive(Debug, Default)]
@@ -297,7 +297,11 @@ impl Keeper {
             let peer = kept.peer(from);
             peer.told = mark.map(|mark| (mark, boot, durable));
             if mark == Some(ours) {
-                peer.offered = None;
+                // A process that this node's view doesn't know yet counts later: until then it is asked as rarely as a
+                // silent one.
+                if sh.is_present(&from, boot) {
+                    peer.offered = None;
+                }
                 self.ledger.look_at(task, now);
                 self.after_change(sh, task);
                 continue;

@@ -35,7 +35,7 @@ mod shared;
 mod tests;
 mod waiters;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -206,6 +206,8 @@ pub enum Order {
     Cancel(TaskId),
     /// The outcome of this task is safe in the log: its worker needn't keep it.
     Release(TaskId),
+    /// This task runs here for a custodian that is gone, and is over: end the run.
+    End(TaskId),
 }
 
 /// Counters since the start.
@@ -265,6 +267,8 @@ pub struct Custody {
     shared: Shared,
     keeper: Keeper,
     calls: Calls,
+    /// The calls about tasks that run here for a custodian that is gone.
+    orphans: BTreeMap<u64, TaskId>,
     signer: Signer,
 }
 
@@ -290,7 +294,13 @@ impl Custody {
             orders: VecDeque::new(),
             stats: CustodyStats::default(),
         };
-        Custody { shared, keeper: Keeper::default(), calls: Calls::default(), signer }
+        Custody {
+            shared,
+            keeper: Keeper::default(),
+            calls: Calls::default(),
+            orphans: BTreeMap::new(),
+            signer,
+        }
     }
 
     /// Takes what an earlier process stored of a task.
@@ -440,6 +450,15 @@ impl Custody {
 
     /// Takes an event of this node's jobs. Returns whether it is of a task that was submitted for the log.
     pub fn on_job(&mut self, now: Instant, event: &JobEvent) -> bool {
+        if let JobEvent::Orphaned { task } = event {
+            // If there are too many calls, the event comes again.
+            if !self.orphans.values().any(|asked| asked == task)
+                && let Ok(call) = self.ask(now, *task, None, Duration::ZERO, false)
+            {
+                self.orphans.insert(call, *task);
+            }
+            return false;
+        }
         let ours = self.keeper.on_job(now, &mut self.shared, event);
         if ours {
             self.handle_timeout(now);
@@ -491,7 +510,15 @@ impl Custody {
 
     /// The next call that has ended.
     pub fn poll_event(&mut self) -> Option<(u64, Result<Told, CustodyError>)> {
-        self.shared.events.pop_front()
+        loop {
+            let (call, told) = self.shared.events.pop_front()?;
+            let Some(task) = self.orphans.remove(&call) else { return Some((call, told)) };
+            if let Ok(Told::Status { status, .. }) = told
+                && (status.cancelling || status.end.is_some())
+            {
+                self.shared.orders.push_back(Order::End(task));
+            }
+        }
     }
 
     /// The next tasks whose records changed: each with what is to be stored, or `None` to delete it. Empty: none.

@@ -316,18 +316,18 @@ fn an_acknowledgement_that_overtakes_its_outcome_counts_and_such_are_bounded() {
         })
     };
     let jobs = world.jobs(2);
-    jobs.dispatch(now, Submitter::alone(key(3)), Message::Ack { task, hash: [0; 32] });
+    jobs.dispatch(now, Submitter::alone(key(3)), Message::Ack { task, hash: [1; 32] });
     jobs.dispatch(now, Submitter::alone(key(1)), copy(task));
     assert!(jobs.record(task).unwrap().is_settled());
     let other = TaskId::from_bytes([6; 16]);
-    jobs.dispatch(now, Submitter::alone(key(3)), Message::Ack { task: other, hash: [0; 32] });
+    jobs.dispatch(now, Submitter::alone(key(3)), Message::Ack { task: other, hash: [1; 32] });
     for n in 0..options::MAX_EARLY_ACKS as u32 {
         let mut id = [0; 16];
         id[..4].copy_from_slice(&n.to_le_bytes());
         jobs.dispatch(
             now,
             Submitter::alone(key(3)),
-            Message::Ack { task: TaskId::from_bytes(id), hash: [0; 32] },
+            Message::Ack { task: TaskId::from_bytes(id), hash: [1; 32] },
         );
     }
     jobs.dispatch(now, Submitter::alone(key(1)), copy(other));

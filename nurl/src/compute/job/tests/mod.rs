@@ -14,3 +14,4 @@ mod seeds;
 mod shares;
 mod silent_clients;
 mod single;
+mod warranted;

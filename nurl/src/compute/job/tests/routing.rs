@@ -153,7 +153,7 @@ fn a_submit_that_comes_twice_runs_once_and_is_answered_twice() {
     assert!(answers(&mut jobs).iter().any(is_outcome), "its outcome is said again");
     assert_eq!((jobs.stats().runs, jobs.stats().duplicate_submits), (1, 2));
     // After the acknowledgement only the hash is left.
-    jobs.handle_message(now, Submitter::alone(key(2)), Message::Ack { task, hash: [0; 32] }.encode());
+    jobs.handle_message(now, Submitter::alone(key(2)), Message::Ack { task, hash: [1; 32] }.encode());
     jobs.handle_message(now, Submitter::alone(key(2)), submit.encode());
     let answer = answers(&mut jobs);
     assert!(

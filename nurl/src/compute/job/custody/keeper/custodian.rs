@@ -80,7 +80,8 @@ impl Keeper {
         if !first {
             return None;
         }
-        let runs = self.driven.contains_key(&task);
+        let driving = self.driven.get(&task);
+        let (runs, settled) = (driving.is_some(), driving.and_then(|driving| driving.settled.clone()));
         let late = deadline.saturating_sub(sh.wall_ms());
         let slack_ms = if runs { DEADLINE_SLACK.as_millis() as u64 } else { 0 };
         let error = if sh.warrants.is_over(now, &kept.standing) {
@@ -88,7 +89,8 @@ impl Keeper {
         } else if cancelling && !runs {
             Some(JobError::Cancelled)
         } else if sh.wall_ms() >= deadline.saturating_add(slack_ms) {
-            Some(JobError::Deadline)
+            // Whoever had its outcome lost it, or never came back.
+            Some(settled.unwrap_or(JobError::Deadline))
         } else {
             None
         };
@@ -169,9 +171,9 @@ impl Keeper {
                     self.answer(sh, task, asker, want);
                 }
             }
-            JobEvent::Done { outcome: Err(JobError::Settled { .. }), .. } => {
+            JobEvent::Done { outcome: Err(error @ JobError::Settled { .. }), .. } => {
                 // Its outcome was acknowledged by another custodian, from whom it comes.
-                driving.settled = true;
+                driving.settled = Some(error.clone());
                 driving.progress = None;
             }
             JobEvent::Done { outcome, by, .. } => {
@@ -230,7 +232,7 @@ impl Keeper {
     fn leave(&mut self, task: TaskId) -> bool {
         let left = self.driven.remove(&task);
         self.driven_bytes -= left.as_ref().map_or(0, |driving| driving.bytes);
-        left.is_some_and(|driving| !driving.settled)
+        left.is_some_and(|driving| driving.settled.is_none())
     }
 
     fn add_note(

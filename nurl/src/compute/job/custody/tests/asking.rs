@@ -9,13 +9,6 @@ fn fails(world: &mut World) {
         Box::new(|_, _| (secs(2), Err(JobError::DeadLetter { failures: 8, last: "no".into() })));
 }
 
-fn deposited(world: &mut World, task: TaskId) -> PublicKey {
-    let submitter = world.client();
-    let call = world.deposit(submitter, task, b"payload");
-    assert!(matches!(world.end_of(submitter, call, secs(5)), Ok(Told::Done)));
-    submitter
-}
-
 #[test]
 fn whoever_waits_is_told_when_the_task_changes_and_not_before() {
     let mut world = World::new(1, 3, true);

@@ -10,13 +10,6 @@ fn slow(world: &mut World, time: Duration) {
     world.behaviour = Box::new(move |payload, _| (time, Ok(Bytes::copy_from_slice(payload))));
 }
 
-fn deposited(world: &mut World, task: TaskId) -> PublicKey {
-    let submitter = world.client();
-    let call = world.deposit(submitter, task, b"payload");
-    assert!(matches!(world.end_of(submitter, call, secs(5)), Ok(Told::Done)));
-    submitter
-}
-
 #[test]
 fn the_next_keeper_goes_on_when_the_custodian_dies() {
     let mut world = World::new(1, 5, false);

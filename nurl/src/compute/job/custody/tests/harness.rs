@@ -66,6 +66,7 @@ pub(super) struct World {
     running: BTreeMap<(PublicKey, TaskId), Bytes>,
     pub(super) released: BTreeSet<(PublicKey, TaskId)>,
     pub(super) cancelled: BTreeSet<(PublicKey, TaskId)>,
+    pub(super) ended_runs: BTreeSet<(PublicKey, TaskId)>,
     queue: BTreeMap<(Instant, u64), Happening>,
     pub(super) sent_bytes: usize,
     seq: u64,
@@ -90,6 +91,7 @@ impl World {
             running: BTreeMap::new(),
             released: BTreeSet::new(),
             cancelled: BTreeSet::new(),
+            ended_runs: BTreeSet::new(),
             queue: BTreeMap::new(),
             sent_bytes: 0,
             seq: 0,
@@ -362,6 +364,9 @@ impl World {
                     Order::Release(task) => {
                         self.released.insert((key, task));
                     }
+                    Order::End(task) => {
+                        self.ended_runs.insert((key, task));
+                    }
                 }
             }
         }
@@ -395,6 +400,14 @@ impl World {
     pub(super) fn stats(&self, who: PublicKey) -> CustodyStats {
         self.nodes[&who].custody.stats()
     }
+}
+
+/// A new client's task, deposited; returns the client.
+pub(super) fn deposited(world: &mut World, task: TaskId) -> PublicKey {
+    let submitter = world.client();
+    let call = world.deposit(submitter, task, b"payload");
+    assert!(matches!(world.end_of(submitter, call, secs(5)), Ok(Told::Done)));
+    submitter
 }
 
 pub(super) fn detached(life_s: u64) -> Detached {

@@ -7,13 +7,6 @@ use crate::compute::job::JobError;
 use crate::compute::job::custody::message::{Has, Message};
 use crate::compute::job::custody::*;
 
-fn deposited(world: &mut World, task: TaskId) -> PublicKey {
-    let submitter = world.client();
-    let call = world.deposit(submitter, task, b"payload");
-    assert!(matches!(world.end_of(submitter, call, secs(5)), Ok(Told::Done)));
-    submitter
-}
-
 /// A mesh in which some members are far from the id.
 fn large(seed: u64) -> World {
     let mut world = World::new(seed, 12, false);

@@ -6,3 +6,4 @@ mod deposits;
 mod entries;
 mod harness;
 mod hostile;
+mod orphans;
