@@ -331,7 +331,9 @@ impl Keeper {
             sh.stats.forged += 1;
             return;
         }
-        let known = self.ledger.get(&task).map(|kept| kept.entry.terms.clone());
+        let held = self.ledger.get(&task);
+        let (known, holder) =
+            (held.map(|kept| kept.entry.terms.clone()), held.map(|kept| kept.standing.grant.key));
         let new = known.as_ref().is_none_or(|known| terms.as_ref().is_some_and(|terms| terms != known));
         let checked = match &terms {
             Some(terms) if new => match sh.warrants.check(now, terms.named(task), &terms.warrant) {
@@ -344,7 +346,11 @@ impl Keeper {
             _ => None,
         };
         let Some(terms) = terms.or_else(|| known.clone()) else { return self.tell_held(sh, from, task) };
-        if known.as_ref().is_some_and(|known| known.digest != terms.digest || known.kind != terms.kind) {
+        let others =
+            checked.as_ref().zip(holder).is_some_and(|(checked, holder)| checked.grant.key != holder);
+        if others
+            || known.as_ref().is_some_and(|known| known.digest != terms.digest || known.kind != terms.kind)
+        {
             sh.stats.conflicts += 1;
             return;
         }
@@ -352,8 +358,9 @@ impl Keeper {
         let mut entry = Entry { terms, payload, course };
         entry.trim();
         let theirs = entry.mark();
-        let taken = match checked.filter(|_| known.is_none()) {
-            None => self.ledger.merge(now, task, entry).is_some(),
+        let taken = match checked {
+            checked if known.is_some() => self.ledger.merge(now, task, entry, checked).is_some(),
+            None => false,
             // Nobody could run it, or it is over.
             Some(_)
                 if (entry.is_open() && entry.payload.is_none()) || entry.known_until_ms() < sh.wall_ms() =>

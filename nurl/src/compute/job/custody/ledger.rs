@@ -149,16 +149,51 @@ impl Ledger {
         changed
     }
 
-    /// Joins another copy, if there is room for the bytes that it adds. Returns whether the state changed; none: no room.
-    pub(super) fn merge(&mut self, now: Instant, task: TaskId, other: Entry) -> Option<bool> {
+    /// Joins another copy, if there is room for the bytes that it adds; `standing` is that of its warrant, if that is another
+    /// one. Returns whether the state changed; none: no room.
+    pub(super) fn merge(
+        &mut self,
+        now: Instant,
+        task: TaskId,
+        other: Entry,
+        standing: Option<Standing>,
+    ) -> Option<bool> {
         let kept = self.entries.get(&task)?;
+        let newer = other.terms.warrant.rank() > kept.entry.terms.warrant.rank();
         let grows = other.bytes().saturating_sub(kept.bytes);
         if !self.make_room(kept.party(), 0, grows) {
             return None;
         }
-        Some(self.change(now, task, |entry| {
+        let changed = self.change(now, task, |entry| {
             entry.merge(other);
-        }))
+        });
+        if newer {
+            self.changed.insert(task, Changed::Whole);
+            if let Some(standing) = standing {
+                self.rebook(task, standing);
+            }
+        }
+        Some(changed)
+    }
+
+    /// Books an entry on the account of its newer warrant's pass.
+    fn rebook(&mut self, task: TaskId, standing: Standing) {
+        let Some(kept) = self.entries.get_mut(&task) else { return };
+        let (bytes, from) = (kept.bytes, kept.party());
+        kept.standing = standing;
+        let to = kept.party();
+        self.unbook(from, bytes);
+        let share = self.shares.entry(to).or_default();
+        *share = (share.0 + 1, share.1 + bytes);
+    }
+
+    fn unbook(&mut self, party: Party, bytes: usize) {
+        if let Some(share) = self.shares.get_mut(&party) {
+            *share = (share.0 - 1, share.1 - bytes);
+            if share.0 == 0 {
+                self.shares.remove(&party);
+            }
+        }
     }
 
     /// Forgets which records changed.
@@ -178,13 +213,7 @@ impl Ledger {
         }
         self.ended.remove(&(kept.arrival, *task));
         self.bytes -= kept.bytes;
-        let party = kept.party();
-        if let Some(share) = self.shares.get_mut(&party) {
-            *share = (share.0 - 1, share.1 - kept.bytes);
-            if share.0 == 0 {
-                self.shares.remove(&party);
-            }
-        }
+        self.unbook(kept.party(), kept.bytes);
         self.changed.insert(*task, Changed::Whole);
     }
 

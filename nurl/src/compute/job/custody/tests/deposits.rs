@@ -97,6 +97,31 @@ fn keepers_that_were_told_two_warrants_for_one_task_come_to_the_same() {
 }
 
 #[test]
+fn a_newer_warrant_is_on_the_disk_of_a_keeper_that_had_an_older_one() {
+    let mut world = World::new(9, 3, true);
+    world.behaviour = Box::new(|_, _| (secs(1_000), Ok(Bytes::new())));
+    let submitter = world.client();
+    let third = world.keepers(id(1))[2];
+    world.nodes.get_mut(&third).unwrap().up = false;
+    let call = world.deposit(submitter, id(1), b"payload");
+    assert!(matches!(world.end_of(submitter, call, secs(5)), Ok(Told::Done)));
+    world.run(ms(20));
+    world.nodes.get_mut(&third).unwrap().up = true;
+    let call = world.deposit(submitter, id(1), b"payload");
+    assert!(matches!(world.end_of(submitter, call, secs(5)), Ok(Told::Done)));
+    world.run(secs(60));
+    let before = world.copies(id(1));
+    assert!(before.iter().all(|(_, mark, _)| *mark == before[0].1), "{before:?}");
+    world.loss_percent = 100;
+    for keeper in world.workers.clone() {
+        world.kill(keeper);
+        world.restart(keeper);
+        let after = world.copies(id(1)).into_iter().find(|(key, ..)| *key == keeper);
+        assert_eq!(after.map(|(_, mark, _)| mark), Some(before[0].1));
+    }
+}
+
+#[test]
 fn a_name_is_one_id_for_its_holder_and_another_for_everybody_else() {
     let mut world = World::new(5, 1, false);
     let (one, other) = (world.client(), world.client());

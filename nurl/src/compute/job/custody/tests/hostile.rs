@@ -89,6 +89,24 @@ fn a_task_without_its_submitters_word_is_taken_from_nobody() {
 }
 
 #[test]
+fn a_keeper_makes_nobody_elses_task_its_own() {
+    let mut world = World::new(7, 3, true);
+    world.behaviour = Box::new(|_, _| (secs(200), Ok(Bytes::new())));
+    let submitter = deposited(&mut world, id(1));
+    world.run(secs(5));
+    let keepers = world.keepers(id(1));
+    let before = world.copies(id(1));
+    // The same content under a warrant of its own, which ends later.
+    let (terms, body) = terms_of(&mut world, keepers[1], id(1), b"payload");
+    let copy = Message::Copy { task: id(1), terms: Some(terms), course: Default::default(), body };
+    world.inject(keepers[1], keepers[0], &copy);
+    assert_eq!((world.stats(keepers[0]).conflicts, world.copies(id(1))), (1, before));
+    let now = world.now;
+    let call = world.custody_of(submitter).cancel(now, id(1)).unwrap();
+    assert!(matches!(world.end_of(submitter, call, secs(10)), Ok(Told::Done)));
+}
+
+#[test]
 fn a_revoked_submitters_tasks_end_and_no_new_ones_are_taken() {
     let mut world = World::new(4, 3, true);
     world.behaviour = Box::new(|_, _| (secs(200), Ok(Bytes::new())));
