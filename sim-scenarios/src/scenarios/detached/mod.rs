@@ -8,7 +8,7 @@
 //! - Each task ends within a bound, with the result of one of its runs, and the cancelled one as such. The observer, who asked
 //!   before the faults, the other client and all workers have the same outcome.
 //! - No task runs twice but for a killed process that had begun it.
-//! - The endless task runs nowhere soon after it was cancelled, if the custodian that had it run wasn't killed.
+//! - The endless task runs nowhere soon after it was cancelled, though the custodian that had it run may be dead.
 //! - At rest its three keepers hold each task in the same state, and nobody else holds it. They are only looked at.
 //! - The named task, deposited again from elsewhere while it is open and when it has ended, is the same task, and doesn't run
 //!   again; another content under its name is refused.
@@ -90,7 +90,8 @@ const MEET: Duration = Duration::from_secs(60);
 const ENDS_WITHIN: Duration = Duration::from_secs(35 + 5 + 17 + 5 + 2 * TAKES.as_secs());
 /// A cancellation goes to one keeper, which offers it to the custodian at once; a lost offer is repeated after 3 and 6 s more. Its
 /// keeper may be a dead one that is asked for 2 s, and the custodian one that is not yet held dead.
-const STOPS_WITHIN: Duration = Duration::from_secs(35 + 5 + 9 + 2);
+/// A worker whose custodian is gone asks the keepers every 5 s, one after the other for 2 s each.
+const STOPS_WITHIN: Duration = Duration::from_secs(35 + 5 + 9 + 2 + 5 + 3 * 2);
 /// Offers are repeated after 48 s at most.
 const KEPT_WITHIN: Duration = Duration::from_secs(100);
 /// The longest pause before a kill and before a restart.
@@ -175,7 +176,7 @@ impl Play {
         if !late {
             victims.iter().for_each(|victim| victim.host.restart());
         }
-        let ended = self.cancel(&shell, &endless, &victims).await?;
+        let ended = self.cancel(&shell, &endless).await?;
         sometimes!(takers(&ended).len() > 1, "a cancelled task was taken over before");
         let mut outcomes = Vec::new();
         for (task, asking) in tasks.iter().zip(asked) {
@@ -294,13 +295,8 @@ impl Play {
         !self.books.running(&self.cluster, name).is_empty()
     }
 
-    /// Cancels the endless task, which runs nowhere soon after unless its custodian was killed, and returns its end.
-    async fn cancel(
-        &self,
-        shell: &Peer,
-        endless: &Deposited,
-        victims: &[Peer],
-    ) -> Result<TaskStatus, Violation> {
+    /// Cancels the endless task, which runs nowhere soon after, and returns its end.
+    async fn cancel(&self, shell: &Peer, endless: &Deposited) -> Result<TaskStatus, Violation> {
         let task = shell.node(&self.world).await.detached(endless.id);
         let begun = self.world.elapsed();
         let ended = loop {
@@ -318,11 +314,6 @@ impl Play {
         };
         if ended.end.as_ref().and_then(|end| end.error.as_ref()) != Some(&JobError::Cancelled) {
             return Err(Violation::safety(CANCELLED, format!("{} ended as {:?}", endless.name, ended.end)));
-        }
-        // The worker of a killed custodian waits for that one's word.
-        let orphan = |victim: &Peer| takers(&ended).contains(&victim.key);
-        if victims.iter().any(orphan) {
-            return Ok(ended);
         }
         let deadline = Deadline::new(self.world, STOPS, STOPS_WITHIN);
         loop {
