@@ -376,6 +376,8 @@ fn listed(tasks: BTreeMap<TaskId, TaskStatus>, silent: BTreeSet<PublicKey>) -> T
 /// What a call's caller is told at its limit.
 fn expired(call: &mut Call, sh: &Shared) -> Result<Told, CustodyError> {
     match &mut call.sought {
+        // One disk has it, and those that could confirm it are silent: it isn't lost.
+        Sought::Deposit { stored, .. } if stored.values().any(|(_, durable)| *durable) => Ok(Told::Done),
         Sought::Deposit { stored, refused, .. } => Err(match refused.values().next() {
             _ if !sh.keepers.are_known() => CustodyError::NoKeepers,
             Some(why) if stored.is_empty() => CustodyError::Refused(*why),
@@ -386,12 +388,12 @@ fn expired(call: &mut Call, sh: &Shared) -> Result<Told, CustodyError> {
     }
 }
 
-/// Whether enough keepers have a task that they won't all lose it: one that has it on its disk, two that live, or all
-/// that there are. Without a disk, what a keeper said counts while its process lives.
+/// Whether enough keepers have a task that it goes on though one of them dies: two that live, or all that there are. What a
+/// keeper without a disk said counts while its process lives.
 fn is_confirmed(stored: &BTreeMap<PublicKey, (u64, bool)>, task: &TaskId, sh: &Shared) -> bool {
-    let durable = stored.values().any(|(_, durable)| *durable);
-    let present = stored.iter().filter(|(keeper, (boot, _))| sh.is_present(keeper, *boot)).count();
-    durable || present > 0 && present >= sh.keepers.of(task).len().min(2)
+    let present = stored.iter().filter(|(keeper, (boot, durable))| *durable || sh.is_present(keeper, *boot));
+    let present = present.count();
+    present > 0 && present >= sh.keepers.of(task).len().min(2)
 }
 
 /// The time that a payload's transfer may take.

@@ -188,8 +188,8 @@ impl Keeper {
 
     // ---- What is told of a task.
 
-    /// Whether the task has ended, and its end is safe to tell: it is on this disk when the answer leaves, or another
-    /// keeper has it, or there is no other. An end that one process alone knows may still become another one.
+    /// Whether the task has ended, and its end is safe to tell: another keeper has it, or there is no other. An end that one
+    /// keeper alone knows, even on its disk, becomes another one if that keeper is away for long.
     fn is_told(&self, sh: &Shared, task: &TaskId) -> bool {
         let Some(kept) = self.ledger.get(task).filter(|kept| !kept.entry.is_open()) else { return false };
         let alone = || sh.keepers.of(task).iter().all(|keeper| *keeper == sh.local);
@@ -197,7 +197,7 @@ impl Keeper {
             let has = |told: &(Mark, u64, bool), key| told.0 == kept.mark && sh.is_present(&key, told.1);
             kept.peers.iter().any(|peer| peer.told.is_some_and(|told| has(&told, peer.key)))
         };
-        sh.durable || alone() || another()
+        alone() || another()
     }
 
     fn status(&self, sh: &Shared, task: TaskId) -> Option<TaskStatus> {

@@ -62,42 +62,51 @@ fn a_restarted_custodian_learns_of_an_end_before_it_submits_again() {
 
 #[test]
 fn a_worker_keeps_the_outcome_until_it_is_safe_in_the_log() {
-    let mut world = World::new(4, 3, false);
-    slow(&mut world, secs(2));
-    deposited(&mut world, id(1));
-    world.run(secs(1));
-    let keepers = world.keepers(id(1));
-    // Nobody hears the custodian: what it alone knows may yet be lost.
-    world.loss_percent = 100;
-    world.run(secs(20));
-    assert!(world.copies(id(1)).iter().any(|(key, _, ended)| *key == keepers[0] && *ended));
-    assert!(world.released.is_empty());
-    world.loss_percent = 0;
-    world.run(secs(60));
-    assert!(world.released.contains(&(keepers[0], id(1))));
+    for stores in [true, false] {
+        let mut world = World::new(4, 3, stores);
+        slow(&mut world, secs(2));
+        deposited(&mut world, id(1));
+        world.run(secs(1));
+        let keepers = world.keepers(id(1));
+        // Nobody hears the custodian: what it alone knows may yet be lost.
+        world.loss_percent = 100;
+        world.run(secs(20));
+        assert!(world.copies(id(1)).iter().any(|(key, _, ended)| *key == keepers[0] && *ended));
+        assert!(world.released.is_empty());
+        world.loss_percent = 0;
+        world.run(secs(60));
+        assert!(world.released.contains(&(keepers[0], id(1))));
+    }
 }
 
 #[test]
-fn an_end_that_one_process_alone_knows_is_not_told() {
-    let mut world = World::new(5, 3, false);
-    slow(&mut world, secs(2));
-    let asker = deposited(&mut world, id(1));
-    world.run(secs(1));
-    world.loss_percent = 100;
-    world.run(secs(20));
-    let first = world.keepers(id(1))[0];
-    // Only the asker reaches it.
-    let ask =
-        message::Message::Ask { call: 9, task: id(1), seen: None, wait_ms: 0, want: message::Want::Outcome };
-    let before = world.nodes[&first].custody.stats();
-    world.inject(asker, first, &ask);
-    assert_eq!(world.nodes[&first].custody.stats(), before);
-    let told = world.custody_of(first).held();
-    assert!(told.iter().any(|(task, _, ended)| *task == id(1) && *ended));
-    assert!(world.told_end(first, id(1)).is_none());
-    world.loss_percent = 0;
-    world.run(secs(60));
-    assert!(world.told_end(first, id(1)).is_some());
+fn an_end_that_one_keeper_alone_knows_is_not_told() {
+    for stores in [true, false] {
+        let mut world = World::new(5, 3, stores);
+        slow(&mut world, secs(2));
+        let asker = deposited(&mut world, id(1));
+        world.run(secs(1));
+        world.loss_percent = 100;
+        world.run(secs(20));
+        let first = world.keepers(id(1))[0];
+        // Only the asker reaches it.
+        let ask = message::Message::Ask {
+            call: 9,
+            task: id(1),
+            seen: None,
+            wait_ms: 0,
+            want: message::Want::Outcome,
+        };
+        let before = world.nodes[&first].custody.stats();
+        world.inject(asker, first, &ask);
+        assert_eq!(world.nodes[&first].custody.stats(), before);
+        let told = world.custody_of(first).held();
+        assert!(told.iter().any(|(task, _, ended)| *task == id(1) && *ended));
+        assert!(world.told_end(first, id(1)).is_none());
+        world.loss_percent = 0;
+        world.run(secs(60));
+        assert!(world.told_end(first, id(1)).is_some());
+    }
 }
 
 #[test]

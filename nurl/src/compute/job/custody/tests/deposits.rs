@@ -19,7 +19,7 @@ fn a_confirmed_task_ends_though_its_submitter_is_gone_at_once_and_anybody_with_t
 }
 
 #[test]
-fn a_deposit_is_confirmed_by_one_disk_or_by_two_that_live_or_by_all_there_are() {
+fn a_deposit_is_confirmed_by_two_keepers_or_by_one_disk_or_by_all_there_are() {
     // Workers; with disks; how many of the keepers are cut off; whether it is confirmed.
     for (workers, stores, cut, confirmed) in [
         (3, true, 2, true),
@@ -94,6 +94,28 @@ fn keepers_that_were_told_two_warrants_for_one_task_come_to_the_same() {
     let copies = world.copies(id(1));
     assert_eq!(copies.len(), 3);
     assert!(copies.iter().all(|(_, mark, ended)| *mark == copies[0].1 && *ended), "{copies:?}");
+}
+
+#[test]
+fn a_deposit_is_confirmed_by_two_keepers_or_late_by_one_disk() {
+    for stores in [true, false] {
+        let mut world = World::new(10, 3, stores);
+        let submitter = world.client();
+        let keepers = world.keepers(id(1));
+        // Two of them are dead, and nobody knows it yet.
+        keepers[1..].iter().for_each(|keeper| world.nodes.get_mut(keeper).unwrap().up = false);
+        let (begun, call) = (world.now, world.deposit(submitter, id(1), b"payload"));
+        let ended = world.end_of(submitter, call, secs(20));
+        assert!(world.now - begun >= secs(15), "one keeper alone was enough after {:?}", world.now - begun);
+        match stores {
+            true => assert!(matches!(ended, Ok(Told::Done)), "{ended:?}"),
+            false => assert!(matches!(ended, Err(CustodyError::Unconfirmed)), "{ended:?}"),
+        }
+        world.nodes.get_mut(&keepers[1]).unwrap().up = true;
+        let (begun, call) = (world.now, world.deposit(submitter, id(1), b"payload"));
+        assert!(matches!(world.end_of(submitter, call, secs(20)), Ok(Told::Done)));
+        assert!(world.now - begun < secs(1), "{:?}", world.now - begun);
+    }
 }
 
 #[test]
