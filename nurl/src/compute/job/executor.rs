@@ -1,6 +1,5 @@
 //! The executor: takes, forwards or refuses submits; queues and runs tasks, sends beats and reports outcomes.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -57,6 +56,8 @@ struct Execution {
     account: Account,
     waiters: Vec<Waiter>,
     priority: Priority,
+    /// When it came.
+    since: Instant,
     deadline: Instant,
     token: Epoch,
     reach: u16,
@@ -411,6 +412,7 @@ impl Executor {
             account,
             waiters: vec![waiter],
             priority: submit.priority,
+            since: now,
             deadline,
             token,
             reach: submit.reach,
@@ -509,7 +511,7 @@ impl Executor {
 
     fn enqueue(&mut self, shared: &mut SharedContext, task: TaskId) {
         let Some(execution) = self.tasks.get_mut(&task) else { return };
-        let place = (Reverse(execution.priority), self.next_place, task);
+        let place = Place::new(execution.since, execution.priority, self.next_place, task);
         self.next_place += 1;
         execution.phase = ExecutionPhase::Queued(place);
         if let Some(kind) = self.kinds.get_mut(&execution.spec.kind) {
@@ -524,10 +526,11 @@ impl Executor {
             return None;
         }
         let next = self.kinds.values().flat_map(KindQueue::next);
-        let turn =
-            |(submitter, place): &(&Account, &Place)| (self.portions.turn(submitter, place.0), **place);
+        let turn = |(submitter, place): &(&Account, &Place)| {
+            (self.portions.turn(submitter, place.priority(now)), **place)
+        };
         let (account, place) = next.min_by_key(turn).map(|(account, place)| (*account, *place))?;
-        let (_, _, task) = place;
+        let task = place.task;
         let execution = self.tasks.get_mut(&task).expect("queued tasks are in the table");
         let kind = self.kinds.get_mut(&execution.spec.kind).expect("queued tasks have a kind");
         kind.remove(&account, &place);

@@ -56,13 +56,13 @@ impl Portions {
     }
 
     /// The submitter's turn; the lowest is next.
-    pub(super) fn turn(&self, submitter: &Account, priority: Reverse<Priority>) -> Turn {
+    pub(super) fn turn(&self, submitter: &Account, priority: Priority) -> Turn {
         let (mut running, path) = (self.running.amounts(submitter), submitter.path());
         let [group, pass, key] = std::array::from_fn(|tier| {
             let served = self.served.get(&(tier, path[tier])).copied().unwrap_or(0);
             (running.next().unwrap_or(0), served)
         });
-        ([group, pass], key.0, priority, key.1)
+        ([group, pass], key.0, Reverse(priority), key.1)
     }
 
     /// None if a task of `submitter` fits. Else the submitters that can pay, in the order in which they have to: one of
@@ -116,7 +116,7 @@ mod tests {
             for who in [a, b] {
                 (0..3).for_each(|_| portions.taken(who, 0));
             }
-            let turn = |portions: &Portions, who, priority| portions.turn(&who, Reverse(priority));
+            let turn = |portions: &Portions, who, priority| portions.turn(&who, priority);
             assert!(turn(&portions, b, Priority::High) < turn(&portions, a, Priority::Low));
             portions.started(b);
             assert!(turn(&portions, a, Priority::Low) < turn(&portions, b, Priority::High));
@@ -136,8 +136,8 @@ mod tests {
             portions.taken(honest, 0);
             portions.ended(keys[0]);
             let before = |portions: &Portions| {
-                let own = portions.turn(&honest, Reverse(Priority::Low));
-                keys.iter().filter(|key| portions.turn(key, Reverse(Priority::High)) < own).count()
+                let own = portions.turn(&honest, Priority::Low);
+                keys.iter().filter(|key| portions.turn(key, Priority::High) < own).count()
             };
             // One run that began when the honest one came may be before it, and none of a key that comes later.
             portions.started(keys[1]);

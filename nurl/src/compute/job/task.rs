@@ -76,11 +76,12 @@ impl FromStr for TaskId {
     }
 }
 
-/// The order in which an executor's waiting tasks start. The variants are declared in ascending order, which is their
+/// The order in which the waiting tasks of one pass start at an executor. One that has waited for a minute counts as one of
+/// the next higher priority. The variants are declared in ascending order, which is their
 /// `Ord`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
-    /// Work that may wait for all other work.
+    /// Work that may wait for all other work, for two minutes.
     Low,
     /// The default.
     #[default]

@@ -39,6 +39,29 @@ fn a_busy_node_is_left_after_a_few_hints() {
 }
 
 #[test]
+fn a_low_task_is_before_the_high_ones_that_come_two_minutes_later() {
+    let mut world = World::new(1, 1);
+    world.behaviour = Box::new(|_, _, _| (secs(5), Ok(Bytes::new())));
+    world.jobs(1).register("work", KindLimits { concurrency: 1, ..KindLimits::default() });
+    let with = |priority| SubmitOptions { priority, ..Default::default() };
+    world.submit(1, b"first", with(Priority::High));
+    let low = world.submit(1, b"low", with(Priority::Low));
+    let begun = world.now;
+    for n in 0..60u8 {
+        // Two come while one runs.
+        world.submit(1, &[n, 0], with(Priority::High));
+        world.submit(1, &[n, 1], with(Priority::High));
+        world.run(secs(5));
+        if n == 20 {
+            assert!(world.runs_of(low).is_empty(), "high ones are first");
+        }
+    }
+    let started = world.started.iter().find(|(task, ..)| *task == low).map(|(.., at)| *at - begun);
+    // Those high ones that came in its first two minutes are before it: 49 with the first one, of 5 s each.
+    assert!(started.is_some_and(|after| after >= secs(120) && after <= secs(250)), "{started:?}");
+}
+
+#[test]
 fn handlers_run_within_their_kinds_concurrency_and_the_higher_priority_first() {
     let mut world = World::new(2, 1);
     world.jobs(1).register("work", KindLimits { concurrency: 2, queue: 99, time_limit: None, pure: false });
