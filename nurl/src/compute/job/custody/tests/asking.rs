@@ -2,6 +2,7 @@
 
 use super::harness::*;
 use crate::compute::job::custody::*;
+use crate::compute::job::event::JobEvent;
 use crate::compute::job::{Class, JobError};
 
 fn fails(world: &mut World) {
@@ -28,6 +29,24 @@ fn whoever_waits_is_told_when_the_task_changes_and_not_before() {
     assert_eq!(status.end.and_then(|end| end.class()), Some(Class::Result));
     let waited = world.now - begun;
     assert!(waited > secs(3) && waited < secs(6), "{waited:?}");
+}
+
+#[test]
+fn whoever_waits_is_told_what_the_handler_notes() {
+    let mut world = World::new(9, 5, false);
+    world.behaviour = Box::new(|_, _| (secs(200), Ok(Bytes::new())));
+    let asker = deposited(&mut world, id(1));
+    world.run(secs(5));
+    let (first, mark) = (world.keepers(id(1))[0], world.copies(id(1))[0].1);
+    let (now, begun) = (world.now, world.now);
+    let call = world.custody_of(asker).ask(now, id(1), Some(mark), secs(10), false).unwrap();
+    world.run(secs(2));
+    let (now, note) = (world.now, Bytes::from_static(b"half of it"));
+    let progress = JobEvent::Progress { task: id(1), by: world.workers[0], note };
+    assert!(world.custody_of(first).on_job(now, &progress));
+    let Ok(Told::Status { status, .. }) = world.end_of(asker, call, secs(20)) else { panic!("no status") };
+    assert_eq!(status.progress.as_deref(), Some(&b"half of it"[..]));
+    assert!(world.now - begun < secs(3));
 }
 
 #[test]
