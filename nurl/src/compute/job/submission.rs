@@ -1,13 +1,15 @@
 //! One open task at its submitter: its phase, and what is counted and remembered until it ends.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::holders::Holders;
+use super::message::Submit;
 use super::nodes::TaskNodes;
 use super::options::SubmitOptions;
 use super::shared::SharedContext;
 use super::spec::TaskSpec;
 use super::submitter::free::FreeRuns;
+use super::task::TaskId;
 use crate::key::PublicKey;
 use crate::ring::Epoch;
 
@@ -77,6 +79,35 @@ impl Submission {
     /// The maximum number of workers that may be lost with the task.
     pub(super) fn max_losses(&self) -> usize {
         usize::try_from(self.options.max_losses.max(1)).unwrap_or(usize::MAX)
+    }
+
+    /// The message of an attempt.
+    pub(super) fn submit(
+        &self,
+        shared: &SharedContext,
+        now: Instant,
+        task: TaskId,
+        attempt: u32,
+        reach: usize,
+    ) -> Submit {
+        Submit {
+            task,
+            attempt,
+            reach: u16::try_from(reach).unwrap_or(u16::MAX),
+            hops: 0,
+            submitter: shared.local,
+            kind: self.spec.kind.clone(),
+            key: self.spec.key.clone(),
+            priority: self.options.priority,
+            // Rounded up, so that a life that isn't over never arrives as zero.
+            life: self.deadline.saturating_duration_since(now) + Duration::from_millis(1),
+            ask: self.known || attempt > 0,
+            force: self.force,
+            parent: self.spec.parent,
+            anywhere: self.options.anywhere,
+            warrant: self.spec.warrant.clone(),
+            payload: self.spec.payload.clone(),
+        }
     }
 
     /// Whether it waits for its first attempt until a worker has room.

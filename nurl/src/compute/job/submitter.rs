@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::error::{JobError, SubmitError};
 use super::event::{JobEvent, MemberChange, Moved, WaitReason};
 use super::holders::{Holders, VERDICT_WITHIN};
-use super::message::{Beat, Message, Submit};
+use super::message::{Beat, Message};
 use super::nodes::TaskNodes;
 use super::options::{
     HORIZON, LOSS_SPREAD, MAX_KEY_LEN, MAX_KIND_LEN, MAX_LIFE, MAX_PAYLOAD_LEN, MAX_RESOLVED,
@@ -211,24 +211,7 @@ impl Submissions {
         task.phase = SubmissionPhase::Waiting { target, until };
         let place = list.iter().position(|member| *member == target).unwrap_or_default();
         let reach = usize::try_from(attempt).unwrap_or(usize::MAX).max(place);
-        let submit = Submit {
-            task: id,
-            attempt,
-            reach: u16::try_from(reach).unwrap_or(u16::MAX),
-            hops: 0,
-            submitter: shared.local,
-            kind: task.spec.kind.clone(),
-            key: task.spec.key.clone(),
-            priority: task.options.priority,
-            // Rounded up, so that a life that isn't over never arrives as zero.
-            life: task.deadline.saturating_duration_since(now) + Duration::from_millis(1),
-            ask: task.known || attempt > 0,
-            force: task.force,
-            parent: task.spec.parent,
-            anywhere,
-            warrant: task.spec.warrant.clone(),
-            payload: task.spec.payload.clone(),
-        };
+        let submit = task.submit(shared, now, id, attempt, reach);
         if anywhere {
             self.free.goes_to(&mut self.open, now, id, target);
         }

@@ -80,13 +80,22 @@ impl Submissions {
             Reason::NotAllowed { .. } => shared.stats.unexpected += 1,
             Reason::Misrouted | Reason::Unknown => self.retry(shared, now, id, from, Moved::Refused),
             Reason::Elsewhere { runner } => {
+                task.nodes.hear(runner);
+                // Who has the task from another submitter of it answers this one's own word alone.
+                let (message, len) = match task.known {
+                    true => {
+                        let reach = usize::try_from(attempt).unwrap_or(usize::MAX);
+                        let submit = task.submit(shared, now, id, attempt, reach);
+                        (Message::Submit(submit), task.spec.payload.len() as u64)
+                    }
+                    false => (Message::Fetch { task: id, attempt }, 0),
+                };
                 // Believed once: if the runner doesn't answer, the next executor runs the task in any case.
                 task.force = true;
-                task.nodes.hear(runner);
-                task.phase =
-                    SubmissionPhase::Waiting { target: runner, until: now + shared.config.accept_timeout };
+                let until = now + shared.config.accept_timeout + way(shared, len);
+                task.phase = SubmissionPhase::Waiting { target: runner, until };
                 self.arm(shared, id);
-                shared.send(runner, Message::Fetch { task: id, attempt });
+                shared.send(runner, message);
             }
             Reason::Forwarded { runner } => self.forwarded(shared, now, id, from, runner),
             Reason::Conflict => self.resolve(shared, now, id, Err(JobError::Conflict), Some(from), None),

@@ -176,6 +176,22 @@ fn a_run_whose_custodian_is_gone_is_asked_about_until_the_log_ends_it() {
 }
 
 #[test]
+fn a_custodian_that_is_sent_to_the_runner_of_another_joins_it() {
+    let mut mesh = Mesh::new(4, secs(20));
+    mesh.drive(4);
+    mesh.world.run(secs(2));
+    // In the view of the other one, and in its own, the task is node 2's.
+    mesh.world.set_view(2, View::of(&[2, 1, 3, 4]));
+    mesh.world.set_view(3, View::of(&[2, 1, 3, 4]));
+    mesh.drive(3);
+    let outcome = mesh.world.run_to_done(3, TASK, secs(60));
+    assert_eq!(outcome.as_deref(), Ok(&b"run 0"[..]));
+    assert_eq!(mesh.world.jobs_ref(2).stats().elsewhere, 1, "it was asked first");
+    mesh.world.run(secs(60));
+    assert_eq!(mesh.world.runs_of(TASK), [key(1)]);
+}
+
+#[test]
 fn the_log_ends_no_run_of_anothers() {
     let mut mesh = Mesh::new(3, secs(1_000));
     let task = mesh.world.submit(3, b"payload", SubmitOptions::default());
