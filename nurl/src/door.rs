@@ -33,6 +33,11 @@ pub mod config {
 
 /// Jobs: what a task is, where it runs, and what comes of it.
 pub mod job {
+    pub use crate::compute::blob::MAX_FILE_LEN;
+    pub use crate::compute::blob::desk::DeskError;
+    pub use crate::compute::blob::fetch::FetchError;
+    pub use crate::compute::blob::folder::{FolderError, Spool};
+    pub use crate::compute::blob::shelf::NoRoom;
     pub use crate::compute::handlers;
     pub use crate::compute::job::custody::{
         CustodyError, Ended, MAX_HISTORY, MAX_LIST_TOTAL, Note, Refusal, Step, TaskStatus,
@@ -47,8 +52,8 @@ pub mod job {
         Class, Drained, JobError, KindLimits, NotATaskId, Priority, SubmitError, SubmitOptions, Submitter,
         TaskId, WaitReason,
     };
-    pub use crate::compute::pool::JobContext;
-    pub use crate::node::{DetachedTask, DetachedTasks, Task, TaskEvent};
+    pub use crate::compute::pool::{Content, JobContext, LargeFile};
+    pub use crate::node::{DetachedTask, DetachedTasks, Payload, Task, TaskEvent};
 }
 
 /// Replicated values: counters, registers, sets and maps that merge.

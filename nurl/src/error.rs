@@ -1,10 +1,12 @@
 //! Errors of a node's calls: one enum, each variant with a remedy.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::authority::level::Level;
+use crate::compute::blob::desk::DeskError;
 use crate::compute::job::custody::CustodyError;
 use crate::compute::job::policy::NotAPolicy;
 use crate::compute::job::{JobError, SubmitError};
@@ -71,6 +73,14 @@ pub enum Error {
     /// The task was not accepted.
     #[error(transparent)]
     Submit(#[from] SubmitError),
+    /// The file of a large payload can't be read.
+    #[error("{}: {error}", path.display())]
+    LargeFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: DeskError,
+    },
     /// A call about a detached task failed.
     #[error(transparent)]
     Detached(#[from] CustodyError),

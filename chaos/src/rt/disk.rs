@@ -95,6 +95,14 @@ impl File {
         Ok(File { place, inode, locked: false })
     }
 
+    /// Opens a file that exists, for reading only.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn open_read(path: &Path) -> io::Result<File> {
+        if exists(path) { File::open(path) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+
     /// Locks the file for this handle, until it is closed or the process ends. The lock doesn't affect handles that
     /// don't lock.
     ///

@@ -5,6 +5,11 @@
 //! thread. A panic is caught and fails only its own task. A run that must end early is told so
 //! ([`JobContext::is_cancelled`]), is aborted at its next await, and is reported after [`ABORT_GRACE`] at the latest,
 //! even if its handler ignores both.
+//!
+//! A payload that is a file is fetched before its handler begins ([`large`]); the time for that counts as part of the
+//! task's life, and not of the kind's time limit.
+
+mod large;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -16,6 +21,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tracing::Instrument as _;
 
+pub use self::large::{Content, LargeFile};
+use super::blob::desk::{Desk, DeskError};
+use super::blob::folder::Spool;
 use super::job::policy::{Needs, NotAPolicy, Policy};
 use super::job::{JobError, KindLimits, Run, RunId, Submitter, TaskId};
 use crate::ring::Epoch;
@@ -24,9 +32,9 @@ use crate::rt::sync::{Notify, mpsc};
 use crate::rt::task::{JoinError, Plane, Planes};
 
 /// The future of a handler, with its result.
-pub type HandlerFuture = Pin<Box<dyn Future<Output = Result<Bytes, JobError>> + Send>>;
+pub type HandlerFuture = Pin<Box<dyn Future<Output = Result<Content, JobError>> + Send>>;
 /// A handler of one kind.
-pub type Handler = Arc<dyn Fn(JobContext, Bytes) -> HandlerFuture + Send + Sync>;
+pub type Handler = Arc<dyn Fn(JobContext, Content) -> HandlerFuture + Send + Sync>;
 
 /// How long an aborted handler may take to end before another task gets its place. A loop that never awaits still
 /// keeps its thread; it is counted as [`PoolStats::stuck`].
@@ -50,6 +58,25 @@ impl Handlers {
     where
         F: Fn(JobContext, Bytes) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Bytes, JobError>> + Send + 'static,
+    {
+        let boxed: Handler = Arc::new(move |context, payload| match payload {
+            Content::Bytes(bytes) => {
+                let ended = handler(context, bytes);
+                Box::pin(async move { ended.await.map(Content::Bytes) })
+            }
+            Content::File(_) => {
+                let error = format!("the handler of kind `{}` reads no files", context.kind);
+                Box::pin(async move { Err(JobError::permanent(error)) })
+            }
+        });
+        self.by_kind.insert(kind.to_owned(), (boxed, limits));
+    }
+
+    /// Adds the handler of a kind whose payloads and results may be files.
+    pub fn register_large<F, Fut>(&mut self, kind: &str, limits: KindLimits, handler: F)
+    where
+        F: Fn(JobContext, Content) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Content, JobError>> + Send + 'static,
     {
         let boxed: Handler = Arc::new(move |context, payload| Box::pin(handler(context, payload)));
         self.by_kind.insert(kind.to_owned(), (boxed, limits));
@@ -174,6 +201,7 @@ pub struct JobContext {
     run: RunId,
     wish: Arc<Wish>,
     planes: Planes,
+    desk: Option<Desk>,
     reports: mpsc::Sender<Report>,
     stats: Arc<PoolStats>,
 }
@@ -201,6 +229,15 @@ impl JobContext {
         if self.reports.try_send(Report::Progress { run: self.run, note: note.into() }).is_err() {
             self.stats.notes_dropped.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Begins the file of a large result; [`Spool::finish`] makes it the handler's [`Content`].
+    ///
+    /// # Errors
+    /// The node has no folder for large files, or there is too little room in it: both may be otherwise elsewhere.
+    pub async fn spool(&self) -> Result<Spool, JobError> {
+        let desk = self.desk.as_ref().ok_or_else(|| large::elsewhere(&DeskError::NoFolder))?;
+        desk.spool().await.map_err(|error| large::elsewhere(&error))
     }
 
     /// Runs a closure that blocks or computes for long, outside the pool's threads. The closure can't be aborted, so
@@ -231,6 +268,7 @@ impl std::fmt::Debug for JobContext {
 /// Runs handlers and reports their results on a bounded channel.
 pub struct Pool {
     planes: Planes,
+    desk: Option<Desk>,
     handlers: Handlers,
     reports: mpsc::Sender<Report>,
     running: BTreeMap<RunId, Arc<Wish>>,
@@ -241,7 +279,14 @@ impl Pool {
     /// A pool on the compute plane of `planes`. The driver drains the other end of `reports`. If the channel is full,
     /// results wait and notes are dropped.
     pub fn new(planes: Planes, handlers: Handlers, reports: mpsc::Sender<Report>) -> Pool {
-        Pool { planes, handlers, reports, running: BTreeMap::new(), stats: Arc::default() }
+        Pool { planes, desk: None, handlers, reports, running: BTreeMap::new(), stats: Arc::default() }
+    }
+
+    /// Runs tasks with large files too, by this desk.
+    #[must_use]
+    pub fn with_desk(mut self, desk: Desk) -> Pool {
+        self.desk = Some(desk);
+        self
     }
 
     /// Starts a handler. Its end is reported as [`Report::Finished`] exactly once.
@@ -253,20 +298,21 @@ impl Pool {
         let context = JobContext {
             task: run.task,
             attempt: run.attempt,
-            kind: run.kind,
-            key: run.key,
+            kind: run.kind.clone(),
+            key: run.key.clone(),
             token: run.token,
-            deadline: run.deadline,
-            submitter: run.submitter,
+            deadline: run.life,
+            submitter: run.submitter.clone(),
             run: run.id,
-            wish: wish.clone(),
+            wish,
             planes: self.planes.clone(),
+            desk: self.desk.clone(),
             reports: self.reports.clone(),
             stats: self.stats.clone(),
         };
         let span =
             tracing::error_span!(target: "nurl::job", "task", task = %context.task, kind = %context.kind);
-        let supervisor = supervise(context, handler, run.payload, run.limited);
+        let supervisor = supervise(context, handler, run);
         self.planes.spawn(Plane::Work, supervisor.instrument(span));
     }
 
@@ -301,50 +347,70 @@ impl Drop for Pool {
     }
 }
 
-async fn supervise(context: JobContext, handler: Option<Handler>, payload: Bytes, limited: bool) {
-    let JobContext { run, deadline, .. } = context;
-    let (reports, stats, wish) = (context.reports.clone(), context.stats.clone(), context.wish.clone());
+async fn supervise(context: JobContext, handler: Option<Handler>, run: Run) {
+    let (reports, id) = (context.reports.clone(), run.id);
     let result = match handler {
-        Some(handler) => {
-            let planes = context.planes.clone();
-            // The handler is called inside the spawned task, because it may panic before its first await.
-            let mut task = planes
-                .spawn(Plane::Compute, async move { handler(context, payload).await }.in_current_span());
-            let early = rt::select! {
-                ended_by_itself = &mut task => Err(ended_by_itself),
-                () = wish.wait() => Ok(JobError::Cancelled),
-                () = rt::time::sleep_until(deadline) => {
-                    stats.timed_out.fetch_add(1, Ordering::Relaxed);
-                    Ok(if limited { JobError::TimedOut } else { JobError::Deadline })
-                }
-            };
-            match early {
-                // An error of another task that the handler waited for. As this task's own it would mean that this node
-                // gives its tasks back, so that submitters pass it over.
-                Err(Ok(Err(JobError::Cancelled))) => {
-                    Err(JobError::retriable("the handler waited for something that was cancelled"))
-                }
-                Err(Ok(result)) => result,
-                Err(Err(error)) => {
-                    if matches!(error, JoinError::Panicked(_)) {
-                        stats.panicked.fetch_add(1, Ordering::Relaxed);
-                    }
-                    Err(ended(error))
-                }
-                Ok(error) => {
-                    wish.make();
-                    task.abort();
-                    if rt::time::timeout(ABORT_GRACE, task).await.is_err() {
-                        stats.stuck.fetch_add(1, Ordering::Relaxed);
-                    }
-                    Err(error)
-                }
-            }
-        }
+        Some(handler) => run_large_or_small(context, handler, run).await,
         None => Err(JobError::UnknownKind(context.kind.clone())),
     };
     // An error means that the driver is gone, so the report has no receiver.
-    let _ = reports.send(Report::Finished(Finished { run, result })).await;
+    let _ = reports.send(Report::Finished(Finished { run: id, result })).await;
+}
+
+/// Runs a handler with what is in the payload, and makes its result what its task expects.
+async fn run_large_or_small(context: JobContext, handler: Handler, run: Run) -> Result<Bytes, JobError> {
+    let wish = context.wish.clone();
+    let payload = rt::select! {
+        payload = large::payload(&context, &run) => payload?,
+        () = wish.wait() => return Err(JobError::Cancelled),
+        () = rt::time::sleep_until(run.life) => return Err(JobError::Deadline),
+    };
+    let result = handle(context.clone(), handler, payload, run.deadline(rt::time::now())).await?;
+    large::result(&context, &run, result).await
+}
+
+/// Runs a handler until a deadline; `limited` says whether that is the kind's limit.
+async fn handle(
+    mut context: JobContext,
+    handler: Handler,
+    payload: Content,
+    (deadline, limited): (Instant, bool),
+) -> Result<Content, JobError> {
+    context.deadline = deadline;
+    let (stats, wish, planes) = (context.stats.clone(), context.wish.clone(), context.planes.clone());
+    // The handler is called inside the spawned task, because it may panic before its first await.
+    let mut task =
+        planes.spawn(Plane::Compute, async move { handler(context, payload).await }.in_current_span());
+    let early = rt::select! {
+        ended_by_itself = &mut task => Err(ended_by_itself),
+        () = wish.wait() => Ok(JobError::Cancelled),
+        () = rt::time::sleep_until(deadline) => {
+            stats.timed_out.fetch_add(1, Ordering::Relaxed);
+            Ok(if limited { JobError::TimedOut } else { JobError::Deadline })
+        }
+    };
+    match early {
+        // An error of another task that the handler waited for. As this task's own it would mean that this node
+        // gives its tasks back, so that submitters pass it over.
+        Err(Ok(Err(JobError::Cancelled))) => {
+            Err(JobError::retriable("the handler waited for something that was cancelled"))
+        }
+        Err(Ok(result)) => result,
+        Err(Err(error)) => {
+            if matches!(error, JoinError::Panicked(_)) {
+                stats.panicked.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(ended(error))
+        }
+        Ok(error) => {
+            wish.make();
+            task.abort();
+            if rt::time::timeout(ABORT_GRACE, task).await.is_err() {
+                stats.stuck.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(error)
+        }
+    }
 }
 
 fn ended(error: JoinError) -> JobError {

@@ -10,6 +10,7 @@ use tracing::Instrument as _;
 
 use super::command::{APPLICATION_QUEUE, NET_QUEUE, View, WORK_QUEUE, Waiting};
 use super::event::{Bus, NodeEvent};
+use super::large::{self, LargeFiles, LargeParts, LargeStats};
 use super::net::{Channels, NetParts, NetPlane};
 use super::own_pass::OwnPass;
 use super::own_revocations::OwnRevocations;
@@ -23,9 +24,11 @@ use crate::authority::key::AuthorityKey;
 use crate::authority::keyring::Keyring;
 use crate::authority::level::Level;
 use crate::authority::pass::{Grant, Pass};
+use crate::compute::blob::desk::Desk;
+use crate::compute::blob::folder::{Folder, FolderError};
 use crate::compute::job::policy::{NotAPolicy, Policy};
 use crate::compute::job::{JobError, KindLimits};
-use crate::compute::pool::{Handlers, JobContext};
+use crate::compute::pool::{Content, Handlers, JobContext};
 use crate::error::{Error, PolicyError};
 use crate::key::{AllowList, PublicKey, SecretKey};
 use crate::membership::{self, Detector, Meta, Notary, Roles};
@@ -45,6 +48,12 @@ const POOL_DEFAULT: std::ops::RangeInclusive<usize> = 2..=64;
 /// The database within a node's store directory.
 const STORE_FILE: &str = "nurl.redb";
 
+/// The folder of large files within a node's store directory.
+const LARGE_FOLDER: &str = "large";
+
+/// The space for large files, unless another is given: two of the longest.
+const LARGE_SPACE: u64 = 8 << 30;
+
 /// Configuration of a node; see [`Node::builder`].
 pub struct Builder {
     ticket: Ticket,
@@ -62,6 +71,8 @@ pub struct Builder {
     weight: u16,
     store: Option<PathBuf>,
     store_strict: bool,
+    large_files: Option<PathBuf>,
+    large_space: u64,
     pool: usize,
     detector: membership::DetectorConfig,
     limits: Limits,
@@ -86,6 +97,8 @@ impl Builder {
             weight: 1,
             store: None,
             store_strict: false,
+            large_files: None,
+            large_space: LARGE_SPACE,
             pool: cores.clamp(*POOL_DEFAULT.start(), *POOL_DEFAULT.end()),
             detector: membership::DetectorConfig::default(),
             limits: Limits::default(),
@@ -161,6 +174,34 @@ impl Builder {
         Fut: Future<Output = Result<Bytes, JobError>> + Send + 'static,
     {
         self.handlers.register(kind, limits, handler);
+        self
+    }
+
+    /// Runs the jobs of `kind` by an async function whose payloads and results may be files of up to 4 GiB: see
+    /// [`Content`], and [`JobContext::spool`] for a result.
+    #[must_use]
+    pub fn large_handler<F, Fut>(mut self, kind: &str, limits: KindLimits, handler: F) -> Builder
+    where
+        F: Fn(JobContext, Content) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Content, JobError>> + Send + 'static,
+    {
+        self.handlers.register_large(kind, limits, handler);
+        self
+    }
+
+    /// The folder for large payloads and results; by default `large` within that of the [`store`](Builder::store). A node
+    /// that has neither takes no large files. What is in it belongs to this node alone: it removes files there.
+    #[must_use]
+    pub fn large_files(mut self, path: &Path) -> Builder {
+        self.large_files = Some(path.to_owned());
+        self
+    }
+
+    /// The bytes that large files may take on the disk; 8 GiB by default. Files that no task uses go for others, or after a
+    /// day. A worker without room for a payload leaves the task to others.
+    #[must_use]
+    pub fn large_space(mut self, bytes: u64) -> Builder {
+        self.large_space = bytes;
         self
     }
 
@@ -267,6 +308,13 @@ impl Builder {
         };
         let (store, set_aside) = opened.map_or((None, None), |opened| (Some(opened.store), opened.set_aside));
 
+        let folder = self.large_files.or_else(|| Some(self.store.as_ref()?.join(LARGE_FOLDER)));
+        let folder = folder.map(|path| {
+            let opened = Folder::open(&path, self.large_space);
+            opened.map_err(|error| Error::LargeFile { path, error: FolderError::from(error).into() })
+        });
+        let folder = folder.transpose()?;
+
         let kept = match (&self.credential, &store) {
             (None, Some(store)) => OwnPass(store).load(&self.ticket.mesh, &public)?,
             _ => None,
@@ -357,6 +405,9 @@ impl Builder {
         let (groups_in, groups) = mpsc::channel(APPLICATION_QUEUE);
 
         let waiting = Waiting::new();
+        let (large_input, large_inputs) = mpsc::channel(large::INPUTS);
+        let large_stats = Arc::new(LargeStats::default());
+        let (desk, large_orders) = Desk::new(folder.clone(), planes.clone());
 
         // The sockets belong to the network plane's runtime, so they are opened there.
         let (role, mesh, hubs, net_bus) =
@@ -386,6 +437,8 @@ impl Builder {
             commands: net_commands,
             channels: Channels {
                 work: work_input,
+                large: large_input,
+                large_stats: large_stats.clone(),
                 view,
                 datagrams: datagrams_in,
                 messages: messages_in,
@@ -410,17 +463,31 @@ impl Builder {
             views,
             net: net.downgrade(),
             bus: bus.clone(),
+            desk: desk.clone(),
+            large_stats: large_stats.clone(),
         })?;
+        let large_files = LargeFiles::new(LargeParts {
+            local: public,
+            folder,
+            orders: large_orders,
+            inputs: large_inputs,
+            waiting: waiting.large.clone(),
+            net: net.downgrade(),
+            planes: planes.clone(),
+            stats: large_stats,
+        });
         let (net_guard, work_guard, ending) = ending::guards(&bus, &net);
         let net_plane = async move { net_guard.run(NetPlane::new(parts).run()).await };
         planes.spawn(Plane::Net, net_plane.instrument(span.clone()));
-        planes.spawn(Plane::Work, work_guard.run(work_plane.run()).instrument(span));
+        planes.spawn(Plane::Work, work_guard.run(work_plane.run()).instrument(span.clone()));
+        planes.spawn(Plane::Work, large_files.run().instrument(span));
         Ok(Node(Arc::new(Inner {
             key: public,
             mesh,
             local_addrs,
             net,
             work,
+            desk,
             ending,
             bus,
             datagrams: Mutex::new(Datagrams { batches: datagrams, begun: VecDeque::new() }),

@@ -11,11 +11,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
-use super::{MemberInfo, Metrics, Status};
+use super::{MemberInfo, Metrics, Status, large};
 use crate::Error;
 use crate::authority::pass::Pass;
 use crate::authority::revocation::Revocation;
 use crate::authority::rotation::SignedSecret;
+use crate::compute::blob::desk::Offered;
 use crate::compute::job::custody::{Mark, Told};
 use crate::compute::job::warrant::Detached;
 use crate::compute::job::{Drained, MemberChange, SubmitOptions, Submitter, TaskId};
@@ -64,6 +65,7 @@ pub(super) const WAITING_MESSAGE_BYTES: usize = 64 << 20;
 pub(super) struct Waiting {
     pub(super) datagrams: Bytewise,
     pub(super) messages: Bytewise,
+    pub(super) large: Bytewise,
 }
 
 impl Waiting {
@@ -71,6 +73,7 @@ impl Waiting {
         Waiting {
             datagrams: Bytewise::new(WAITING_DATAGRAM_BYTES),
             messages: Bytewise::new(WAITING_MESSAGE_BYTES),
+            large: Bytewise::new(large::WAITING_BYTES),
         }
     }
 }
@@ -129,6 +132,8 @@ pub(super) enum NetCommand {
     Message { to: PublicKey, priority: Priority, kind: u8, body: Bytes },
     /// A reliable message of the application; the reply comes when the peer has acknowledged it.
     ApplicationMessage { to: PublicKey, body: Bytes, reply: Reply<Result<(), Error>> },
+    /// A message about a large file; the reply comes when the peer has acknowledged it.
+    LargeFile { to: PublicKey, priority: Priority, body: Bytes, reply: Reply<Result<(), Error>> },
     /// A body for every member of a group.
     Broadcast { group: String, body: Bytes, reply: Reply<Result<(), Error>> },
     /// A small body for every member of the mesh, by gossip.
@@ -230,6 +235,8 @@ pub(super) enum WorkCommand {
         kind: String,
         key: Bytes,
         payload: Bytes,
+        /// The file of which the payload is the manifest.
+        file: Option<Offered>,
         options: SubmitOptions,
         course: Course,
         reply: Reply<Result<TaskId, Error>>,
@@ -315,4 +322,6 @@ pub struct WorkStats {
     pub pool: Arc<crate::compute::pool::PoolStats>,
     /// Handlers that were started and whose end isn't noted yet.
     pub pool_running: usize,
+    /// The counters of large files.
+    pub large: Arc<super::large::LargeStats>,
 }

@@ -156,6 +156,9 @@ pub(super) fn job_event(event: &job::JobEvent) {
         job::JobEvent::Accepted { task, by, token } => {
             debug!(target: "nurl::job", %task, by = %by.short(), epoch = token.counter, "an executor took a task");
         }
+        job::JobEvent::Given { task, to } => {
+            debug!(target: "nurl::job", %task, to = %to.short(), "a node may fetch a task's payload");
+        }
         job::JobEvent::Waiting { task, why } => {
             info!(target: "nurl::job", %task, why = why.as_str(), "a task waits for an executor")
         }

@@ -11,6 +11,7 @@ mod command;
 mod detached;
 mod ending;
 mod event;
+mod large;
 mod log;
 mod metrics;
 mod names;
@@ -39,6 +40,8 @@ use crate::authority::level::Level;
 use crate::authority::pass::Pass;
 use crate::authority::revocation::Revocation;
 use crate::authority::rotation::Rotation;
+use crate::compute::blob::Envelope;
+use crate::compute::blob::desk::Desk;
 use crate::compute::job::custody::Content;
 #[cfg(feature = "internals")]
 use crate::compute::job::custody::Mark;
@@ -65,7 +68,7 @@ pub use event::{Events, NodeEvent};
 pub use metrics::{Metric, MetricKind, Metrics};
 pub use names::{Names, NamesAfter};
 pub use state::{Counter, FieldValue, Map, MultiRegister, Reading, Register, Set};
-pub use task::{Task, TaskEvent};
+pub use task::{Payload, Task, TaskEvent};
 pub use watch::Watch;
 
 /// A node's role in its mesh.
@@ -244,6 +247,7 @@ struct Inner {
     local_addrs: Vec<SocketAddr>,
     net: mpsc::Sender<NetCommand>,
     work: mpsc::Sender<WorkCommand>,
+    desk: Desk,
     ending: ending::Ending,
     bus: event::Bus,
     datagrams: Mutex<Datagrams>,
@@ -406,10 +410,43 @@ impl Node {
         payload: Bytes,
         options: SubmitOptions,
     ) -> Result<Task, Error> {
+        // A payload in an envelope has a call of its own.
+        let options = SubmitOptions { large: false, ..options };
         let (course, events) = mpsc::channel(task::COURSE);
         let (kind, key) = (kind.to_owned(), Bytes::copy_from_slice(key));
         let id = self
-            .ask_work(|reply| WorkCommand::Submit { kind, key, payload, options, course, reply })
+            .ask_work(|reply| WorkCommand::Submit { kind, key, payload, file: None, options, course, reply })
+            .await??;
+        Ok(Task { id, course: events })
+    }
+
+    /// As [`submit`](Node::submit), for a payload or a result of up to 4 GiB. A payload that is a file is read once now,
+    /// and again as a worker fetches it, in chunks that the worker checks; the handler has a file, too
+    /// ([`Builder::large_handler`]). The result's file, if it is one, is in this node's
+    /// [folder](Builder::large_files) at the task's end; see [`Task::content`].
+    ///
+    /// # Errors
+    /// As [`submit`](Node::submit), and [`Error::LargeFile`].
+    pub async fn submit_large(
+        &self,
+        kind: &str,
+        key: &[u8],
+        payload: Payload,
+        options: SubmitOptions,
+    ) -> Result<Task, Error> {
+        let (payload, file) = match payload {
+            Payload::Bytes(bytes) => (Envelope::Inline(bytes), None),
+            Payload::File(path) => {
+                let read = self.0.desk.read(path.clone()).await;
+                let (source, manifest) = read.map_err(|error| Error::LargeFile { path, error })?;
+                (Envelope::File(manifest.clone()), Some((source, manifest)))
+            }
+        };
+        let (course, events) = mpsc::channel(task::COURSE);
+        let (kind, key, payload) = (kind.to_owned(), Bytes::copy_from_slice(key), payload.encode());
+        let options = SubmitOptions { large: true, ..options };
+        let id = self
+            .ask_work(|reply| WorkCommand::Submit { kind, key, payload, file, options, course, reply })
             .await??;
         Ok(Task { id, course: events })
     }

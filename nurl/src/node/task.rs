@@ -1,8 +1,11 @@
 //! A submitted task, from its submitter's side.
 
+use std::path::PathBuf;
+
 use bytes::Bytes;
 
 use crate::compute::job::{JobError, TaskId, WaitReason};
+use crate::compute::pool::{Content, LargeFile};
 use crate::key::PublicKey;
 use crate::rt::sync::mpsc;
 
@@ -29,15 +32,33 @@ pub enum TaskEvent {
         /// The handler's note.
         note: Bytes,
     },
+    /// Its result is a file that is on its way here.
+    Fetching {
+        /// The bytes that are here.
+        there: u64,
+        /// The file's length.
+        len: u64,
+    },
     /// It has ended; no event follows.
     Ended {
         /// The worker that ran it, if any did.
         by: Option<PublicKey>,
         /// Number of times that it was given to a worker.
         attempts: u32,
-        /// Its result or error.
+        /// Its result or error; no bytes if the result is a file.
         outcome: Result<Bytes, JobError>,
+        /// The file with the result, if the handler of a [large](crate::compute::job::SubmitOptions::large) task made one.
+        file: Option<LargeFile>,
     },
+}
+
+/// The payload of a task that may be large.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Payload {
+    /// At most [`MAX_PAYLOAD_LEN`](crate::compute::job::options::MAX_PAYLOAD_LEN) bytes.
+    Bytes(Bytes),
+    /// A file of at most 4 GiB. It is read when a worker fetches it, so it must stay as it is until the task's end.
+    File(PathBuf),
 }
 
 /// A submitted task. Dropping it doesn't cancel the task.
@@ -66,6 +87,20 @@ impl Task {
         while let Some(event) = self.next().await {
             if let TaskEvent::Ended { outcome, .. } = event {
                 return outcome;
+            }
+        }
+        Err(JobError::Cancelled)
+    }
+
+    /// Waits for the end of a task whose result may be a file. The file goes when the last clone of it is dropped: move it
+    /// away, or read it before.
+    ///
+    /// # Errors
+    /// As [`outcome`](Task::outcome).
+    pub async fn content(mut self) -> Result<Content, JobError> {
+        while let Some(event) = self.next().await {
+            if let TaskEvent::Ended { outcome, file, .. } = event {
+                return outcome.map(|bytes| file.map_or(Content::Bytes(bytes), Content::File));
             }
         }
         Err(JobError::Cancelled)

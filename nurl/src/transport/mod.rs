@@ -55,6 +55,8 @@ pub mod kind {
     pub const REVOCATIONS: u8 = 5;
     /// Detached tasks.
     pub const CUSTODY: u8 = 6;
+    /// Large payloads and results.
+    pub const LARGE_FILE: u8 = 7;
 }
 
 /// The largest body of a datagram before its path is probed higher: with its 30 bytes of framing it fits

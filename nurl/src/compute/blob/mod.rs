@@ -23,9 +23,13 @@
 //! | [`fetch`] | one file that is fetched from one peer |
 //! | [`provider`] | the files that this node gives, and to whom |
 //! | [`shelf`] | the files in this node's folder: what fits, and what goes first |
+//! | [`folder`] | the folder itself, on the disk |
+//! | [`desk`] | the door to the driver of all this, for handlers and tasks |
 
+pub mod desk;
 pub mod envelope;
 pub mod fetch;
+pub mod folder;
 pub mod manifest;
 pub mod message;
 pub mod provider;

@@ -40,10 +40,21 @@ pub struct Run {
     pub parent: Option<TaskId>,
     /// The fencing token for every effect of this run.
     pub token: Epoch,
-    /// When the run must end: at the end of the task's life or at the kind's limit, whichever is first.
-    pub deadline: Instant,
-    /// Whether `deadline` is the kind's limit: exceeding it is [`JobError::TimedOut`].
-    pub limited: bool,
+    /// Whether the payload is in an envelope, and the result is to be ([`blob`](crate::compute::blob)).
+    pub large: bool,
+    /// When the task's life ends, and the run with it.
+    pub life: Instant,
+    /// How long the handler may run. To fetch its payload takes no part of it.
+    pub time_limit: Option<Duration>,
+}
+
+impl Run {
+    /// When a handler that begins now must end, and whether that is the kind's limit: exceeding it is
+    /// [`JobError::TimedOut`].
+    pub fn deadline(&self, now: Instant) -> (Instant, bool) {
+        let limit = self.time_limit.map(|limit| now + limit).filter(|limit| *limit < self.life);
+        (limit.unwrap_or(self.life), limit.is_some())
+    }
 }
 
 /// A member's change, in the sense of jobs.
@@ -162,6 +173,13 @@ pub enum JobEvent {
         task: TaskId,
         /// The reason.
         why: WaitReason,
+    },
+    /// Submitter: a task that may be [large](super::SubmitOptions::large) is given to a node, which may fetch its payload.
+    Given {
+        /// The task.
+        task: TaskId,
+        /// The node.
+        to: PublicKey,
     },
     /// Submitter: the task goes to another executor.
     Reassigned {

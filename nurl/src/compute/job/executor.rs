@@ -404,10 +404,10 @@ impl Executor {
         let account = submitter.account();
         self.portions.taken(account, submit.payload.len());
         let asks = !asked.is_empty();
-        let Submit { kind, key, payload, parent, warrant, .. } = submit;
+        let Submit { kind, key, payload, parent, large, warrant, .. } = submit;
         shared.event(JobEvent::Admitted { task, kind: kind.clone(), by: submitter.clone() });
         let execution = Execution {
-            spec: TaskSpec { kind, key, payload, digest, parent, warrant },
+            spec: TaskSpec { kind, key, payload, digest, parent, large, warrant },
             submitter,
             account,
             waiters: vec![waiter],
@@ -543,7 +543,6 @@ impl Executor {
         let started = Started { task, attempt, kind: execution.spec.kind.clone(), account, at: now };
         self.runs.insert(id, started);
         shared.stats.runs += 1;
-        let limit = kind.limits.time_limit.map(|limit| now + limit);
         Some(Run {
             id,
             task,
@@ -554,8 +553,9 @@ impl Executor {
             submitter: execution.submitter.clone(),
             parent: execution.spec.parent,
             token: execution.token,
-            deadline: limit.map_or(execution.deadline, |limit| limit.min(execution.deadline)),
-            limited: limit.is_some_and(|limit| limit < execution.deadline),
+            large: execution.spec.large,
+            life: execution.deadline,
+            time_limit: kind.limits.time_limit,
         })
     }
 

@@ -87,6 +87,9 @@ pub(super) struct Submit {
     /// The word of whose task it is, if the sender submits it for another.
     #[n(13)]
     pub(super) warrant: Option<Box<Warrant>>,
+    /// The payload is in an envelope, and so is the result ([`blob`](crate::compute::blob)).
+    #[cbor(n(14), with = "wire::flag", has_nil)]
+    pub(super) large: bool,
     #[cbor(skip)]
     pub(super) payload: Bytes,
 }

@@ -204,6 +204,8 @@ pub struct SubmitOptions {
     /// to the worker that is expected to end it first, so a slow one holds up none. If the handlers are
     /// [pure](KindLimits::pure), the last tasks may be run twice.
     pub anywhere: bool,
+    /// Whether the result may be a file of more than 16 MiB. A task whose payload is a file has it.
+    pub large: bool,
 }
 
 impl Default for SubmitOptions {
@@ -214,6 +216,7 @@ impl Default for SubmitOptions {
             max_failures: 8,
             max_losses: 3,
             anywhere: false,
+            large: false,
         }
     }
 }

@@ -15,6 +15,8 @@ pub(super) struct TaskSpec {
     pub(super) digest: [u8; 32],
     /// The task that this one tries again.
     pub(super) parent: Option<TaskId>,
+    /// Whether the payload is in an envelope, and the result will be ([`blob`](crate::compute::blob)).
+    pub(super) large: bool,
     /// The word of whose task it is, if it is submitted for another.
     pub(super) warrant: Option<Box<Warrant>>,
 }

@@ -106,6 +106,7 @@ impl Submission {
             parent: self.spec.parent,
             anywhere: self.options.anywhere,
             warrant: self.spec.warrant.clone(),
+            large: self.spec.large,
             payload: self.spec.payload.clone(),
         }
     }

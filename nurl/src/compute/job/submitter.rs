@@ -126,7 +126,7 @@ impl Submissions {
         let (kind, key) = (kind.to_owned(), Bytes::copy_from_slice(key));
         let parent = warrant.as_ref().and_then(|warrant| warrant.parent);
         let task = Submission {
-            spec: TaskSpec { kind, key, payload, digest, parent, warrant },
+            spec: TaskSpec { kind, key, payload, digest, parent, large: options.large, warrant },
             deadline: now + options.life,
             options,
             known,
@@ -212,6 +212,7 @@ impl Submissions {
         let place = list.iter().position(|member| *member == target).unwrap_or_default();
         let reach = usize::try_from(attempt).unwrap_or(usize::MAX).max(place);
         let submit = task.submit(shared, now, id, attempt, reach);
+        given(shared, &task.spec, id, target);
         if anywhere {
             self.free.goes_to(&mut self.open, now, id, target);
         }
@@ -805,6 +806,13 @@ impl Submissions {
             SubmissionPhase::Placing { .. } | SubmissionPhase::BackOff { .. } => false,
         };
         self.open.iter().filter(|(_, task)| there(task)).map(|(id, _)| *id).collect()
+    }
+}
+
+/// Tells of a node to which a task is given whose payload may be a file: the node may have the file.
+fn given(shared: &mut SharedContext, spec: &TaskSpec, task: TaskId, to: PublicKey) {
+    if spec.large {
+        shared.event(JobEvent::Given { task, to });
     }
 }
 

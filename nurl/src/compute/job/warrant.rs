@@ -105,7 +105,8 @@ impl Warrant {
         wall: Duration,
         (holder, pass, mesh): (&SecretKey, &Pass, &MeshId),
     ) -> Warrant {
-        let SubmitOptions { life, priority, max_failures, max_losses, anywhere } = job.options;
+        // A custodian keeps payloads and results, and no files: `large` stays with tasks whose submitter waits.
+        let SubmitOptions { life, priority, max_failures, max_losses, anywhere, large: _ } = job.options;
         let mut warrant = Warrant {
             pass: Bytes::copy_from_slice(pass.as_bytes()),
             made_ms: millis(wall),
@@ -130,6 +131,7 @@ impl Warrant {
             max_failures: self.max_failures,
             max_losses: self.max_losses,
             anywhere: self.anywhere,
+            large: false,
         }
     }
 

@@ -18,8 +18,9 @@ fn run(id: u64, kind: &str, payload: &'static [u8], life: Duration) -> Run {
         submitter: Submitter::alone(owner),
         parent: None,
         token: Epoch { counter: 1, owner },
-        deadline: rt::time::now() + life,
-        limited: false,
+        life: rt::time::now() + life,
+        large: false,
+        time_limit: None,
     }
 }
 
@@ -117,7 +118,10 @@ fn a_run_ends_at_its_deadline_and_says_which_limit_it_was() {
         let (mut pool, mut reports) = pool(1);
         pool.start(run(1, "sleep", b"", Duration::from_millis(30)));
         assert_eq!(end(&mut reports).await.result, Err(JobError::Deadline));
-        pool.start(Run { limited: true, ..run(2, "sleep", b"", Duration::from_millis(30)) });
+        pool.start(Run {
+            time_limit: Some(Duration::from_millis(30)),
+            ..run(2, "sleep", b"", Duration::from_secs(60))
+        });
         assert_eq!(end(&mut reports).await.result, Err(JobError::TimedOut));
     });
 }

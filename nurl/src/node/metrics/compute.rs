@@ -138,5 +138,34 @@ pub(super) fn pool(into: &mut Metrics, stats: &WorkStats) {
         stuck: "Aborted handlers that didn't end in time and keep their thread.",
         notes_dropped: "Progress notes dropped because too many waited.",
     });
+    let large = [
+        (
+            "large.received_bytes",
+            "Bytes of large files that were asked for and came.",
+            &stats.large.received_bytes,
+        ),
+        (
+            "large.found_bytes",
+            "Bytes of large files that were on the disk already.",
+            &stats.large.found_bytes,
+        ),
+        ("large.wrong", "Chunks whose bytes weren't the file's.", &stats.large.wrong),
+        ("large.unasked", "Chunks that nobody had asked for.", &stats.large.unasked),
+        ("large.malformed", "Messages about large files that didn't parse.", &stats.large.malformed),
+        (
+            "large.dropped",
+            "Messages about large files dropped because too many waited.",
+            &stats.large.dropped,
+        ),
+        ("large.sent", "Chunks read and sent.", &stats.large.sent),
+        (
+            "large.unknown",
+            "Requests for files that this node doesn't offer to the peer.",
+            &stats.large.unknown,
+        ),
+        ("large.too_often", "Requests over a bound.", &stats.large.too_often),
+        ("large.changed", "Chunks not sent because the file has changed.", &stats.large.changed),
+    ];
+    large.into_iter().for_each(|(name, help, count)| into.counter(name, help, count.get()));
     into.gauge("pool.running", "Handlers running, or whose end is not yet noted.", stats.pool_running);
 }

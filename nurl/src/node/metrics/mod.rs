@@ -13,6 +13,7 @@
 //! | `membership.*` | the failure detector |
 //! | `ring.*`, `state.*` | tenures and refused members; replicated state |
 //! | `job.*`, `pool.*` | tasks; the handlers that run them |
+//! | `large.*` | large payloads and results |
 //!
 //! A counter only grows while the node lives. A gauge is a present size; one with a bound is two metrics, `….now` and
 //! `….bound`.
@@ -102,6 +103,10 @@ impl Metrics {
         compute::jobs(self, work);
         compute::custody(self, work);
         compute::pool(self, work);
+    }
+
+    fn counter(&mut self, name: &'static str, help: &'static str, value: u64) {
+        self.0.push(Metric { name, help, kind: MetricKind::Counter, value });
     }
 
     fn gauge(&mut self, name: &'static str, help: &'static str, value: usize) {

@@ -18,6 +18,7 @@ impl NetPlane {
     pub(super) fn handle_command(&mut self, now: Instant, command: NetCommand) {
         if let NetCommand::Datagrams { to: peer, .. }
         | NetCommand::ApplicationMessage { to: peer, .. }
+        | NetCommand::LargeFile { to: peer, .. }
         | NetCommand::Connect { peer, .. }
         | NetCommand::Ping { peer, .. } = &command
         {
@@ -34,6 +35,14 @@ impl NetPlane {
                 let (priority, kind) = (Priority::Bulk, kind::APPLICATION);
                 let (mail, mut ends) = self.mail_and_ends();
                 mail.send(now, Message { to, priority, kind, body, reply: Some(reply) }, &mut ends);
+            }
+            NetCommand::LargeFile { to, priority, body, reply } => {
+                let (mail, mut ends) = self.mail_and_ends();
+                mail.send(
+                    now,
+                    Message { to, priority, kind: kind::LARGE_FILE, body, reply: Some(reply) },
+                    &mut ends,
+                );
             }
             NetCommand::Broadcast { group, body, reply } => {
                 let _ = reply.send(transport.broadcast(now, &group, &body).map_err(Error::from));

@@ -16,12 +16,16 @@ use crate::compute::job::{MemberChange, Submitter};
 use crate::key::PublicKey;
 use crate::node::command::{View, Waiting, WorkInput, datagram_bytes};
 use crate::node::event::{Bus, NodeEvent};
+use crate::node::large::LargeStats;
 use crate::rt::sync::{mpsc, watch};
 use crate::transport::core::Datagram;
+use crate::transport::kind;
 
 /// The queues' ends of this plane.
 pub(in crate::layers::node) struct Channels {
     pub(in crate::layers::node) work: mpsc::Sender<WorkInput>,
+    pub(in crate::layers::node) large: mpsc::Sender<(PublicKey, Bytes)>,
+    pub(in crate::layers::node) large_stats: Arc<LargeStats>,
     pub(in crate::layers::node) view: watch::Sender<Arc<View>>,
     pub(in crate::layers::node) datagrams: mpsc::Sender<Vec<Datagram>>,
     pub(in crate::layers::node) messages: mpsc::Sender<(PublicKey, Bytes)>,
@@ -97,7 +101,23 @@ impl Outlets {
 
     /// Passes a message of jobs or of replicated state to the plane above.
     pub(super) fn work_message(&mut self, from: Submitter, kind: u8, body: Bytes) {
-        self.tell_work(WorkInput::Message { from, kind, body });
+        if kind == kind::LARGE_FILE {
+            self.large_file(from.key(), body);
+        } else {
+            self.tell_work(WorkInput::Message { from, kind, body });
+        }
+    }
+
+    /// Passes a message about a large file to the driver of these.
+    fn large_file(&self, from: PublicKey, body: Bytes) {
+        let bytes = body.len();
+        let waiting = &self.channels.waiting.large;
+        if !waiting.take(bytes) {
+            self.channels.large_stats.note_dropped();
+        } else if self.channels.large.try_send((from, body)).is_err() {
+            waiting.give(bytes);
+            self.channels.large_stats.note_dropped();
+        }
     }
 
     /// Tells the plane above that a message of its own is lost.
@@ -155,7 +175,6 @@ impl Outlets {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::kind;
 
     fn key(n: u8) -> PublicKey {
         PublicKey::from_bytes([n; 32])
@@ -169,7 +188,19 @@ mod tests {
         let (groups, _groups) = mpsc::channel(1);
         let (view, _views) = watch::channel(Arc::new(View::default()));
         let (waiting, bus) = (Waiting::new(), Bus::default());
-        let mut outlets = Outlets::new(Channels { work, view, datagrams, messages, groups, waiting, bus });
+        let (large, mut files) = mpsc::channel(1);
+        let large_stats = Arc::new(LargeStats::default());
+        let mut outlets = Outlets::new(Channels {
+            work,
+            large,
+            large_stats: large_stats.clone(),
+            view,
+            datagrams,
+            messages,
+            groups,
+            waiting,
+            bus,
+        });
         let body = Bytes::from_static(b"abc");
         for _ in 0..3 {
             outlets.message(key(1), body.clone());
@@ -179,6 +210,10 @@ mod tests {
             outlets.datagrams(Vec::new());
         }
         assert_eq!(outlets.application_dropped, 2 * (1 + 1 + 2));
+        outlets.work_message(Submitter::alone(key(1)), kind::LARGE_FILE, body.clone());
+        outlets.work_message(Submitter::alone(key(2)), kind::LARGE_FILE, body.clone());
+        assert!(matches!(files.try_recv(), Ok((from, _)) if from == key(1)));
+        assert_eq!(large_stats.dropped.get(), 1);
         outlets.work_message(Submitter::alone(key(1)), kind::JOB, body.clone());
         outlets.send_failed(key(2));
         outlets.work_message(Submitter::alone(key(3)), kind::JOB, body);

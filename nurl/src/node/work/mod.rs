@@ -21,6 +21,7 @@ mod committer;
 mod detached;
 mod durable;
 mod inlets;
+mod large;
 mod leaving;
 mod outcome;
 mod outputs;
@@ -31,6 +32,7 @@ mod tasks;
 #[cfg(all(test, not(feature = "sim")))]
 mod tests;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -40,6 +42,7 @@ use self::committer::{Done, Failed};
 use self::detached::DetachedCalls;
 use self::durable::Durable;
 use self::inlets::{Inlets, Wake};
+use self::large::LargeTasks;
 use self::leaving::Leaving;
 use self::outputs::Outputs;
 use self::placing::Placing;
@@ -47,9 +50,11 @@ use self::tasks::Tasks;
 use super::command::{Departure, NetCommand, Reply, WorkCommand, WorkInput, WorkStats};
 use super::ending::Cause;
 use super::event::{Bus, NodeEvent};
+use super::large::LargeStats;
+use super::log;
 use crate::authority::checker::Standing;
-use crate::compute::job::Jobs;
 use crate::compute::job::custody::{Custody, Order};
+use crate::compute::job::{JobEvent, Jobs};
 use crate::compute::pool::{Pool, Report};
 use crate::error::Error;
 use crate::replication::replicator::Replicator;
@@ -77,6 +82,8 @@ pub(super) struct WorkPlane {
     inlets: Inlets,
     net: mpsc::WeakSender<NetCommand>,
     tasks: Tasks,
+    large: LargeTasks,
+    large_stats: Arc<LargeStats>,
     bus: Bus,
     calls: Calls,
     detached: DetachedCalls,
@@ -292,11 +299,15 @@ impl WorkPlane {
 
     fn on_command(&mut self, now: Instant, command: WorkCommand) {
         match command {
-            WorkCommand::Submit { kind, key, payload, options, course, reply } => {
+            WorkCommand::Submit { kind, key, payload, file, options, course, reply } => {
+                let (large, ends) = (options.large, now + options.life);
                 let taken = self.jobs.submit(now, &kind, &key, payload, options);
                 if let Ok(task) = &taken {
                     tracing::debug!(target: "nurl::job", %task, kind, "a task is submitted here");
                     self.tasks.follow(*task, course);
+                    if large {
+                        self.large.follow(*task, ends, file);
+                    }
                 }
                 let _ = reply.send(taken.map_err(Error::from));
             }
@@ -364,6 +375,7 @@ impl WorkPlane {
             tenures: self.jobs.tenure_stats(),
             pool: self.pool.stats().clone(),
             pool_running: self.pool.running(),
+            large: self.large_stats.clone(),
         }
     }
 
@@ -397,8 +409,18 @@ impl WorkPlane {
         }
         while let Some(event) = self.jobs.poll_event() {
             self.custody.on_job(now, &event);
+            if self.large.on_event(&event)
+                && let JobEvent::Done { task, outcome, by, attempts } = event
+            {
+                log::job_event(&JobEvent::Done { task, outcome: outcome.clone(), by, attempts });
+                if let Some(course) = self.tasks.take_course(task) {
+                    self.large.deliver(course, task, by, attempts, outcome);
+                }
+                continue;
+            }
             self.tasks.on_event(event);
         }
+        self.large.pass_on().await.map_err(|_| Error::Closed)?;
         task::caught_up().await;
         while let Some((to, body)) = self.jobs.poll_transmit() {
             let message = NetCommand::Message { to, priority: Priority::Job, kind: kind::JOB, body };

@@ -8,6 +8,7 @@ use super::committer::Committer;
 use super::detached::DetachedCalls;
 use super::durable::{self, Durable};
 use super::inlets::Inlets;
+use super::large::LargeTasks;
 use super::leaving::Leaving;
 use super::outputs::Outputs;
 use super::placing::Placing;
@@ -16,6 +17,7 @@ use super::tasks::Tasks;
 use crate::authority::checker::Standing;
 use crate::authority::pass::Pass;
 use crate::authority::revocation::Revocation;
+use crate::compute::blob::desk::Desk;
 use crate::compute::job::custody::{Custody, Signer};
 use crate::compute::job::warrant::Warrants;
 use crate::compute::job::{self, Jobs};
@@ -27,6 +29,7 @@ use crate::mesh::MeshId;
 use crate::node::Role;
 use crate::node::command::{NetCommand, View, WorkCommand, WorkInput};
 use crate::node::event::Bus;
+use crate::node::large::LargeStats;
 use crate::rt::sync::{mpsc, watch};
 use crate::rt::task::Planes;
 use crate::rt::{self, time};
@@ -54,6 +57,8 @@ pub(in super::super) struct WorkParts {
     pub(in super::super) views: watch::Receiver<Arc<View>>,
     pub(in super::super) net: mpsc::WeakSender<NetCommand>,
     pub(in super::super) bus: Bus,
+    pub(in super::super) desk: Desk,
+    pub(in super::super) large_stats: Arc<LargeStats>,
 }
 
 impl WorkPlane {
@@ -94,7 +99,9 @@ impl WorkPlane {
         let (reports_in, reports) = mpsc::channel(REPORTS);
         Ok(WorkPlane {
             jobs,
-            pool: Pool::new(parts.planes, parts.handlers, reports_in),
+            pool: Pool::new(parts.planes, parts.handlers, reports_in).with_desk(parts.desk.clone()),
+            large: LargeTasks::new(parts.desk),
+            large_stats: parts.large_stats,
             custody,
             replicator,
             durable: Durable::new(committer),

@@ -58,6 +58,11 @@ impl Tasks {
         true
     }
 
+    /// Takes the channel of a task whose end is told in another way.
+    pub(super) fn take_course(&mut self, task: TaskId) -> Option<Course> {
+        self.courses.remove(&task)
+    }
+
     /// Passes an event on to the task's submitter.
     pub(super) fn on_event(&mut self, event: JobEvent) {
         log::job_event(&event);
@@ -66,7 +71,7 @@ impl Tasks {
             JobEvent::Waiting { task, why } => self.notify(task, TaskEvent::Waiting { why }),
             JobEvent::Progress { task, by, note } => self.notify(task, TaskEvent::Progress { by, note }),
             JobEvent::Done { task, outcome, by, attempts } => {
-                self.end(task, TaskEvent::Ended { by, attempts, outcome });
+                self.end(task, TaskEvent::Ended { by, attempts, outcome, file: None });
             }
             JobEvent::Drained(drained) => {
                 if let Some(reply) = self.drain.take() {
@@ -75,6 +80,7 @@ impl Tasks {
                 }
             }
             JobEvent::Reassigned { .. }
+            | JobEvent::Given { .. }
             | JobEvent::Admitted { .. }
             | JobEvent::NotAllowed { .. }
             | JobEvent::Orphaned { .. }

@@ -28,6 +28,14 @@ impl File {
             .map(File)
     }
 
+    /// Opens a file that exists, for reading only.
+    ///
+    /// # Errors
+    /// The operating system's errors.
+    pub fn open_read(path: &Path) -> io::Result<File> {
+        OpenOptions::new().read(true).open(path).map(File)
+    }
+
     /// Locks the file for this handle until the handle is closed or the process ends. The lock is advisory: it
     /// doesn't stop handles that don't lock.
     ///

@@ -70,6 +70,7 @@ fn submit() -> impl Strategy<Value = Message> {
             let (task, submitter, kind, key, payload) = names;
             let (attempt, reach, hops, priority, life) = numbers;
             Message::Submit(Submit {
+                large: false,
                 task,
                 attempt,
                 reach,
@@ -213,6 +214,7 @@ fn what_is_over_its_limit_is_refused() {
 #[test]
 fn the_largest_submit_fits_a_reliable_message() {
     let message = Message::Submit(Submit {
+        large: false,
         task: TaskId::from_bytes([0xff; 16]),
         attempt: u32::MAX,
         reach: u16::MAX,
@@ -261,6 +263,7 @@ fn the_layout_on_the_wire_is_the_documented_one() {
         force: false,
         parent: None,
         anywhere: false,
+        large: false,
         warrant: None,
         payload: Bytes::from_static(b"PAYLOAD"),
     });

@@ -11,7 +11,7 @@ use super::super::replica::Replica;
 use super::super::shared::SharedContext;
 use super::super::submission::SubmissionPhase;
 use super::super::task::TaskId;
-use super::{MAX_BUSY_WAIT, Submissions, way};
+use super::{MAX_BUSY_WAIT, Submissions, given, way};
 use crate::key::PublicKey;
 use crate::kit::draw;
 
@@ -92,6 +92,7 @@ impl Submissions {
                 };
                 // Believed once: if the runner doesn't answer, the next executor runs the task in any case.
                 task.force = true;
+                given(shared, &task.spec, id, runner);
                 let until = now + shared.config.accept_timeout + way(shared, len);
                 task.phase = SubmissionPhase::Waiting { target: runner, until };
                 self.arm(shared, id);
@@ -127,6 +128,7 @@ impl Submissions {
         task.tries.forwards += 1;
         task.tries.runner = Some(runner);
         task.nodes.hear(runner);
+        given(shared, &task.spec, id, runner);
         // The payload is on its way from the forwarder. If it doesn't arrive, it is the forwarder that fell silent.
         *until = now + shared.config.accept_timeout + way(shared, task.spec.payload.len() as u64);
         let attempt = task.tries.attempts.saturating_sub(1);

@@ -355,8 +355,9 @@ impl World {
                     let times = self.runs_of(run.task).len();
                     self.started.push((run.task, who, now));
                     let (time, result) = (self.behaviour)(who, &run.payload, times);
-                    let limit = run.deadline.saturating_duration_since(now);
-                    let (time, result) = if time > limit && run.limited {
+                    let (deadline, limited) = run.deadline(now);
+                    let limit = deadline.saturating_duration_since(now);
+                    let (time, result) = if time > limit && limited {
                         (limit, Err(JobError::TimedOut))
                     } else {
                         (time, result)

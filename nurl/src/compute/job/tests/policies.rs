@@ -39,6 +39,7 @@ fn submit(task: TaskId, submitter: u8, hops: u8) -> Submit {
         force: false,
         parent: None,
         anywhere: false,
+        large: false,
         warrant: None,
         payload: Bytes::from_static(b"x"),
     }

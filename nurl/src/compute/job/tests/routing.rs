@@ -121,6 +121,7 @@ fn submit_message(task: TaskId, submitter: u8, hops: u8, payload: &'static [u8])
         force: false,
         parent: None,
         anywhere: false,
+        large: false,
         warrant: None,
         payload: Bytes::from_static(payload),
     })

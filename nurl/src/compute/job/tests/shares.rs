@@ -35,6 +35,7 @@ fn forwarded(task: TaskId, submitter: u8) -> Message {
         force: false,
         parent: None,
         anywhere: false,
+        large: false,
         warrant: None,
         payload: Bytes::from_static(PAYLOAD),
     })

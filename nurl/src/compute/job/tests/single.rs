@@ -77,6 +77,7 @@ fn submit(reach: u16, ask: bool) -> Submit {
         force: false,
         parent: None,
         anywhere: false,
+        large: false,
         warrant: None,
         payload: Bytes::new(),
     }
