@@ -13,9 +13,10 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use minicbor::{Decoder, Encoder};
 
+use super::blob::folder::FolderError;
 use super::job::{JobError, KindLimits};
-use super::pool::{Handlers, JobContext};
-use crate::rt::{self, Cost};
+use super::pool::{Content, Handlers, JobContext, LargeFile};
+use crate::rt::{self, Cost, disk};
 
 /// The kind of the echo handler.
 pub const ECHO: &str = "echo";
@@ -23,6 +24,9 @@ pub const ECHO: &str = "echo";
 pub const BLAKE3: &str = "blake3";
 /// The kind of the word counter.
 pub const WORDCOUNT: &str = "wordcount";
+
+/// The bytes of a file that are in memory at a time.
+const PART_BYTES: usize = 1 << 20;
 
 /// The number of occurrences of each word.
 pub type Counts = BTreeMap<String, u64>;
@@ -33,8 +37,8 @@ pub const BUILT_IN: [&str; 3] = [BLAKE3, ECHO, WORDCOUNT];
 /// Adds the built-in handlers.
 pub fn register_builtin(handlers: &mut Handlers) {
     for kind in BUILT_IN {
-        handlers.register(kind, KindLimits::default(), move |context, payload| async move {
-            run(kind, &context, payload).await
+        handlers.register_large(kind, KindLimits::default(), move |context, payload| async move {
+            run_large(kind, &context, payload).await
         });
     }
 }
@@ -62,6 +66,54 @@ pub async fn run(kind: &str, context: &JobContext, payload: Bytes) -> Result<Byt
         }
         other => Err(JobError::UnknownKind(other.to_owned())),
     }
+}
+
+/// Runs a built-in handler whose payload may be a file. `wordcount` takes none: its counts are held in memory.
+///
+/// # Errors
+/// Those of [`run`]; the file can't be read or written.
+pub async fn run_large(kind: &str, context: &JobContext, payload: Content) -> Result<Content, JobError> {
+    let disk = |error: FolderError| JobError::retriable(error.to_string());
+    match (kind, payload) {
+        (_, Content::Bytes(bytes)) => run(kind, context, bytes).await.map(Content::Bytes),
+        (BLAKE3, Content::File(file)) => {
+            let hash = move || {
+                let mut hasher = blake3::Hasher::new();
+                read_parts(&file, |part| {
+                    hasher.update(part);
+                    Ok(())
+                })
+                .map_err(disk)?;
+                Ok(Content::Bytes(hasher.finalize().to_hex().to_string().into()))
+            };
+            context.blocking(hash).await
+        }
+        (ECHO, Content::File(file)) => {
+            let mut spool = context.spool().await?;
+            let copy = move || {
+                read_parts(&file, |part| spool.write(part)).map_err(disk)?;
+                Ok(Content::from(spool.finish()))
+            };
+            context.blocking(copy).await
+        }
+        (other, Content::File(_)) => Err(JobError::permanent(format!("`{other}` takes no files"))),
+    }
+}
+
+/// Reads a file part by part.
+fn read_parts(
+    file: &LargeFile,
+    mut part: impl FnMut(&[u8]) -> Result<(), FolderError>,
+) -> Result<(), FolderError> {
+    let (opened, mut buffer, mut offset) = (disk::File::open_read(&file.path())?, vec![0; PART_BYTES], 0);
+    while offset < file.len() {
+        let len = usize::try_from(file.len() - offset).map_or(PART_BYTES, |rest| rest.min(PART_BYTES));
+        opened.read_exact_at(&mut buffer[..len], offset)?;
+        rt::cost(Cost::HandledByte, len);
+        part(&buffer[..len])?;
+        offset += len as u64;
+    }
+    Ok(())
 }
 
 /// Counts the words of a text.

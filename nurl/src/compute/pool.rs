@@ -245,9 +245,10 @@ impl JobContext {
     ///
     /// # Errors
     /// The closure's own error, or [`JobError::Panicked`].
-    pub async fn blocking<F>(&self, work: F) -> Result<Bytes, JobError>
+    pub async fn blocking<F, T>(&self, work: F) -> Result<T, JobError>
     where
-        F: FnOnce() -> Result<Bytes, JobError> + Send + 'static,
+        F: FnOnce() -> Result<T, JobError> + Send + 'static,
+        T: Send + 'static,
     {
         let span = tracing::Span::current();
         let work = move || span.in_scope(work);

@@ -65,6 +65,7 @@ pub use builder::Builder;
 pub use command::{Departure, DiskStats, HandedOver, Pong, WorkStats};
 pub use detached::{DetachedTask, DetachedTasks};
 pub use event::{Events, NodeEvent};
+pub use large::LargeStats;
 pub use metrics::{Metric, MetricKind, Metrics};
 pub use names::{Names, NamesAfter};
 pub use state::{Counter, FieldValue, Map, MultiRegister, Reading, Register, Set};

@@ -21,6 +21,8 @@ mod groups;
 mod harness;
 mod hub;
 mod jobs;
+#[cfg(target_os = "linux")]
+mod large;
 mod leases;
 #[cfg(target_os = "linux")]
 mod maps;

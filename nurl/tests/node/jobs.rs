@@ -48,8 +48,8 @@ fn a_task_comes_back_with_its_result_from_the_worker_that_its_key_names() {
             loop {
                 match soon("the next notice", task.next()).await.expect("the end is never left out") {
                     TaskEvent::Accepted { by } => accepted = Some(by),
-                    TaskEvent::Waiting { .. } | TaskEvent::Progress { .. } => {}
-                    TaskEvent::Ended { by, attempts, outcome } => {
+                    TaskEvent::Waiting { .. } | TaskEvent::Progress { .. } | TaskEvent::Fetching { .. } => {}
+                    TaskEvent::Ended { by, attempts, outcome, .. } => {
                         assert_eq!(outcome.unwrap(), format!("TEXT {number}"));
                         assert_eq!((by, attempts), (accepted, 1));
                         break;
@@ -182,7 +182,7 @@ fn a_task_of_a_worker_that_vanishes_is_done_by_another() {
         workers.retain(|worker| worker.key() != by);
         assert_eq!(workers.len(), 1);
         loop {
-            if let TaskEvent::Ended { by: other, attempts, outcome } =
+            if let TaskEvent::Ended { by: other, attempts, outcome, .. } =
                 soon("the end", task.next()).await.expect("the end comes")
             {
                 assert_eq!(outcome.unwrap(), "mine");

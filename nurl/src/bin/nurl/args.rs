@@ -506,6 +506,9 @@ pub(crate) struct WorkerArgs {
     /// Directory for what outlives a restart (results, leases, the member cache)
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
+    /// Disk space for payloads and results over 16 MiB, in MiB; they are in --state, or in a folder that ends with the worker
+    #[arg(long, default_value_t = 8_192, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    pub(crate) payload_space: u64,
     /// Refuse to start with a damaged store, instead of setting it aside and beginning a new one
     #[arg(long, requires = "state")]
     pub(crate) store_strict: bool,
@@ -536,8 +539,14 @@ Examples:
   echo hello | nurl submit --mesh mesh.ticket --kind up --payload -
   nurl submit --mesh mesh.ticket --kind blake3 --key photos/1 --payload photo.jpg --timeout 10s
   nurl submit --mesh mesh.ticket --kind render --payload scene --timeout 2h --detach   # prints an id
+  nurl submit --mesh mesh.ticket --kind transcode --payload film.mkv --out film.mp4 --timeout 2h
 
-With --detach the mesh's workers keep the job and its result: see nurl jobs --help.")]
+A payload of more than 16 MiB stays here: the worker fetches it in chunks, checks each, and goes on where it was after a
+lost connection or a restart. So the file must not change, and this command must run, until the job has ended. The time
+for it is part of --timeout. A result may be as large.
+
+With --detach the mesh's workers keep the job and its result: see nurl jobs --help. They keep no files: such a payload
+has at most 16 MiB.")]
 pub(crate) struct SubmitArgs {
     #[command(flatten)]
     pub(crate) mesh: MeshArgs,
@@ -547,12 +556,16 @@ pub(crate) struct SubmitArgs {
     /// The key that decides who runs it [default: random]
     #[arg(long)]
     pub(crate) key: Option<String>,
-    /// The payload: a file, or - for standard input [default: empty, or standard input if it is piped]
+    /// The payload: a file of up to 4 GiB, or - for standard input, up to 16 MiB [default: empty, or standard input if it
+    /// is piped]
     #[arg(long, value_name = "FILE|-")]
     pub(crate) payload: Option<PathBuf>,
     /// Give up after this long
     #[arg(long, default_value = "5m", value_parser = parse_duration, value_name = "DURATION")]
     pub(crate) timeout: Duration,
+    /// Write the result to a file, up to 4 GiB, instead of to standard output
+    #[arg(long, value_name = "FILE", conflicts_with = "detach")]
+    pub(crate) out: Option<PathBuf>,
     /// Hand the job over to the mesh, write its id to stdout, and exit; --timeout is the job's life then, 1d at most
     #[arg(long)]
     pub(crate) detach: bool,

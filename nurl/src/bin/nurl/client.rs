@@ -60,6 +60,11 @@ pub(crate) fn state_directory(path: &Path) -> Result<(), Failure> {
 
 /// Joins as an observer, to submit work or read the mesh: it owns no keys and is not gossiped about.
 pub(crate) async fn observer(mesh: &MeshArgs, out: Out<'_>) -> Result<Node, Failure> {
+    observer_with(mesh, None, out).await
+}
+
+/// As [`observer`], with a folder for large files.
+async fn observer_with(mesh: &MeshArgs, large_files: Option<&Path>, out: Out<'_>) -> Result<Node, Failure> {
     let _waiting = out.waiting("looking for the mesh");
     let ticket = ticket(&mesh.mesh)?;
     let Equipment { key, holder, credential, first } =
@@ -67,6 +72,9 @@ pub(crate) async fn observer(mesh: &MeshArgs, out: Out<'_>) -> Result<Node, Fail
     let mut builder = Node::builder(ticket).role(Role::Observer).key(key).holder(holder);
     if let Some(credential) = credential {
         builder = builder.credential(credential);
+    }
+    if let Some(path) = large_files {
+        builder = builder.large_files(path);
     }
     let node = builder.spawn().await?;
     if let Some(identity) = first {
@@ -133,9 +141,19 @@ pub(crate) async fn with_workers<T>(
     out: Out<'_>,
     work: impl AsyncFnOnce(&Node, &UnderWay) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
+    with_workers_and_files(mesh, None, out, work).await
+}
+
+/// As [`with_workers`], with a folder for large files.
+pub(crate) async fn with_workers_and_files<T>(
+    mesh: &MeshArgs,
+    large_files: Option<&Path>,
+    out: Out<'_>,
+    work: impl AsyncFnOnce(&Node, &UnderWay) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let mut stop = Stop::new(false);
     let node = nurl::rt::select! {
-        node = observer(mesh, out) => node?,
+        node = observer_with(mesh, large_files, out) => node?,
         () = stop.told() => return Err(interrupted()),
     };
     let under_way = UnderWay::new();

@@ -240,7 +240,7 @@ impl<'a> Demo<'a> {
         while let Some(update) = course.recv().await {
             match update {
                 Update::Refused { failure } => return Err(failure),
-                Update::Waiting { .. } => {}
+                Update::Waiting { .. } | Update::Progress { .. } | Update::Fetching { .. } => {}
                 Update::Accepted { index, by, .. } => {
                     if !self.ended.contains(&index) {
                         self.holding.entry(by).or_default().insert(index);

@@ -216,6 +216,8 @@ pub(crate) enum Line {
     Accepted { task: String, by: String },
     /// A task waits for a worker, for longer than a moment.
     Waiting { task: String, reason: &'static str },
+    /// The result of a task is a file that is on its way here.
+    Fetching { task: String, bytes: u64, of: u64 },
     /// A task is finished.
     Result {
         /// None if the input of the task couldn't be read.
@@ -461,6 +463,7 @@ mod tests {
             Line::Lagged { lost: 7 },
             Line::Accepted { task: "0a".into(), by: "nurl1p".into() },
             Line::Waiting { task: "0a".into(), reason: "away" },
+            Line::Fetching { task: "0a".into(), bytes: 1, of: 2 },
             Line::Result {
                 task: Some("0a".into()),
                 index: Some(3),

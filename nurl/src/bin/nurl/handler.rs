@@ -1,7 +1,8 @@
-//! Handlers that are programs: payload on stdin, result on stdout.
+//! Handlers that are programs: payload on stdin, result on stdout. A payload that is a file is stdin itself, and has its
+//! name in a variable; a result that is longer than a message goes to a file.
 //!
 //! A program that fails, hangs, floods or never reads its input costs only its own task: stdout is limited to the
-//! largest result, stderr to its tail, the run by a time limit, each of its processes by [`confine`](crate::confine). The program's exit ends the task. Its remaining
+//! largest file, stderr to its tail, the run by a time limit, each of its processes by [`confine`](crate::confine). The program's exit ends the task. Its remaining
 //! children are then killed with its [`group`](crate::group), as they are when the task is cancelled or the worker
 //! stops. No shell is involved unless the command names one.
 
@@ -12,7 +13,10 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
-use nurl::job::{JobContext, JobError, MAX_ERROR_TEXT_LEN, MAX_PAYLOAD_LEN as MAX_RESULT_BYTES};
+use nurl::job::{
+    Content, FolderError, JobContext, JobError, LargeFile, MAX_ERROR_TEXT_LEN, MAX_FILE_LEN,
+    MAX_PAYLOAD_LEN as MAX_RESULT_BYTES, Spool,
+};
 use nurl::rt::{self, time};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
@@ -22,6 +26,9 @@ use crate::group::{Groups, remove_own_variables};
 /// Bytes of a program's stderr kept for the task's error: the end, where the reason usually stands. The other half of
 /// an error's text is for the program's name and its status.
 const STDERR_TAIL_BYTES: usize = MAX_ERROR_TEXT_LEN / 2;
+
+/// Bytes of a long result that are in memory at a time.
+const PART_BYTES: usize = 1 << 20;
 
 /// How long a program's pipes are read after its exit. Its output is in the pipe by then, at most 64 KiB, and needs
 /// no more than a busy machine's delay; later output of its children is not part of the result.
@@ -52,14 +59,14 @@ impl Program {
     }
 
     /// The command, with the words of the one that confines it before its own.
-    fn command(&self, confined_by: &[OsString], variables: Variables) -> Command {
+    fn command(&self, confined_by: &[OsString], variables: Variables, stdin: Stdio) -> Command {
         let mut words = confined_by.iter().cloned().chain(self.words.iter().map(OsString::from));
         let mut command = Command::new(words.next().expect("a program has a name"));
         command.args(words);
         remove_own_variables(|name| {
             command.env_remove(name);
         });
-        command.envs(variables).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.envs(variables).stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 }
@@ -114,10 +121,11 @@ impl Runner {
         &self,
         program: &Program,
         variables: Variables,
-        payload: Bytes,
-    ) -> Result<Bytes, JobError> {
+        payload: Content,
+        context: Option<&JobContext>,
+    ) -> Result<Content, JobError> {
         let name = &program.words[0];
-        match time::timeout(self.limit, self.run_to_exit(program, variables, payload)).await {
+        match time::timeout(self.limit, self.run_to_exit(program, variables, payload, context)).await {
             Ok(ended) => ended,
             Err(_) => {
                 let limit = self.limit;
@@ -129,24 +137,37 @@ impl Runner {
     async fn run_to_exit(
         &self,
         program: &Program,
-        variables: Variables,
-        payload: Bytes,
-    ) -> Result<Bytes, JobError> {
+        mut variables: Variables,
+        payload: Content,
+        context: Option<&JobContext>,
+    ) -> Result<Content, JobError> {
         let name = &program.words[0];
         let failed = |error| not_run(name, &error);
+        let (stdin, bytes) = match &payload {
+            Content::Bytes(bytes) => (Stdio::piped(), bytes.clone()),
+            Content::File(file) => {
+                let opened = opened(file);
+                let opened =
+                    opened.map_err(|error| JobError::retriable(format!("the payload's file: {error}")))?;
+                variables.push(("NURL_PAYLOAD_FILE", file.path().display().to_string()));
+                (opened, Bytes::new())
+            }
+        };
         let mut group =
-            self.groups.spawn(&mut program.command(&self.confined_by, variables)).map_err(failed)?;
-        let mut stdin = group.leader.stdin.take().expect("piped");
+            self.groups.spawn(&mut program.command(&self.confined_by, variables, stdin)).map_err(failed)?;
+        let stdin = group.leader.stdin.take();
         let stdout = group.leader.stdout.take().expect("piped");
         let stderr = group.leader.stderr.take().expect("piped");
-        let (mut result, mut tail) = (Vec::new(), Vec::new());
+        let (mut result, mut tail) = (Printed::default(), Vec::new());
         let pipes = async {
             let feed = async move {
-                // A program may close its input early; that is no error.
-                let _ = stdin.write_all(&payload).await;
+                if let Some(mut stdin) = stdin {
+                    // A program may close its input early; that is no error.
+                    let _ = stdin.write_all(&bytes).await;
+                }
                 Ok(())
             };
-            tokio::try_join!(feed, read_bounded(stdout, &mut result), read_tail(stderr, &mut tail))
+            tokio::try_join!(feed, result.read(stdout, context), read_tail(stderr, &mut tail))
         };
         let read = {
             tokio::pin!(pipes);
@@ -165,10 +186,14 @@ impl Runner {
             }
         };
         let status = group.end().await.map_err(failed)?;
-        if let Err(Flood) = read {
-            return Err(JobError::permanent(format!("{name} wrote more than {MAX_RESULT_BYTES} bytes")));
+        match read {
+            Ok(()) => {}
+            Err(NotTaken::Flood(most)) => {
+                return Err(JobError::permanent(format!("{name} wrote more than {most} bytes")));
+            }
+            Err(NotTaken::Here(error)) => return Err(error),
         }
-        if status.success() { Ok(Bytes::from(result)) } else { Err(self.failure(name, status, &tail)) }
+        if status.success() { Ok(result.content()) } else { Err(self.failure(name, status, &tail)) }
     }
 
     /// The task's error for an unsuccessful exit.
@@ -202,19 +227,73 @@ fn not_run(name: &str, error: &io::Error) -> JobError {
     }
 }
 
-/// A program wrote more than a result may hold.
-#[derive(Debug)]
-struct Flood;
+/// Opens a payload for reading only, as a program's input.
+#[expect(clippy::disallowed_methods, reason = "the command runs on a real disk only")]
+fn opened(file: &LargeFile) -> io::Result<Stdio> {
+    std::fs::File::open(file.path()).map(Stdio::from)
+}
 
-/// Reads to the end of the pipe.
-async fn read_bounded(from: impl AsyncRead + Unpin, into: &mut Vec<u8>) -> Result<(), Flood> {
-    // A read error counts as the end: the exit status reports the cause.
-    let _ = from.take(MAX_RESULT_BYTES as u64 + 1).read_to_end(into).await;
-    if into.len() > MAX_RESULT_BYTES { Err(Flood) } else { Ok(()) }
+/// What a program wrote isn't its result.
+#[derive(Debug)]
+enum NotTaken {
+    /// It wrote more than a result may hold.
+    Flood(u64),
+    /// It has no place on this worker.
+    Here(JobError),
+}
+
+/// What a program has written to its stdout.
+#[derive(Debug, Default)]
+struct Printed {
+    bytes: Vec<u8>,
+    /// Where it goes once it is longer than a message.
+    spool: Option<Spool>,
+}
+
+impl Printed {
+    /// Reads to the end of the pipe.
+    async fn read(
+        &mut self,
+        mut from: impl AsyncRead + Unpin,
+        context: Option<&JobContext>,
+    ) -> Result<(), NotTaken> {
+        // A read error counts as the end: the exit status reports the cause.
+        let _ = (&mut from).take(MAX_RESULT_BYTES as u64 + 1).read_to_end(&mut self.bytes).await;
+        if self.bytes.len() <= MAX_RESULT_BYTES {
+            return Ok(());
+        }
+        let context = context.ok_or(NotTaken::Flood(MAX_RESULT_BYTES as u64))?;
+        let mut spool = context.spool().await.map_err(NotTaken::Here)?;
+        let mut part = std::mem::take(&mut self.bytes);
+        while !part.is_empty() {
+            let write = move || {
+                let written = spool.write(&part);
+                Ok((spool, part, written))
+            };
+            let written;
+            (spool, part, written) = context.blocking(write).await.map_err(NotTaken::Here)?;
+            written.map_err(|error| match error {
+                FolderError::TooLong => NotTaken::Flood(MAX_FILE_LEN),
+                error => NotTaken::Here(JobError::retriable(format!("the result: {error}"))),
+            })?;
+            part.clear();
+            part.shrink_to(PART_BYTES);
+            let _ = (&mut from).take(PART_BYTES as u64).read_to_end(&mut part).await;
+        }
+        self.spool = Some(spool);
+        Ok(())
+    }
+
+    fn content(self) -> Content {
+        match self.spool {
+            Some(spool) => Content::from(spool.finish()),
+            None => Content::Bytes(Bytes::from(self.bytes)),
+        }
+    }
 }
 
 /// Reads to the end of the pipe, and keeps the last bytes.
-async fn read_tail(mut from: impl AsyncRead + Unpin, tail: &mut Vec<u8>) -> Result<(), Flood> {
+async fn read_tail(mut from: impl AsyncRead + Unpin, tail: &mut Vec<u8>) -> Result<(), NotTaken> {
     let mut chunk = [0; 4_096];
     while let Ok(n @ 1..) = from.read(&mut chunk).await {
         tail.extend_from_slice(&chunk[..n]);
@@ -236,7 +315,11 @@ mod tests {
         runtime.block_on(async {
             let runner =
                 Runner { groups: unwatched(), confined_by: Vec::new(), limit, retry_exits: vec![75] };
-            runner.run(&program, variables, Bytes::from_static(payload)).await
+            let payload = Content::Bytes(Bytes::from_static(payload));
+            match runner.run(&program, variables, payload, None).await? {
+                Content::Bytes(bytes) => Ok(bytes),
+                Content::File(_) => panic!("there is no folder"),
+            }
         })
     }
 

@@ -49,6 +49,7 @@ mod mesh;
 mod out;
 #[cfg(not(feature = "sim"))]
 mod pass;
+mod passing;
 #[cfg(not(feature = "sim"))]
 mod state;
 #[cfg(not(feature = "sim"))]

@@ -8,23 +8,33 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nurl::job::handlers::{decode_counts, merge};
-use nurl::job::{JobError, MAX_PAYLOAD_LEN, SubmitOptions, TaskEvent, TaskId, WaitReason};
+use nurl::job::{
+    JobError, LargeFile, MAX_FILE_LEN, MAX_PAYLOAD_LEN, Payload, SubmitOptions, Task, TaskEvent, TaskId,
+    WaitReason,
+};
 use nurl::rt::sync::mpsc;
 use nurl::rt::{self, disk, time};
 use nurl::{Node, PublicKey};
 use tokio::io::AsyncReadExt;
 
 use crate::args::{SubmitArgs, WordcountArgs};
-use crate::client::with_workers;
+use crate::client::{with_workers, with_workers_and_files};
 use crate::event::{Done, Line};
 use crate::files::{cut, read_texts, unreadable};
 use crate::jobs;
-use crate::out::{Code, Failure, Out};
-use crate::talk::text_or_hex;
+use crate::out::{Code, Failure, Out, unusable};
+use crate::passing::Passing;
+use crate::talk::{on_terminal, text_or_hex};
 
 /// Tasks that `wordcount` and the demo keep in flight: enough to keep every worker busy over a long round trip, few
 /// enough that none waits long in a queue.
 pub(crate) const WINDOW: usize = 64;
+
+/// Bytes of a large result that are read at a time.
+const PRINTED_AT_ONCE: usize = 1 << 20;
+
+/// The bytes that a payload in a message has beside its own.
+const ENVELOPE_BYTES: u64 = 1;
 
 /// One of a command's tasks.
 #[derive(Debug, Clone)]
@@ -42,6 +52,10 @@ pub(crate) enum Update {
     Accepted { index: usize, task: TaskId, by: PublicKey },
     /// It waits for a worker.
     Waiting { task: TaskId, why: WaitReason },
+    /// Its handler, or the worker that fetches its payload, says how far it is.
+    Progress { note: Bytes },
+    /// Its result is on its way.
+    Fetching { task: TaskId, there: u64, len: u64 },
     /// It has ended.
     Ended {
         index: usize,
@@ -49,6 +63,8 @@ pub(crate) enum Update {
         by: Option<PublicKey>,
         attempts: u32,
         outcome: Result<Bytes, JobError>,
+        /// The result, if it is a file.
+        file: Option<LargeFile>,
     },
     /// Its submission was refused.
     Refused { failure: Failure },
@@ -121,7 +137,18 @@ pub(crate) async fn run_one(
     updates: &mpsc::Sender<Update>,
 ) {
     let options = SubmitOptions { life, anywhere: job.anywhere, ..SubmitOptions::default() };
-    let mut task = match node.submit(kind, job.key.as_bytes(), job.payload, options).await {
+    let submitted = node.submit(kind, job.key.as_bytes(), job.payload, options).await;
+    follow(node, submitted, index, updates).await;
+}
+
+/// Reports the events of a task until its end.
+async fn follow(
+    node: &Node,
+    submitted: Result<Task, nurl::Error>,
+    index: usize,
+    updates: &mpsc::Sender<Update>,
+) {
+    let mut task = match submitted {
         Ok(task) => task,
         Err(error) => {
             let _ = updates.send(Update::Refused { failure: error.into() }).await;
@@ -141,10 +168,10 @@ pub(crate) async fn run_one(
         let update = match event {
             Some(TaskEvent::Accepted { by }) => Update::Accepted { index, task: id, by },
             Some(TaskEvent::Waiting { why }) => Update::Waiting { task: id, why },
-            // The command shows how many jobs are done; a note is for programs.
-            Some(TaskEvent::Progress { .. }) => continue,
-            Some(TaskEvent::Ended { by, attempts, outcome }) => {
-                Update::Ended { index, task: id, by, attempts, outcome }
+            Some(TaskEvent::Progress { note, .. }) => Update::Progress { note },
+            Some(TaskEvent::Fetching { there, len }) => Update::Fetching { task: id, there, len },
+            Some(TaskEvent::Ended { by, attempts, outcome, file }) => {
+                Update::Ended { index, task: id, by, attempts, outcome, file }
             }
             None => return,
         };
@@ -174,15 +201,22 @@ pub(crate) fn waiting_line(task: TaskId, why: WaitReason) -> Line {
 
 /// How a task has ended, for machines.
 pub(crate) fn result_line(update: &Update) -> Line {
+    result_line_at(update, None)
+}
+
+/// As [`result_line`]; the result is in a file, if one is named.
+fn result_line_at(update: &Update, file: Option<&Path>) -> Line {
     let Update::Ended { task, by, attempts, outcome, .. } = update else {
         unreachable!("only ends have a result")
     };
-    let (text, hex) = outcome.as_deref().map(text_or_hex).unwrap_or_default();
+    let shown = outcome.as_deref().ok().filter(|_| file.is_none());
+    let (text, hex) = shown.map(text_or_hex).unwrap_or_default();
+    let file = file.filter(|_| outcome.is_ok()).map(|path| path.display().to_string());
     Line::Result {
         task: Some(task.to_string()),
         index: None,
         source: None,
-        file: None,
+        file,
         by: by.map(|by| by.to_string()),
         attempts: *attempts,
         text,
@@ -196,12 +230,25 @@ pub(crate) async fn submit(args: SubmitArgs, out: Out<'_>) -> Result<(), Failure
     let payload = payload(args.payload.as_deref()).await?;
     let key = args.key.clone().or_else(|| args.id.clone()).unwrap_or_else(random_key);
     if args.detach {
-        return jobs::detach(&args, &key, payload, out).await;
+        return match payload {
+            Payload::Bytes(bytes) => jobs::detach(&args, &key, bytes, out).await,
+            Payload::File(path) => Err(too_large_to_keep(&path)),
+        };
     }
-    with_workers(&args.mesh, out, async |node, under_way| {
+    let folder = match args.out.as_deref().map(folder_of) {
+        Some(folder) => Passing::within(folder)?,
+        None => Passing::new()?,
+    };
+    with_workers_and_files(&args.mesh, Some(folder.path()), out, async |node, under_way| {
         let waiting = out.waiting("waiting for the result");
-        let job = Job { key, anywhere: false, payload };
-        let mut course = run_all(node, under_way, &args.kind, vec![job], 1, args.timeout);
+        let (updates, mut course) = mpsc::channel(2);
+        let (node, held, kind) = (node.clone(), under_way.hold(), args.kind.clone());
+        let options = SubmitOptions { life: args.timeout, ..SubmitOptions::default() };
+        rt::task::spawn(async move {
+            let submitted = node.submit_large(&kind, key.as_bytes(), payload, options).await;
+            follow(&node, submitted, 0, &updates).await;
+            drop(held);
+        });
         let mut ended = Err(Failure::new(Code::Other, "the node stopped"));
         while let Some(update) = course.recv().await {
             match &update {
@@ -214,14 +261,25 @@ pub(crate) async fn submit(args: SubmitArgs, out: Out<'_>) -> Result<(), Failure
                     out.line(&waiting_line(*task, *why), || None).await;
                     out.note(&why.to_string()).await;
                 }
-                Update::Ended { outcome, .. } => {
+                Update::Progress { note, .. } => {
+                    let (text, hex) = text_or_hex(note);
+                    waiting.bar().set_message(on_terminal(&text, &hex));
+                }
+                Update::Fetching { task, there, len } => {
+                    let line = Line::Fetching { task: task.to_string(), bytes: *there, of: *len };
+                    out.line(&line, || None).await;
+                    let message = format!("fetching the result: {} of {} MiB", there >> 20, len >> 20);
+                    waiting.bar().set_message(message);
+                }
+                Update::Ended { outcome, file, .. } => {
                     waiting.hide();
+                    ended = match outcome {
+                        Ok(bytes) => keep_result(bytes, file.as_ref(), args.out.as_deref(), out).await,
+                        Err(error) => Err(job_failure(error)),
+                    };
                     if out.json {
-                        out.line(&result_line(&update), || None).await;
-                    } else if let Ok(bytes) = outcome {
-                        out.raw(bytes.to_vec()).await;
+                        out.line(&result_line_at(&update, args.out.as_deref()), || None).await;
                     }
-                    ended = outcome.as_ref().map(|_| ()).map_err(job_failure);
                 }
                 Update::Refused { .. } => {}
             }
@@ -250,7 +308,10 @@ pub(crate) async fn wordcount(args: WordcountArgs, out: Out<'_>) -> Result<(), F
         let (mut sum, mut reassigned) = (BTreeMap::new(), 0);
         while let Some(update) = course.recv().await {
             match update {
-                Update::Accepted { .. } | Update::Waiting { .. } => {}
+                Update::Accepted { .. }
+                | Update::Waiting { .. }
+                | Update::Progress { .. }
+                | Update::Fetching { .. } => {}
                 Update::Refused { failure } => return Err(failure),
                 Update::Ended { outcome, attempts, .. } => {
                     let bytes = outcome.map_err(|error| job_failure(&error))?;
@@ -305,11 +366,15 @@ fn random_key() -> String {
     format!("{:016x}", rt::rng("submit key").next_u64())
 }
 
-async fn payload(path: Option<&Path>) -> Result<Bytes, Failure> {
-    let limit = MAX_PAYLOAD_LEN as u64;
+async fn payload(path: Option<&Path>) -> Result<Payload, Failure> {
+    let limit = MAX_PAYLOAD_LEN as u64 - ENVELOPE_BYTES;
     match path {
-        Some(path) if path != Path::new("-") => read_payload(path),
-        None if std::io::stdin().is_terminal() => Ok(Bytes::new()),
+        Some(path) if path != Path::new("-") => match disk::read(path, limit) {
+            Ok(bytes) => Ok(Payload::Bytes(Bytes::from(bytes))),
+            Err(error) if error.kind() == ErrorKind::FileTooLarge => large_payload(path),
+            Err(error) => Err(unreadable(path, &error)),
+        },
+        None if std::io::stdin().is_terminal() => Ok(Payload::Bytes(Bytes::new())),
         _ => {
             let mut bytes = Vec::new();
             tokio::io::stdin()
@@ -318,11 +383,95 @@ async fn payload(path: Option<&Path>) -> Result<Bytes, Failure> {
                 .await
                 .map_err(|error| Failure::new(Code::Resource, format!("standard input: {error}")))?;
             if bytes.len() as u64 > limit {
-                return Err(too_large("standard input"));
+                let message = format!(
+                    "standard input: a payload from there has at most {limit} bytes: write it to a file, and give that \
+                     with --payload (up to 4 GiB)"
+                );
+                return Err(Failure::new(Code::Usage, message));
             }
-            Ok(Bytes::from(bytes))
+            Ok(Payload::Bytes(Bytes::from(bytes)))
         }
     }
+}
+
+/// A payload that stays in its file.
+fn large_payload(path: &Path) -> Result<Payload, Failure> {
+    let len = disk::File::open_read(path).and_then(|file| file.len());
+    let len = len.map_err(|error| unreadable(path, &error))?;
+    if len <= MAX_PAYLOAD_LEN as u64 {
+        let message = format!("{}: a payload over 16 MiB is read twice, so it must be a regular file", path.display());
+        return Err(Failure::new(Code::Usage, message));
+    }
+    if len > MAX_FILE_LEN {
+        let path = path.display();
+        let message = format!(
+            "{path}: {len} bytes, and a payload has at most {MAX_FILE_LEN}: cut it into several tasks"
+        );
+        return Err(Failure::new(Code::Usage, message));
+    }
+    Ok(Payload::File(path.to_owned()))
+}
+
+/// The failure of a detached task with a large payload.
+fn too_large_to_keep(path: &Path) -> Failure {
+    let message = format!(
+        "{}: the payload of a detached job has at most {MAX_PAYLOAD_LEN} bytes, because the mesh's workers keep it: \
+         leave out --detach, and let this command run",
+        path.display()
+    );
+    Failure::new(Code::Usage, message)
+}
+
+/// The folder of a file.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Puts a result where the person wants it.
+async fn keep_result(
+    bytes: &Bytes,
+    file: Option<&LargeFile>,
+    to: Option<&Path>,
+    out: Out<'_>,
+) -> Result<(), Failure> {
+    let unusable_out = |path: &Path, error: &std::io::Error| unusable(path, error, "choose another --out");
+    match (file, to) {
+        (Some(file), Some(to)) => moved(&file.path(), to).map_err(|error| unusable_out(to, &error)),
+        (None, Some(to)) => disk::atomic_replace(to, bytes).map_err(|error| unusable_out(to, &error)),
+        (Some(_), None) if out.json => {
+            let message = "the result is too long for a line of JSON: name a file for it with --out";
+            Err(Failure::new(Code::Usage, message))
+        }
+        (Some(file), None) => print(file, out).await,
+        (None, None) => {
+            if !out.json {
+                out.raw(bytes.to_vec()).await;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Moves a file within a file system, in the place of another one.
+#[expect(clippy::disallowed_methods, reason = "the command runs on a real disk only")]
+fn moved(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::rename(from, to)
+}
+
+/// Writes a file to standard output.
+async fn print(file: &LargeFile, out: Out<'_>) -> Result<(), Failure> {
+    let path = file.path();
+    let failed = |error| unreadable(&path, &error);
+    let (opened, mut offset) = (disk::File::open_read(&path).map_err(failed)?, 0);
+    while offset < file.len() {
+        let rest = file.len() - offset;
+        let len = usize::try_from(rest).map_or(PRINTED_AT_ONCE, |rest| rest.min(PRINTED_AT_ONCE));
+        let mut part = vec![0; len];
+        opened.read_exact_at(&mut part, offset).map_err(failed)?;
+        out.raw(part).await;
+        offset += len as u64;
+    }
+    Ok(())
 }
 
 pub(crate) fn read_payload(path: &Path) -> Result<Bytes, Failure> {

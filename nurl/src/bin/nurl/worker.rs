@@ -17,6 +17,7 @@ use crate::group::Groups;
 use crate::handler::{Program, Runner, variables};
 use crate::identity::Identity;
 use crate::out::{Code, Failure, Out, plain, shown};
+use crate::passing::Passing;
 use crate::status::metrics_line;
 use crate::stop::Stop;
 use crate::talk::{on_terminal, text_or_hex};
@@ -42,13 +43,18 @@ pub(crate) async fn run(args: WorkerArgs, out: Out<'_>) -> Result<(), Failure> {
             builder = builder.store_strict();
         }
     }
+    let passing = args.state.is_none().then(Passing::new).transpose()?;
+    if let Some(passing) = &passing {
+        builder = builder.large_files(passing.path());
+    }
+    builder = builder.large_space(args.payload_space << 20);
     let pace = args.pace.unwrap_or(Duration::ZERO);
     for kind in handlers::BUILT_IN {
         // Their results follow from the payload alone.
         let limits = KindLimits { pure: true, ..KindLimits::default() };
-        builder = builder.handler_with(kind, limits, move |context, payload| async move {
+        builder = builder.large_handler(kind, limits, move |context, payload| async move {
             time::sleep(pace).await;
-            handlers::run(kind, &context, payload).await
+            handlers::run_large(kind, &context, payload).await
         });
     }
     let programs = programs(&args.handler)?;
@@ -122,9 +128,9 @@ fn pure_kinds(kinds: &[String], programs: &[Program]) -> Result<(), Failure> {
 fn with_program(builder: Builder, program: Program, pure: bool, runner: Runner) -> Builder {
     let kind = program.kind.clone();
     let limits = KindLimits { pure, ..KindLimits::default() };
-    builder.handler_with(&kind, limits, move |context, payload| {
+    builder.large_handler(&kind, limits, move |context, payload| {
         let (runner, program) = (runner.clone(), program.clone());
-        async move { runner.run(&program, variables(&context), payload).await }
+        async move { runner.run(&program, variables(&context), payload, Some(&context)).await }
     })
 }
 

@@ -100,7 +100,9 @@ impl Folder {
         let mut gone = shelf.expire(unix_now());
         let results: Vec<String> =
             shelf.names().filter(|name| name.starts_with(RESULT)).map(str::to_owned).collect();
-        results.iter().for_each(|name| drop(shelf.remove(name)));
+        for name in &results {
+            shelf.remove(name);
+        }
         gone.extend(results);
         let state = State { shelf, fetching: BTreeSet::new(), discarded: Vec::new() };
         let folder =

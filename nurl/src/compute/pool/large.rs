@@ -18,7 +18,7 @@ use crate::rt::sync::mpsc;
 use crate::rt::{disk, time};
 
 /// How long a worker keeps a large result for its submitter, unless that has fetched it sooner.
-pub const RESULT_KEPT: Duration = Duration::from_secs(3_600);
+const RESULT_KEPT: Duration = Duration::from_secs(3_600);
 
 /// A payload or a result.
 #[derive(Debug)]

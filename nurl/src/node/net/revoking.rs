@@ -448,6 +448,8 @@ pub(super) mod tests {
             };
             let (work, kept) = mpsc::channel(64);
             let channels = Channels {
+                large: mpsc::channel(1).0,
+                large_stats: Arc::default(),
                 work,
                 view: watch::channel(Arc::new(View::default())).0,
                 datagrams: mpsc::channel(1).0,

@@ -8,6 +8,7 @@ use redb::StorageBackend;
 
 use super::*;
 use crate::authority::key::AuthorityKey;
+use crate::compute::blob::desk::Desk;
 use crate::compute::pool::Handlers;
 use crate::error::StateError;
 use crate::key::{PublicKey, SecretKey};
@@ -117,6 +118,8 @@ fn lone() -> Lone {
         views,
         net: net.0.downgrade(),
         bus: Bus::beginning_with(None),
+        desk: Desk::new(None, planes.clone()).0,
+        large_stats: Arc::default(),
     });
     let plane = plane.unwrap();
     planes.spawn(Plane::Work, async move { plane.run().await.map_err(|cause| format!("{cause:?}")) });

@@ -58,7 +58,7 @@ impl Course {
                 () = self.steps.closed() => return,
             };
             let step = match update {
-                Some(Update::Accepted { .. }) => continue,
+                Some(Update::Accepted { .. } | Update::Progress { .. } | Update::Fetching { .. }) => continue,
                 Some(Update::Waiting { task, why }) => Step::Waiting { task, why },
                 Some(Update::Refused { failure }) => Step::Broken(failure),
                 Some(mut update @ Update::Ended { .. }) => {
