@@ -16,7 +16,6 @@ fn file(path: &Path, len: usize) -> String {
     blake3::hash(&bytes).to_hex().to_string()
 }
 
-
 /// The most memory that a process has had.
 fn peak_mib(pid: u32) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -46,7 +45,7 @@ fn a_large_file_goes_through_a_program_and_the_workers_memory_stays_small() {
     run(&["submit", "--kind", "both", "--payload", there, "--out", out], Some(&hub.ticket), b"").succeeded();
     let result = std::fs::read(&back).unwrap();
     let (first, second) = result.split_at(96 * MIB);
-    assert_eq!([first, second].map(|half| blake3::hash(half).to_hex().to_string()), [&hash, &hash]);
+    assert_eq!([first, second].map(|half| blake3::hash(half).to_hex().to_string()), [hash.clone(), hash]);
     let peak = peak_mib(worker.process.pid());
     assert!(peak < 100, "the worker had {peak} MiB");
     // The folder of the result went with its command.
@@ -100,13 +99,15 @@ fn a_large_payload_is_refused_where_it_has_no_place() {
     let there = there.to_str().unwrap();
     let _worker = worker(&hub.ticket, &["--payload-space", "16"]);
     let args = ["submit", "--kind", "echo", "--payload", there];
-    run(&[&args[..], &["--detach"]].concat(), Some(&hub.ticket), b"").failed(2, &["detached", "leave out --detach"]);
+    run(&[&args[..], &["--detach"]].concat(), Some(&hub.ticket), b"")
+        .failed(2, &["detached", "leave out --detach"]);
     run(&args, Some(&hub.ticket), b"").failed(6, &["no room for", "given up after"]);
     run(&["submit", "--kind", "echo", "--payload", "-"], Some(&hub.ticket), &vec![b'x'; 17 * MIB])
         .failed(2, &["standard input", "--payload"]);
     let long = dir.path().join("long");
     std::fs::File::create(&long).unwrap().set_len((4 << 30) + 1).unwrap();
-    let refused = run(&["submit", "--kind", "echo", "--payload", long.to_str().unwrap()], Some(&hub.ticket), b"");
+    let refused =
+        run(&["submit", "--kind", "echo", "--payload", long.to_str().unwrap()], Some(&hub.ticket), b"");
     refused.failed(2, &["4294967297", "4294967296"]);
     assert!(refused.took < LIMIT / 10, "it was read whole: {:?}", refused.took);
 }

@@ -137,7 +137,7 @@ impl Witness {
         let (id, mut waits, mut end) = (task.id(), Vec::new(), None);
         while let Some(event) = task.next().await {
             match event {
-                TaskEvent::Accepted { .. } | TaskEvent::Progress { .. } => {}
+                TaskEvent::Accepted { .. } | TaskEvent::Progress { .. } | TaskEvent::Fetching { .. } => {}
                 TaskEvent::Waiting { why } => waits.push(why),
                 TaskEvent::Ended { outcome, .. } => {
                     if let Err(broken) = self.record().checks.handle_resolved(by, id) {

@@ -40,6 +40,7 @@ pub mod insiders;
 pub mod issuers;
 pub mod keystone;
 pub mod laggard;
+pub mod large;
 pub mod lease;
 pub mod lone_accuser;
 pub mod mapping_expires;
@@ -106,6 +107,7 @@ pub const ALL: &[Scenario] = &[
     issuers::SCENARIO,
     keystone::SCENARIO,
     laggard::SCENARIO,
+    large::SCENARIO,
     lease::SCENARIO,
     lone_accuser::SCENARIO,
     mapping_expires::SCENARIO,

@@ -399,7 +399,8 @@ fn large_payload(path: &Path) -> Result<Payload, Failure> {
     let len = disk::File::open_read(path).and_then(|file| file.len());
     let len = len.map_err(|error| unreadable(path, &error))?;
     if len <= MAX_PAYLOAD_LEN as u64 {
-        let message = format!("{}: a payload over 16 MiB is read twice, so it must be a regular file", path.display());
+        let message =
+            format!("{}: a payload over 16 MiB is read twice, so it must be a regular file", path.display());
         return Err(Failure::new(Code::Usage, message));
     }
     if len > MAX_FILE_LEN {

@@ -65,6 +65,8 @@ pub struct Fetch {
     /// Chunks that nobody was asked for.
     lacking: BTreeSet<u32>,
     under_way: BTreeSet<u32>,
+    /// Chunks that are to be asked for again: they may still come.
+    overdue: BTreeSet<u32>,
     /// Chunks that arrived and aren't written yet.
     arrived: BTreeSet<u32>,
     wrong: u32,
@@ -89,6 +91,7 @@ impl Fetch {
             window: usize::try_from(window).unwrap_or(MAX_ASKED).min(MAX_ASKED),
             lacking: (0..manifest.count()).filter(|index| !have(*index)).collect(),
             under_way: BTreeSet::new(),
+            overdue: BTreeSet::new(),
             arrived: BTreeSet::new(),
             wrong: 0,
             progress: now,
@@ -118,7 +121,8 @@ impl Fetch {
 
     /// Takes the arrival of a chunk. True if it is to be checked and written: it was asked for, and hasn't come before.
     pub fn handle_chunk(&mut self, now: Instant, index: u32) -> bool {
-        let asked = self.under_way.remove(&index);
+        let asked =
+            self.under_way.remove(&index) || (self.overdue.remove(&index) && self.lacking.remove(&index));
         if asked {
             self.heard = now;
             self.arrived.insert(index);
@@ -168,7 +172,9 @@ impl Fetch {
     }
 
     fn ask_again(&mut self, now: Instant, rng: &mut Rng) {
-        self.lacking.append(&mut self.under_way);
+        // Those before have been asked for again meanwhile.
+        self.overdue = std::mem::take(&mut self.under_way);
+        self.lacking.extend(&self.overdue);
         self.pause = Some(now + full_jitter(rng, PAUSE, MAX_PAUSE, self.repeats));
         self.repeats = self.repeats.saturating_add(1);
     }
@@ -200,6 +206,7 @@ impl Fetch {
         let next: Vec<u32> = self.lacking.iter().take(room).copied().collect();
         for index in &next {
             self.lacking.remove(index);
+            self.overdue.remove(index);
             self.under_way.insert(*index);
         }
         Some(next)
@@ -321,5 +328,18 @@ mod tests {
         let later = now + PAUSE;
         fetch.handle_timeout(later, &mut rng);
         assert_eq!(fetch.poll_request(later), Some(vec![0, 1]));
+    }
+
+    #[test]
+    fn what_comes_late_is_taken_and_not_asked_for_again() {
+        let (now, mut rng, mut fetch) = begun(100);
+        fetch.poll_request(now).unwrap();
+        let later = now + ANSWER_WITHIN;
+        fetch.handle_timeout(later, &mut rng);
+        write(&mut fetch, later, 0);
+        assert!(!fetch.handle_chunk(later, 0) && !fetch.handle_chunk(later, 64), "it was never asked for");
+        let again = later + PAUSE;
+        fetch.handle_timeout(again, &mut rng);
+        assert_eq!(fetch.poll_request(again), Some((1..65).collect()));
     }
 }
