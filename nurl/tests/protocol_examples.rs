@@ -17,6 +17,8 @@ use nurl::internals::authority::level::Level;
 use nurl::internals::authority::pass::{Grant, Pass};
 use nurl::internals::authority::revocation::{Revocation, Revocations, Subject};
 use nurl::internals::authority::slip::Slip;
+use nurl::internals::compute::blob::message::{FileId, Message, Refusal, Side};
+use nurl::internals::compute::blob::{Envelope, Manifest};
 use nurl::internals::compute::job::custody::{Custody, Signer};
 use nurl::internals::compute::job::warrant::{Detached, Warrants};
 use nurl::internals::compute::job::{Config as JobConfig, Jobs, Placement, SubmitOptions, Submitter, TaskId};
@@ -566,6 +568,27 @@ fn messages_about_a_detached_task_are_these_bytes() {
         ("STORED", hex(&stored)),
         ("ASK", hex(&ask)),
         ("ANSWER", hex(&answer)),
+    ]);
+}
+
+#[test]
+fn messages_about_a_large_file_are_these_bytes() {
+    let (len, file) = (65_537, |side| FileId { task: TaskId::from_bytes([0xEE; 16]), side });
+    let manifest = Manifest::of(len, |buffer, _| {
+        buffer.fill(0);
+        Ok(())
+    });
+    let payload = Envelope::File(manifest.unwrap());
+    let get = Message::Get { file: file(Side::Payload), indexes: vec![0, 1] };
+    let chunk = Message::Chunk { file: file(Side::Payload), index: 1, bytes: Bytes::from_static(&[0]) };
+    let refused = Message::Refused { file: file(Side::Payload), why: Refusal::Changed };
+    let done = Message::Done { file: file(Side::Result) };
+    must_show(&[
+        ("the envelope", hex(&payload.encode())),
+        ("GET", hex(&get.encode())),
+        ("CHUNK", hex(&chunk.encode())),
+        ("REFUSED", hex(&refused.encode())),
+        ("DONE", hex(&done.encode())),
     ]);
 }
 

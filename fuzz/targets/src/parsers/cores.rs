@@ -6,7 +6,11 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use nurl::PublicKey;
-use nurl::internals::compute::job::{Config as JobConfig, Jobs, KindLimits, Placement, Submitter};
+use nurl::internals::compute::blob::fetch::Fetch;
+use nurl::internals::compute::blob::message::{FileId, Message, Refusal, Side};
+use nurl::internals::compute::blob::provider::Provider;
+use nurl::internals::compute::blob::{Envelope, Manifest};
+use nurl::internals::compute::job::{Config as JobConfig, Jobs, KindLimits, Placement, Submitter, TaskId};
 use nurl::internals::net::reach::control::{Connection, MAX_PLAINTEXT_BYTES};
 use nurl::internals::net::secure::route::Route;
 use nurl::internals::net::secure::securedgram::frames::{self, FrameKind, InitPayload, ResponsePayload};
@@ -22,7 +26,7 @@ use nurl::internals::transport::group::{FrameOutcome, GROUP_FRAME, Groups};
 use super::parser;
 use crate::Target;
 use crate::draw::Draw;
-use crate::ground::{UNIX, key, millis, now, rng, secret, ticket};
+use crate::ground::{UNIX, key, millis, now, rng, secret, secs, ticket};
 use crate::insiders;
 
 pub(crate) const TARGETS: &[Target] = &[
@@ -31,6 +35,7 @@ pub(crate) const TARGETS: &[Target] = &[
     parser!(reliable_datagrams, reliable_seeds),
     parser!(group_frame, group_seeds),
     parser!(job_message, job_seeds),
+    parser!(large_file_message, large_file_seeds),
     parser!(state_message, state_seeds),
     parser!(state_record, state_record_seeds),
 ];
@@ -255,6 +260,68 @@ fn job_message(bytes: &[u8]) -> bool {
     assert!(answered <= 4_096 + 4 * bytes.len(), "{answered} bytes answered {}", bytes.len());
     jobs.handle_timeout(now + millis(1_100));
     malformed + unknown == 0
+}
+
+/// A message about a large file, for one who has the file of a task and one who fetches it.
+fn large_file_message(bytes: &[u8]) -> bool {
+    let bytes = Bytes::copy_from_slice(bytes);
+    // An envelope and a manifest have one encoding each.
+    if let Ok(envelope) = Envelope::decode(&bytes) {
+        assert_eq!(envelope.encode(), bytes);
+    }
+    let Ok(message) = Message::decode(&bytes) else { return false };
+    let (now, mut rng) = (now(), rng(1));
+    let manifest = Manifest::of(200_000, |buffer, _| {
+        buffer.fill(7);
+        Ok(())
+    });
+    let manifest = manifest.expect("memory can be read");
+    match message {
+        Message::Get { file, indexes } => {
+            let mut provider = Provider::default();
+            provider.offer(LARGE_FILE, manifest, (), now + secs(60));
+            provider.handle_get(key(2), LARGE_FILE, &indexes);
+            assert!(provider.poll_read().is_none(), "nobody reads what isn't granted");
+            provider.grant(LARGE_FILE, key(2));
+            provider.handle_get(key(2), file, &indexes);
+            let reads = std::iter::from_fn(|| provider.poll_read()).count();
+            assert!(reads <= 4 && (reads == 0 || file == LARGE_FILE));
+        }
+        Message::Chunk { index, bytes, .. } => {
+            let mut fetch = Fetch::new(now, &manifest, |_| false);
+            assert!(!fetch.handle_chunk(now, index), "it wasn't asked for");
+            let asked = fetch.poll_request(now).expect("all lack");
+            assert_eq!(fetch.handle_chunk(now, index), asked.contains(&index));
+            let right = manifest.is_chunk(index, &bytes);
+            assert!(!right || bytes.iter().all(|byte| *byte == 7));
+        }
+        Message::Refused { why, .. } => {
+            let mut fetch = Fetch::new(now, &manifest, |_| false);
+            fetch.handle_refused(now, &mut rng, why);
+            assert!(!fetch.is_complete());
+        }
+        Message::Done { file } => {
+            let mut provider = Provider::default();
+            provider.offer(LARGE_FILE, manifest, (), now + secs(60));
+            assert!(provider.handle_done(key(2), file).is_none());
+        }
+    }
+    true
+}
+
+const LARGE_FILE: FileId = FileId { task: TaskId::from_bytes([1; 16]), side: Side::Payload };
+
+fn large_file_seeds() -> Vec<Vec<u8>> {
+    let file = LARGE_FILE;
+    let chunk = |len: usize| Bytes::from(vec![7; len]);
+    let messages = [
+        Message::Get { file, indexes: vec![0, 3, 4] },
+        Message::Chunk { file, index: 3, bytes: chunk(200_000 - 3 * 65_536) },
+        Message::Refused { file, why: Refusal::Unknown },
+        Message::Refused { file: FileId { side: Side::Result, ..file }, why: Refusal::Changed },
+        Message::Done { file },
+    ];
+    messages.iter().map(|message| message.encode().to_vec()).collect()
 }
 
 fn job_seeds() -> Vec<Vec<u8>> {

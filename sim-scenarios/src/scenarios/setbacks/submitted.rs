@@ -57,7 +57,7 @@ impl Submitted {
                     ));
                 }
                 match event {
-                    TaskEvent::Accepted { .. } => {}
+                    TaskEvent::Accepted { .. } | TaskEvent::Fetching { .. } => {}
                     TaskEvent::Waiting { why } => waits.push((now - begun, why)),
                     TaskEvent::Progress { note, .. } => notes.push((now, note)),
                     TaskEvent::Ended { attempts, outcome, .. } => {

@@ -1,0 +1,2 @@
+#![no_main]
+nurl_fuzz::fuzz!("large_file_message");
