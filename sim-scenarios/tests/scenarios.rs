@@ -293,6 +293,11 @@ fn a_node_that_is_slow_itself() {
 }
 
 #[test]
+fn files_travel_in_chunks_whatever_happens() {
+    prove("large");
+}
+
+#[test]
 fn loss_on_both_legs() {
     prove_with("converge-hard", 6);
 }

@@ -19,8 +19,6 @@ pub const MAX_CHUNKS: u64 = 4_096;
 pub const MIN_CHUNK_LEN: u64 = 64 << 10;
 /// The longest chunks.
 pub const MAX_CHUNK_LEN: usize = (MAX_FILE_LEN / MAX_CHUNKS) as usize;
-/// The longest manifest on the wire.
-pub const MAX_MANIFEST_LEN: usize = LEN_BYTES + MAX_CHUNKS as usize * HASH_BYTES;
 
 const LEN_BYTES: usize = 8;
 const HASH_BYTES: usize = 32;
@@ -174,7 +172,7 @@ pub(crate) mod tests {
 
     /// Bytes of which no two chunks are alike.
     pub(crate) fn some_bytes(len: usize) -> Vec<u8> {
-        (0..len).map(|at| (at ^ (at >> 8) ^ (at >> 16) * 31) as u8).collect()
+        (0..len).map(|at| (at ^ (at >> 8) ^ ((at >> 16) * 31)) as u8).collect()
     }
 
     #[test]
@@ -185,7 +183,8 @@ pub(crate) mod tests {
         assert_eq!(chunk_len_for((256 << 20) + 1), 2 * MIN_CHUNK_LEN);
         let longer = Manifest::of(MAX_FILE_LEN + 1, |_, _| Ok(())).unwrap_err();
         assert_eq!(longer.kind(), std::io::ErrorKind::FileTooLarge);
-        assert!(MAX_MANIFEST_LEN <= (128 << 10) + 8);
+        let longest = LEN_BYTES + MAX_CHUNKS as usize * HASH_BYTES;
+        assert_eq!(longest, (128 << 10) + 8);
     }
 
     #[test]

@@ -64,11 +64,13 @@ impl Shelf {
     }
 
     /// The bytes that count.
-    pub fn len(&self) -> u64 {
+    #[cfg(test)]
+    pub fn used(&self) -> u64 {
         self.files.values().map(|entry| entry.len).sum()
     }
 
     /// Whether a file is in use.
+    #[cfg(test)]
     pub fn is_pinned(&self, name: &str) -> bool {
         self.files.get(name).is_some_and(|entry| entry.pins > 0)
     }
@@ -95,7 +97,7 @@ impl Shelf {
         if total > self.space || count > MAX_FILES {
             return Err(NoRoom { len, used: total.saturating_sub(len), space: self.space });
         }
-        gone.iter().for_each(|name| drop(self.files.remove(name)));
+        self.files.retain(|name, _| !gone.contains(name));
         let entry = self.files.entry(name.to_owned()).or_insert(Entry { len, used: unix_now, pins: 0 });
         *entry = Entry { len: len.max(entry.len), used: unix_now, pins: entry.pins + 1 };
         Ok(gone)
@@ -118,10 +120,7 @@ impl Shelf {
     /// Forgets what nobody has used for long; their names.
     pub fn expire(&mut self, unix_now: u64) -> Vec<String> {
         let old = |entry: &Entry| entry.pins == 0 && unix_now.saturating_sub(entry.used) > AGE_SECS;
-        let gone: Vec<String> =
-            self.files.iter().filter(|(_, entry)| old(entry)).map(|(name, _)| name.clone()).collect();
-        gone.iter().for_each(|name| drop(self.files.remove(name)));
-        gone
+        self.files.extract_if(.., |_, entry| old(entry)).map(|(name, _)| name).collect()
     }
 }
 
@@ -140,7 +139,7 @@ mod tests {
         shelf.unpin(9, "a");
         shelf.unpin(5, "b");
         assert_eq!(shelf.pin(10, "d", 20), Ok(vec!["b".to_owned()]));
-        assert_eq!((shelf.len(), shelf.is_pinned("a"), shelf.is_pinned("c")), (80, false, true));
+        assert_eq!((shelf.used(), shelf.is_pinned("a"), shelf.is_pinned("c")), (80, false, true));
         assert_eq!(shelf.pin(11, "e", 101).unwrap_err().len, 101);
         assert_eq!(shelf.names().collect::<Vec<_>>(), ["a", "c", "d"]);
     }
