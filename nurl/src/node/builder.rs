@@ -25,7 +25,7 @@ use crate::authority::keyring::Keyring;
 use crate::authority::level::Level;
 use crate::authority::pass::{Grant, Pass};
 use crate::compute::blob::desk::Desk;
-use crate::compute::blob::folder::{Folder, FolderError};
+use crate::compute::blob::folder::Folder;
 use crate::compute::job::policy::{NotAPolicy, Policy};
 use crate::compute::job::{JobError, KindLimits};
 use crate::compute::pool::{Content, Handlers, JobContext};
@@ -309,11 +309,7 @@ impl Builder {
         let (store, set_aside) = opened.map_or((None, None), |opened| (Some(opened.store), opened.set_aside));
 
         let folder = self.large_files.or_else(|| Some(self.store.as_ref()?.join(LARGE_FOLDER)));
-        let folder = folder.map(|path| {
-            let opened = Folder::open(&path, self.large_space);
-            opened.map_err(|error| Error::LargeFile { path, error: FolderError::from(error).into() })
-        });
-        let folder = folder.transpose()?;
+        let folder = folder.map(|path| Folder::new(&path, self.large_space));
 
         let kept = match (&self.credential, &store) {
             (None, Some(store)) => OwnPass(store).load(&self.ticket.mesh, &public)?,

@@ -20,6 +20,9 @@ use crate::rt::{self, disk, time};
 /// The longest index: a line has less than 200 bytes.
 const MAX_INDEX_BYTES: u64 = 1 << 20;
 
+/// The file that lists the others.
+const INDEX: &str = "index";
+
 /// The names of results begin with it.
 const RESULT: &str = "result-";
 
@@ -44,6 +47,8 @@ pub enum FolderError {
 }
 
 struct State {
+    space: u64,
+    is_read: bool,
     shelf: Shelf,
     fetching: BTreeSet<String>,
     /// Files that nobody needs any more.
@@ -85,31 +90,41 @@ fn part(name: &str) -> String {
 }
 
 impl Folder {
-    /// Opens a folder, or makes it, for at most `space` bytes. Results of an earlier process go.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn open(path: &Path, space: u64) -> io::Result<Folder> {
-        disk::create_dir_all(path)?;
-        let index = match disk::read(&path.join("index"), MAX_INDEX_BYTES) {
+    /// A folder for at most `space` bytes. It is made, and read, when it is used first: a disk that fails keeps no node from
+    /// beginning.
+    pub fn new(path: &Path, space: u64) -> Folder {
+        let shelf = Shelf::new(space, "");
+        let state = State { space, is_read: false, shelf, fetching: BTreeSet::new(), discarded: Vec::new() };
+        Folder(Arc::new(Inner { path: path.to_owned(), state: Mutex::new(state), disk: Mutex::new(()) }))
+    }
+
+    /// Whether an earlier process may have left files.
+    pub fn has_leftovers(&self) -> bool {
+        disk::exists(&self.path(INDEX))
+    }
+
+    /// Reads what an earlier process has left, once. Its results go.
+    fn read_index(&self) -> io::Result<()> {
+        if self.state().is_read {
+            return Ok(());
+        }
+        disk::create_dir_all(&self.0.path)?;
+        let index = match disk::read(&self.path(INDEX), MAX_INDEX_BYTES) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(error),
         };
-        let mut shelf = Shelf::new(space, &index);
-        let mut gone = shelf.expire(unix_now());
+        let mut state = self.state();
+        let mut shelf = Shelf::new(state.space, &index);
         let results: Vec<String> =
             shelf.names().filter(|name| name.starts_with(RESULT)).map(str::to_owned).collect();
         for name in &results {
             shelf.remove(name);
         }
-        gone.extend(results);
-        let state = State { shelf, fetching: BTreeSet::new(), discarded: Vec::new() };
-        let folder =
-            Folder(Arc::new(Inner { path: path.to_owned(), state: Mutex::new(state), disk: Mutex::new(()) }));
-        folder.remove_files(&gone);
-        folder.save()?;
-        Ok(folder)
+        (state.shelf, state.is_read) = (shelf, true);
+        drop(state);
+        self.remove_files(&results);
+        Ok(())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -122,7 +137,7 @@ impl Folder {
 
     fn save(&self) -> io::Result<()> {
         let index = self.state().shelf.index();
-        disk::atomic_replace(&self.path("index"), index.as_bytes())
+        disk::atomic_replace(&self.path(INDEX), index.as_bytes())
     }
 
     /// A file that is in the index and not in the folder does no harm, so errors are left.
@@ -136,6 +151,7 @@ impl Folder {
     /// Takes a name into use, with room for `len` bytes.
     fn pin(&self, name: &str, len: u64) -> Result<(), FolderError> {
         let _alone = self.0.disk.lock().unwrap_or_else(PoisonError::into_inner);
+        self.read_index()?;
         let mut state = self.state();
         let mut gone = state.take_discarded();
         let pinned = state.shelf.pin(unix_now(), name, len);
@@ -148,9 +164,13 @@ impl Folder {
         Ok(())
     }
 
-    /// Removes what was discarded and what is too old.
+    /// Removes what was discarded and what is too old. A disk that fails is left alone; the next use tells.
     pub fn tidy(&self) {
         let _alone = self.0.disk.lock().unwrap_or_else(PoisonError::into_inner);
+        let unused = !self.state().is_read && !self.has_leftovers();
+        if unused || self.read_index().is_err() {
+            return;
+        }
         let mut state = self.state();
         let mut gone = state.take_discarded();
         gone.extend(state.shelf.expire(unix_now()));
@@ -418,7 +438,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let bytes = some_bytes(3 * CHUNK + 5);
         let manifest = of_bytes(&bytes);
-        let folder = Folder::open(dir.path(), 1 << 20).unwrap();
+        let folder = Folder::new(dir.path(), 1 << 20);
         let partial = folder.begin(&manifest).unwrap();
         assert!((0..4).all(|index| !partial.has(index)));
         assert!(matches!(folder.begin(&manifest), Err(FolderError::Busy)));
@@ -430,7 +450,7 @@ mod tests {
         // A crash has lost a page.
         let path = dir.path().join(format!("{}.part", manifest.name()));
         disk::File::open(&path).unwrap().write_all_at(&[0; 9], 2 * CHUNK as u64).unwrap();
-        let folder = Folder::open(dir.path(), 1 << 20).unwrap();
+        let folder = Folder::new(dir.path(), 1 << 20);
         let partial = folder.begin(&manifest).unwrap();
         assert_eq!([0, 1, 2, 3].map(|index| partial.has(index)), [true, false, false, true]);
         write(&partial, &bytes, 1);
@@ -448,7 +468,7 @@ mod tests {
     #[test]
     fn a_result_goes_when_it_is_not_needed_any_more_or_with_its_process() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::open(dir.path(), 1 << 30).unwrap();
+        let folder = Folder::new(dir.path(), 1 << 30);
         let spooled = |bytes: &[u8]| {
             let mut spool = folder.spool().unwrap();
             bytes.chunks(70_000).for_each(|part| spool.write(part).unwrap());
@@ -468,14 +488,16 @@ mod tests {
         let held = spooled(b"x");
         let path = held.path();
         std::mem::forget(held);
-        Folder::open(dir.path(), 1 << 30).unwrap();
+        let later = Folder::new(dir.path(), 1 << 30);
+        assert!(later.has_leftovers());
+        later.tidy();
         assert!(!disk::exists(&path), "a later process has no use for it");
     }
 
     #[test]
     fn what_does_not_fit_is_refused_and_a_file_that_changed_is_not_given() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::open(&dir.path().join("new"), 100_000).unwrap();
+        let folder = Folder::new(&dir.path().join("new"), 100_000);
         let bytes = some_bytes(100_001);
         assert!(matches!(folder.begin(&of_bytes(&bytes)), Err(FolderError::NoRoom(_))));
         assert!(matches!(folder.spool(), Err(FolderError::NoRoom(_))));

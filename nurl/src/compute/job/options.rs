@@ -204,7 +204,8 @@ pub struct SubmitOptions {
     /// to the worker that is expected to end it first, so a slow one holds up none. If the handlers are
     /// [pure](KindLimits::pure), the last tasks may be run twice.
     pub anywhere: bool,
-    /// Whether the result may be a file of more than 16 MiB. A task whose payload is a file has it.
+    /// Whether payload and result are in [envelopes](crate::compute::blob), and may be files of more than 16 MiB.
+    /// [`Node::submit_large`](crate::Node::submit_large) sets it, and [`Node::submit`](crate::Node::submit) doesn't.
     pub large: bool,
 }
 

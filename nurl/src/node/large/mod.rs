@@ -121,6 +121,8 @@ pub(super) struct LargeFiles {
 impl LargeFiles {
     pub(super) fn new(parts: LargeParts) -> LargeFiles {
         let (done, ended) = mpsc::channel(REPORTS);
+        let leftovers = parts.folder.as_ref().is_some_and(Folder::has_leftovers);
+        let tidy_at = if leftovers { time::now() } else { time::now() + TIDY_EVERY };
         LargeFiles {
             local: parts.local,
             provider: Provider::default(),
@@ -133,7 +135,7 @@ impl LargeFiles {
             net: parts.net,
             aside: Aside { planes: parts.planes, slots: Arc::new(Semaphore::new(AT_ONCE)), done },
             ended,
-            tidy_at: time::now() + TIDY_EVERY,
+            tidy_at,
             stats: parts.stats,
         }
     }
