@@ -6,7 +6,7 @@
 //! ([`JobContext::is_cancelled`]), is aborted at its next await, and is reported after [`ABORT_GRACE`] at the latest,
 //! even if its handler ignores both.
 //!
-//! A payload that is a file is fetched before its handler begins ([`large`]); the time for that counts as part of the
+//! A payload that is a file is fetched before its handler begins; the time for that counts as part of the
 //! task's life, and not of the kind's time limit.
 
 mod large;

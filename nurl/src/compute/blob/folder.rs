@@ -192,8 +192,8 @@ impl Folder {
             return Err(FolderError::Busy);
         }
         let fetching = Fetching { folder: self.clone(), name: name.clone() };
-        self.pin(&name, manifest.len())?;
-        let held = Held { folder: self.clone(), name: name.clone(), len: manifest.len(), result: false };
+        self.pin(&name, manifest.file_len())?;
+        let held = Held { folder: self.clone(), name: name.clone(), len: manifest.file_len(), result: false };
         let whole = self.path(&name);
         if disk::exists(&whole) {
             let file = disk::File::open_read(&whole)?;
@@ -328,7 +328,7 @@ impl Held {
     }
 
     /// Its length in bytes.
-    pub fn len(&self) -> u64 {
+    pub fn file_len(&self) -> u64 {
         self.len
     }
 
@@ -476,9 +476,9 @@ mod tests {
         };
         let bytes = some_bytes(200_000);
         let held = spooled(&bytes);
-        let (path, len) = (held.path(), held.len());
+        let (path, len) = (held.path(), held.file_len());
         let (source, manifest) = Source::of_held(held).unwrap();
-        assert_eq!((len, manifest.len()), (200_000, 200_000));
+        assert_eq!((len, manifest.file_len()), (200_000, 200_000));
         assert_eq!(source.chunk(&manifest, 3).unwrap(), bytes[3 * CHUNK..]);
         folder.tidy();
         assert!(disk::exists(&path));

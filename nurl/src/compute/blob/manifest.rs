@@ -99,7 +99,7 @@ impl Manifest {
     }
 
     /// The file's length in bytes.
-    pub fn len(&self) -> u64 {
+    pub fn file_len(&self) -> u64 {
         self.len
     }
 

@@ -205,7 +205,7 @@ pub struct SubmitOptions {
     /// [pure](KindLimits::pure), the last tasks may be run twice.
     pub anywhere: bool,
     /// Whether payload and result are in [envelopes](crate::compute::blob), and may be files of more than 16 MiB.
-    /// [`Node::submit_large`](crate::Node::submit_large) sets it, and [`Node::submit`](crate::Node::submit) doesn't.
+    /// A node's call `submit_large` sets it, and `submit` clears it.
     pub large: bool,
 }
 

@@ -62,7 +62,7 @@ impl LargeFile {
 
     /// Its length in bytes.
     pub fn len(&self) -> u64 {
-        self.0.len()
+        self.0.file_len()
     }
 
     /// Whether it has no bytes.
@@ -92,7 +92,7 @@ pub(super) async fn payload(context: &JobContext, run: &Run) -> Result<Content, 
 
 async fn fetch(context: &JobContext, desk: &Desk, manifest: Manifest) -> Result<Held, JobError> {
     let file = FileId { task: context.task, side: Side::Payload };
-    let len = manifest.len();
+    let len = manifest.file_len();
     let (progress, mut told) = mpsc::channel(1);
     let fetched = desk.fetch(file, context.submitter.key(), manifest, progress);
     tokio::pin!(fetched);

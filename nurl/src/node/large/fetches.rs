@@ -208,7 +208,7 @@ impl Fetches {
                 let chunk_len = active.order.manifest.chunk_len();
                 let there = u64::from(fetch.written()) * chunk_len;
                 // The next one says more.
-                let _ = active.order.progress.try_send(there.min(active.order.manifest.len()));
+                let _ = active.order.progress.try_send(there.min(active.order.manifest.file_len()));
             }
         }
         let dropped = |active: &Active| active.order.reply.is_closed();

@@ -116,7 +116,7 @@ async fn arrive(
         Envelope::File(manifest) => manifest,
     };
     let by = by.ok_or_else(|| lost(&"nobody has it"))?;
-    let len = manifest.len();
+    let len = manifest.file_len();
     let (progress, mut told) = mpsc::channel(1);
     let file = FileId { task, side: Side::Result };
     let fetched = desk.fetch(file, by, manifest, progress);
