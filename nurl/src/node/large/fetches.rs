@@ -59,7 +59,8 @@ struct Active {
 /// See the module.
 pub(super) struct Fetches {
     active: BTreeMap<u64, Active>,
-    queued: VecDeque<FetchOrder>,
+    /// Those of a file that another fetch has are looked at again after a time.
+    queued: VecDeque<(Option<Instant>, FetchOrder)>,
     next: u64,
     rng: Rng,
 }
@@ -79,18 +80,19 @@ impl Fetches {
             let _ = order.reply.send(Err(FolderError::Busy.into()));
             return;
         }
-        self.queued.push_back(order);
-        self.begin_next();
+        self.queued.push_back((None, order));
+        self.begin_next(None);
     }
 
     /// Begins those that wait, as far as there are places.
-    fn begin_next(&mut self) {
-        self.queued.retain(|order| !order.reply.is_closed());
+    fn begin_next(&mut self, now: Option<Instant>) {
+        self.queued.retain(|(_, order)| !order.reply.is_closed());
         let mut later = VecDeque::new();
-        while let Some(order) = self.queued.pop_front() {
+        while let Some((at, order)) = self.queued.pop_front() {
             let of_peer = self.active.values().filter(|active| active.order.from == order.from).count();
-            if self.active.len() >= MAX_ACTIVE || of_peer >= MAX_ACTIVE_OF_PEER {
-                later.push_back(order);
+            let waits = at.is_some_and(|at| now.is_none_or(|now| now < at));
+            if waits || self.active.len() >= MAX_ACTIVE || of_peer >= MAX_ACTIVE_OF_PEER {
+                later.push_back((at, order));
                 continue;
             }
             self.active.insert(self.next, Active { order, phase: Phase::New, told_at: None });
@@ -116,9 +118,8 @@ impl Fetches {
                 active.phase = Phase::Running(Box::new(fetch), Arc::new(partial));
             }
             Err(FolderError::Busy) => {
-                // It goes on when the other fetch of the same file has ended, at a tick.
                 if let Some(active) = self.active.remove(&number) {
-                    self.queued.push_back(active.order);
+                    self.queued.push_back((Some(now + TICK), active.order));
                 }
             }
             Err(error) => self.fail(number, error.into()),
@@ -192,7 +193,7 @@ impl Fetches {
         held: std::io::Result<Held>,
     ) -> Option<(PublicKey, FileId)> {
         let Active { order, .. } = self.active.remove(&number)?;
-        self.begin_next();
+        self.begin_next(None);
         let done = held.is_ok() && order.file.side == Side::Result;
         let _ = order.reply.send(held.map_err(|error| FolderError::from(error).into()));
         done.then_some((order.from, order.file))
@@ -216,7 +217,7 @@ impl Fetches {
             self.active.iter().filter(|(_, active)| dropped(active)).map(|(number, _)| *number).collect();
         over.into_iter().for_each(|number| drop(self.active.remove(&number)));
         self.settle();
-        self.begin_next();
+        self.begin_next(Some(now));
     }
 
     /// Ends the fetches that have failed.
@@ -234,7 +235,7 @@ impl Fetches {
         if let Some(active) = self.active.remove(&number) {
             // An error means that the caller gave up.
             let _ = active.order.reply.send(Err(error));
-            self.begin_next();
+            self.begin_next(None);
         }
     }
 
@@ -274,8 +275,97 @@ impl Fetches {
     /// Tells all callers that the node has ended.
     pub(super) fn end(&mut self) {
         let orders = std::mem::take(&mut self.active).into_values().map(|active| active.order);
-        for order in orders.chain(std::mem::take(&mut self.queued)) {
+        let queued = std::mem::take(&mut self.queued).into_iter().map(|(_, order)| order);
+        for order in orders.chain(queued) {
             let _ = order.reply.send(Err(DeskError::Closed));
         }
+    }
+}
+
+#[cfg(all(test, not(feature = "sim")))]
+mod tests {
+    use rand_core::SeedableRng;
+
+    use super::*;
+    use crate::compute::blob::folder::Folder;
+    use crate::compute::job::TaskId;
+    use crate::rt::sync::{mpsc, oneshot};
+    use crate::rt::test_now;
+
+    type Answer = oneshot::Receiver<Result<Held, DeskError>>;
+
+    fn order(task: u8, peer: u8) -> (FetchOrder, Answer) {
+        let (reply, answer) = oneshot::channel();
+        let manifest = Manifest::of(10, |buffer, _| {
+            buffer.fill(peer);
+            Ok(())
+        });
+        let order = FetchOrder {
+            file: FileId { task: TaskId::from_bytes([task; 16]), side: Side::Result },
+            from: PublicKey::from_bytes([peer; 32]),
+            manifest: manifest.unwrap(),
+            progress: mpsc::channel(1).0,
+            reply,
+        };
+        (order, answer)
+    }
+
+    fn begun(fetches: &mut Fetches) -> Vec<u64> {
+        std::iter::from_fn(|| fetches.poll_open()).map(|(number, _)| number).collect()
+    }
+
+    #[test]
+    fn a_peer_that_promises_many_files_keeps_places_for_others_free() {
+        let mut fetches = Fetches::new(Rng::seed_from_u64(1));
+        let mut answers = Vec::new();
+        for (task, peer) in [(1, 1), (2, 1), (3, 1), (4, 2)] {
+            let (order, answer) = order(task, peer);
+            fetches.take(order);
+            answers.push(answer);
+        }
+        assert_eq!(begun(&mut fetches).len(), 3, "two of the first peer, and that of the second");
+        // Nobody waits for the first one any more.
+        drop(answers.remove(0));
+        fetches.handle_timeout(test_now());
+        assert_eq!(begun(&mut fetches).len(), 1);
+    }
+
+    #[test]
+    fn a_fetch_of_a_file_that_another_one_has_waits_and_does_not_spin() {
+        let now = test_now();
+        let mut fetches = Fetches::new(Rng::seed_from_u64(1));
+        let (order, _answer) = order(1, 1);
+        fetches.take(order);
+        let number = begun(&mut fetches)[0];
+        fetches.handle_opened(now, number, Err(FolderError::Busy));
+        fetches.handle_timeout(now);
+        assert_eq!(begun(&mut fetches), [], "not at once");
+        fetches.handle_timeout(now + TICK);
+        assert_eq!(begun(&mut fetches).len(), 1);
+    }
+
+    #[test]
+    fn the_last_chunk_ends_a_fetch_and_its_provider_is_told() {
+        let (now, dir) = (test_now(), tempfile::tempdir().unwrap());
+        let folder = Folder::new(dir.path(), 1 << 20);
+        let mut fetches = Fetches::new(Rng::seed_from_u64(1));
+        let (order, mut answer) = order(1, 1);
+        let (file, from) = (order.file, order.from);
+        fetches.take(order);
+        let (number, manifest) = fetches.poll_open().unwrap();
+        let partial = folder.begin(&manifest).unwrap();
+        fetches.handle_opened(now, number, Ok(Opened::new(partial, manifest)));
+        let (_, to, request) = fetches.poll_request(now).unwrap();
+        assert_eq!((to, request), (from, Message::Get { file, indexes: vec![0] }));
+        let stranger = PublicKey::from_bytes([9; 32]);
+        assert!(fetches.handle_chunk(now, stranger, file, 0).is_none(), "it comes from another peer");
+        let (number, partial) = fetches.handle_chunk(now, from, file, 0).unwrap();
+        let written = partial.write(0, &[1; 10]);
+        drop(partial);
+        fetches.handle_written(now, number, 0, written);
+        let (number, partial) = fetches.poll_finish().unwrap();
+        assert_eq!(fetches.handle_finished(number, partial.finish()), Some((from, file)));
+        assert_eq!(answer.try_recv().unwrap().unwrap().file_len(), 10);
+        assert!(!fetches.is_busy());
     }
 }
