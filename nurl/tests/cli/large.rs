@@ -25,8 +25,8 @@ fn peak_mib(pid: u32) -> usize {
 
 /// The last value of a worker's metric.
 fn metric(lines: &[Value], name: &str) -> u64 {
-    let values = lines.iter().filter(|line| line["event"] == "metrics");
-    values.last().and_then(|line| line["values"][name].as_u64()).unwrap_or_default()
+    let last = lines.iter().rfind(|line| line["event"] == "metrics");
+    last.and_then(|line| line["values"][name].as_u64()).unwrap_or_default()
 }
 
 fn submit(hub: &Hub, args: &[&str]) -> Running {

@@ -284,6 +284,9 @@ async fn spies(cluster: &Cluster) -> Result<(), Violation> {
     for of in eve.take_received().into_iter().filter(|of| of.by == Inlet::Message(kind::LARGE_FILE)) {
         match Message::decode(&of.body) {
             Ok(Message::Refused { .. }) => refused += 1,
+            Ok(Message::Chunk { file, index, .. }) => {
+                return Err(Violation::safety(KEPT, format!("chunk {index} of {file:?}")));
+            }
             other => return Err(Violation::safety(KEPT, format!("{other:?}"))),
         }
     }
