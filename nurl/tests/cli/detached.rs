@@ -71,3 +71,32 @@ fn only_its_submitter_cancels_a_detached_job_and_its_programs_process_group_is_g
     run(&["jobs", "cancel", next], Some(&hub.ticket), b"").succeeded();
     gone(child);
 }
+
+#[test]
+fn of_ones_own_waiting_jobs_the_urgent_one_is_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub(dir.path());
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (log, go) = (path("log"), path("go"));
+    let handler = format!("notes=sh -c 'cat >> {log}; while [ ! -e {go} ]; do sleep 0.05; done'");
+    let _worker = worker(&hub.ticket, &["--handler-jobs", "1", "--handler", &handler]);
+    let detach = |priority: &str| {
+        let args = ["submit", "--kind", "notes", "--detach", "--payload", "-", "--priority", priority];
+        let payload = format!("{priority}\n");
+        let id = run(&args, Some(&hub.ticket), payload.as_bytes()).succeeded().text().trim().to_owned();
+        until("a worker to have it", || {
+            let logs = run(&["jobs", "logs", &id, "--json"], Some(&hub.ticket), b"").succeeded().events();
+            logs.iter().any(|line| line["step"] == "accepted").then_some(())
+        });
+        id
+    };
+    let written = || std::fs::read_to_string(&log).unwrap_or_default();
+    detach("normal");
+    until("the first one to run", || (written() == "normal\n").then_some(()));
+    let [low, high] = ["low", "high"].map(detach);
+    std::fs::write(&go, "").unwrap();
+    for id in [low, high] {
+        run(&["jobs", "await", &id], Some(&hub.ticket), b"").succeeded();
+    }
+    assert_eq!(written(), "normal\nhigh\nlow\n");
+}

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use nurl::PublicKey;
 use nurl::config::{Listen, ListenError};
 use nurl::hub::{Hub, MAX_HUB_ADDR_BYTES};
+use nurl::job::{KindLimits, Priority, SubmitOptions};
 use nurl::pass::{DEFAULT_KEYS, InvitationId, Level, MAX_WEIGHT};
 
 use crate::confine::{self, EX_TEMPFAIL};
@@ -446,6 +447,23 @@ pub(crate) struct HubArgs {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Urgency {
+    Low,
+    Normal,
+    High,
+}
+
+impl From<Urgency> for Priority {
+    fn from(urgency: Urgency) -> Priority {
+        match urgency {
+            Urgency::Low => Priority::Low,
+            Urgency::Normal => Priority::Normal,
+            Urgency::High => Priority::High,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum HubRole {
     Relay,
     Rendezvous,
@@ -494,6 +512,10 @@ pub(crate) struct WorkerArgs {
     /// How long a handler program may run
     #[arg(long, default_value = "60s", value_parser = parse_duration, value_name = "DURATION")]
     pub(crate) handler_timeout: Duration,
+    /// How many runs of one handler program go on at once
+    #[arg(long, default_value_t = KindLimits::default().concurrency as u16, value_name = "N",
+        value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) handler_jobs: u16,
     #[command(flatten)]
     pub(crate) limits: confine::Limits,
     /// An exit code of a handler program that means: try another worker; may be given more than once
@@ -563,6 +585,9 @@ pub(crate) struct SubmitArgs {
     /// Give up after this long
     #[arg(long, default_value = "5m", value_parser = parse_duration, value_name = "DURATION")]
     pub(crate) timeout: Duration,
+    /// Where it stands among the waiting jobs of the same pass; a minute's waiting is worth one step
+    #[arg(long, value_enum, default_value_t = Urgency::Normal)]
+    pub(crate) priority: Urgency,
     /// Write the result to a file, up to 4 GiB, instead of to standard output
     #[arg(long, value_name = "FILE", conflicts_with = "detach")]
     pub(crate) out: Option<PathBuf>,
@@ -577,6 +602,12 @@ pub(crate) struct SubmitArgs {
     pub(crate) keep: Duration,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+impl SubmitArgs {
+    pub(crate) fn options(&self) -> SubmitOptions {
+        SubmitOptions { life: self.timeout, priority: self.priority.into(), ..SubmitOptions::default() }
+    }
 }
 
 #[derive(Debug, Args)]

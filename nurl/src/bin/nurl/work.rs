@@ -243,7 +243,7 @@ pub(crate) async fn submit(args: SubmitArgs, out: Out<'_>) -> Result<(), Failure
         let waiting = out.waiting("waiting for the result");
         let (updates, mut course) = mpsc::channel(2);
         let (node, held, kind) = (node.clone(), under_way.hold(), args.kind.clone());
-        let options = SubmitOptions { life: args.timeout, ..SubmitOptions::default() };
+        let options = args.options();
         rt::task::spawn(async move {
             let submitted = node.submit_large(&kind, key.as_bytes(), payload, options).await;
             follow(&node, submitted, 0, &updates).await;

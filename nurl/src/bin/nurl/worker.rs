@@ -69,7 +69,7 @@ pub(crate) async fn run(args: WorkerArgs, out: Out<'_>) -> Result<(), Failure> {
     pure_kinds(&args.pure, &programs)?;
     for program in programs {
         let pure = args.pure.contains(&program.kind);
-        builder = with_program(builder, program, pure, runner.clone());
+        builder = with_program(builder, program, (pure, args.handler_jobs.into()), runner.clone());
     }
     let stop = Stop::new(args.exit_with_stdin);
     let node = builder.spawn().await?;
@@ -125,9 +125,14 @@ fn pure_kinds(kinds: &[String], programs: &[Program]) -> Result<(), Failure> {
     })
 }
 
-fn with_program(builder: Builder, program: Program, pure: bool, runner: Runner) -> Builder {
+fn with_program(
+    builder: Builder,
+    program: Program,
+    (pure, concurrency): (bool, usize),
+    runner: Runner,
+) -> Builder {
     let kind = program.kind.clone();
-    let limits = KindLimits { pure, ..KindLimits::default() };
+    let limits = KindLimits { pure, concurrency, ..KindLimits::default() };
     builder.large_handler(&kind, limits, move |context, payload| {
         let (runner, program) = (runner.clone(), program.clone());
         async move { runner.run(&program, variables(&context), payload, Some(&context)).await }

@@ -30,7 +30,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(15);
 /// Why a fetch has failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
-    /// No new chunk came for [`PATIENCE`].
+    /// No new chunk came for two minutes.
     #[error("the file doesn't come: nothing of it arrived for two minutes")]
     Stalled,
     /// The peer has no such file for us.

@@ -204,7 +204,7 @@ pub struct SubmitOptions {
     /// to the worker that is expected to end it first, so a slow one holds up none. If the handlers are
     /// [pure](KindLimits::pure), the last tasks may be run twice.
     pub anywhere: bool,
-    /// Whether payload and result are in [envelopes](crate::compute::blob), and may be files of more than 16 MiB.
+    /// Whether payload and result are in envelopes, and may be files of more than 16 MiB.
     /// A node's call `submit_large` sets it, and `submit` clears it.
     pub large: bool,
 }

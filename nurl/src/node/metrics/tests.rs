@@ -62,6 +62,7 @@ fn each_metric_has_a_name_of_its_own_under_a_layer_and_a_help() {
         "disk",
         "job",
         "custody",
+        "large",
         "pool",
     ];
     let mut names = BTreeSet::new();

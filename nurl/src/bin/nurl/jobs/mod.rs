@@ -5,7 +5,7 @@ pub(crate) mod args;
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use nurl::job::{Class, JobError, Note, Step, SubmitOptions, TaskStatus};
+use nurl::job::{Class, JobError, Note, Step, TaskStatus};
 use nurl::rt::time;
 use nurl::{Error, Node, PublicKey};
 
@@ -24,7 +24,7 @@ pub(crate) async fn detach(
     payload: Bytes,
     out: Out<'_>,
 ) -> Result<(), Failure> {
-    let options = SubmitOptions { life: args.timeout, ..SubmitOptions::default() };
+    let options = args.options();
     let node = until_interrupted(observer(&args.mesh, out)).await?;
     let done = until_interrupted(async {
         some_worker(&node, args.mesh.join, out).await?;
