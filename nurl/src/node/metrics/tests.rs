@@ -64,7 +64,6 @@ fn each_metric_has_a_name_of_its_own_under_a_layer_and_a_help() {
         "custody",
         "large",
         "pool",
-        "large",
     ];
     let mut names = BTreeSet::new();
     for metric in &metrics {
