@@ -289,6 +289,11 @@ impl Builder {
     /// # Errors
     /// [`Error::Policy`], [`Error::Listen`], [`Error::Store`], [`Error::Threads`], [`Error::Membership`].
     pub async fn spawn(self) -> Result<Node, Error> {
+        // Its future is boxed, because it is large, and a caller's stack may be small.
+        Box::pin(self.start()).await
+    }
+
+    async fn start(self) -> Result<Node, Error> {
         if let Some((kind, error)) = self.bad_policy {
             return Err(PolicyError::NotAPolicy { kind, error }.into());
         }
