@@ -480,9 +480,9 @@ Examples:
   nurl worker --mesh mesh.ticket --handler 'thumb=convert - -resize 128x128 -' --handler-timeout 2m
   nurl worker --mesh mesh.ticket --handler backup=/usr/local/bin/backup --allow backup=alice --allow backup=member
 
-A handler is a program: payload on stdin (NURL_PAYLOAD_FILE names its file if it has more than 16 MiB), result on stdout; NURL_TASK, NURL_KEY, NURL_KIND, NURL_ATTEMPT,
-NURL_TOKEN and NURL_SUBMITTER tell of the task, NURL_SUBMITTER_{HOLDER,NAME,LEVEL,INVITATION} of the pass by which it was
-submitted. A non-zero exit fails the task, with the tail of stderr as its message; exit
+A handler is a program: payload on stdin (NURL_PAYLOAD_FILE names its file if it has more than 16 MiB), result on
+stdout; NURL_TASK, NURL_KEY, NURL_KIND, NURL_ATTEMPT, NURL_TOKEN and NURL_SUBMITTER tell of the task,
+NURL_SUBMITTER_{HOLDER,NAME,LEVEL,INVITATION} of the pass by which it was submitted. A non-zero exit fails the task, with the tail of stderr as its message; exit
 75 (EX_TEMPFAIL, or --retry-exit) and a SIGKILL of somebody else have it tried on another worker. What the
 program has started ends with it. The command is split into words as a shell would; no shell runs it unless
 you name one: --handler 'sum=sh -c \"cut -f2 | paste -sd+ | bc\"'.

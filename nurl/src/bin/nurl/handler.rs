@@ -2,8 +2,8 @@
 //! name in a variable; a result that is longer than a message goes to a file.
 //!
 //! A program that fails, hangs, floods or never reads its input costs only its own task: stdout is limited to the
-//! largest file, stderr to its tail, the run by a time limit, each of its processes by [`confine`](crate::confine). The program's exit ends the task. Its remaining
-//! children are then killed with its [`group`](crate::group), as they are when the task is cancelled or the worker
+//! largest file, stderr to its tail, the run by a time limit, each of its processes by [`confine`](crate::confine). The
+//! program's exit ends the task. Its remaining children are then killed with its [`group`](crate::group), as they are when the task is cancelled or the worker
 //! stops. No shell is involved unless the command names one.
 
 use std::ffi::OsString;

@@ -1,8 +1,8 @@
 //! A kind's queue: shared fairly by the [accounts](crate::authority::account) whose tasks wait in it.
 //!
 //! A submitter's own tasks start by priority, then by arrival. A priority ages: a task that has waited for a minute counts as
-//! one of the next higher priority, so those that come later don't keep it waiting for ever. Between invitations, and between the passes of one, the one
-//! with the fewest running tasks starts first, then the one whose last start is longer ago. A priority is a wish of a
+//! one of the next higher priority, so those that come later don't keep it waiting for ever. Between invitations, and
+//! between the passes of one, the one with the fewest running tasks starts first, then the one whose last start is longer ago. A priority is a wish of a
 //! pass's holder, so it orders that one's tasks alone and displaces nobody's.
 
 use std::collections::{BTreeMap, BTreeSet};
