@@ -208,7 +208,7 @@ fn files_that_cannot_be_read_are_named_and_nothing_is_submitted() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().to_str().unwrap();
     let large = dir.path().join("large");
-    std::fs::File::create(&large).unwrap().set_len(17 << 20).unwrap();
+    std::fs::File::create(&large).unwrap().set_len((4 << 30) + 1).unwrap();
     let large = large.to_str().unwrap();
     // There is no hub: a file is checked before the connection.
     let (_, ticket) = nurl::Ticket::new_mesh(
@@ -220,7 +220,8 @@ fn files_that_cannot_be_read_are_named_and_nothing_is_submitted() {
     let run = |args: &[&str]| run(args, Some(&text), b"");
     run(&["submit", "--kind", "echo", "--payload", "/no/such"]).failed(8, &["/no/such", "No such file"]);
     run(&["submit", "--kind", "echo", "--payload", folder]).failed(8, &[folder, "directory"]);
-    run(&["submit", "--kind", "echo", "--payload", large]).failed(2, &[large, "16744445 bytes"]);
+    run(&["submit", "--kind", "echo", "--payload", large])
+        .failed(2, &[large, "4294967297 bytes", "several tasks"]);
     run(&["map", "--kind", "echo", "/no/such"]).failed(8, &["/no/such"]);
     run(&["wordcount", "/no/such"]).failed(8, &["/no/such"]);
     run(&["worker", "--key", "/no/such/key"]).failed(8, &["/no/such/key"]);
@@ -238,7 +239,7 @@ fn a_payload_from_a_pipe_is_bounded_too() {
     );
     let text = ticket.to_text().unwrap();
     let large = vec![0; 17 << 20];
-    run(&["submit", "--kind", "echo"], Some(&text), &large).failed(2, &["16744445 bytes"]);
+    run(&["submit", "--kind", "echo"], Some(&text), &large).failed(2, &["16744444 bytes", "--payload"]);
     run(&["map", "--kind", "echo"], Some(&text), &large).failed(2, &["line 1"]);
 }
 
