@@ -77,9 +77,8 @@ fn the_same_id_is_one_task_for_its_submitter_and_a_conflict_for_anything_else() 
     }
 }
 
-#[test]
-fn keepers_that_were_told_two_warrants_for_one_task_come_to_the_same() {
-    let mut world = World::new(8, 5, false);
+/// Deposits a task once without the third keeper, and once more, by a later warrant, when that one is there.
+fn deposited_twice(world: &mut World) {
     let submitter = world.client();
     let third = world.keepers(id(1))[2];
     world.nodes.get_mut(&third).unwrap().up = false;
@@ -91,6 +90,12 @@ fn keepers_that_were_told_two_warrants_for_one_task_come_to_the_same() {
     let call = world.deposit(submitter, id(1), b"payload");
     assert!(matches!(world.end_of(submitter, call, secs(5)), Ok(Told::Done)));
     world.run(secs(60));
+}
+
+#[test]
+fn keepers_that_were_told_two_warrants_for_one_task_come_to_the_same() {
+    let mut world = World::new(8, 5, false);
+    deposited_twice(&mut world);
     let copies = world.copies(id(1));
     assert_eq!(copies.len(), 3);
     assert!(copies.iter().all(|(_, mark, ended)| *mark == copies[0].1 && *ended), "{copies:?}");
@@ -122,16 +127,7 @@ fn a_deposit_is_confirmed_by_two_keepers_or_late_by_one_disk() {
 fn a_newer_warrant_is_on_the_disk_of_a_keeper_that_had_an_older_one() {
     let mut world = World::new(9, 3, true);
     world.behaviour = Box::new(|_, _| (secs(1_000), Ok(Bytes::new())));
-    let submitter = world.client();
-    let third = world.keepers(id(1))[2];
-    world.nodes.get_mut(&third).unwrap().up = false;
-    let call = world.deposit(submitter, id(1), b"payload");
-    assert!(matches!(world.end_of(submitter, call, secs(5)), Ok(Told::Done)));
-    world.run(ms(20));
-    world.nodes.get_mut(&third).unwrap().up = true;
-    let call = world.deposit(submitter, id(1), b"payload");
-    assert!(matches!(world.end_of(submitter, call, secs(5)), Ok(Told::Done)));
-    world.run(secs(60));
+    deposited_twice(&mut world);
     let before = world.copies(id(1));
     assert!(before.iter().all(|(_, mark, _)| *mark == before[0].1), "{before:?}");
     world.loss_percent = 100;
